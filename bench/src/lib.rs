@@ -1,0 +1,1 @@
+//! Palisade's benchmarks, load generator and figures.

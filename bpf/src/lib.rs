@@ -1,0 +1,1 @@
+//! Palisade's XDP program and its loader.

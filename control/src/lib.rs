@@ -1,0 +1,1 @@
+//! Palisade's control plane: rules text, configuration, NICs, the API, and the fwd and fwctl programs.

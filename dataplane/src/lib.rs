@@ -1,0 +1,22 @@
+//! Palisade's packet path. Everything that touches a packet lives here; nothing here reads a file, parses text,
+//! opens a netlink socket or looks at the wall clock: time, rules and settings come in as arguments.
+//!
+//! The layers, from the wire up:
+//! * [`xsk`] moves frames between the kernel's AF_XDP rings and us (with [`flow`]'s region the only unsafe code),
+//! * [`wire`] reads headers, [`packet`] is what one parsed packet is,
+//! * [`flow`] remembers connections, one table per worker,
+//! * [`rules`] decides,
+//! * [`device`] is what a worker reads from and writes to,
+//! * [`worker`] strings them together: one pinned thread, no lock, no allocation per packet.
+
+pub mod clock;
+pub mod device;
+pub mod flow;
+pub mod ids;
+pub mod packet;
+pub mod reason;
+pub mod rules;
+pub mod testing;
+pub mod wire;
+pub mod worker;
+pub mod xsk;

@@ -1,0 +1,231 @@
+//! What the operator asked for: one family's filter rules as data. Built by control from iptables-save text, read by
+//! [`super::linear`] (the meaning) and by the compiler. Immutable once built.
+
+use crate::packet::Family;
+
+/// One family's `filter` table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Which packets these rules judge.
+    pub family: Family,
+    /// All chains, built-in ones first in kernel order (INPUT, FORWARD, OUTPUT), then user chains as declared.
+    pub chains: Vec<Chain>,
+    /// Position of FORWARD in `chains`: the only chain a bump in the wire enters.
+    pub forward: ChainId,
+}
+
+/// Position of a chain in [`Ruleset::chains`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChainId(pub u32);
+
+/// A named list of rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Name as written.
+    pub name: String,
+    /// What happens at the end: only built-in chains have one, user chains return to their caller.
+    pub policy: Option<Policy>,
+    /// Rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// A built-in chain's default verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// Forward.
+    Accept,
+    /// Drop.
+    Drop,
+}
+
+/// Stable name of a rule: the same rule keeps it across reloads, wherever it moves to, so counters and logs survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(pub u64);
+
+/// A rule: if all matches hold, do the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Stable name.
+    pub id: RuleId,
+    /// Conditions, all of which must hold. Empty matches everything.
+    pub matches: Vec<Match>,
+    /// What happens then.
+    pub target: Target,
+}
+
+/// One condition. `invert` is iptables' `!`; it inverts the condition itself, never the precondition that the packet
+/// carries the field at all (a later fragment matches neither `--dport 80` nor `! --dport 80`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant's own line names its fields")]
+pub enum Match {
+    /// `-i`: name of the ingress NIC.
+    InIface { pattern: IfacePattern, invert: bool },
+    /// `-o`: name of the egress NIC.
+    OutIface { pattern: IfacePattern, invert: bool },
+    /// `-s`: `src & mask == addr`. The mask may have holes (IPv4 only in practice).
+    Src { addr: u128, mask: u128, invert: bool },
+    /// `-d`: `dst & mask == addr`.
+    Dst { addr: u128, mask: u128, invert: bool },
+    /// `-p`: upper-layer protocol. Zero (`all`) is left out by the parser.
+    Proto { proto: u8, invert: bool },
+    /// `-f`: a fragment other than the first (IPv4).
+    LaterFragment { invert: bool },
+    /// `--sport`, `--dport`, `-m multiport`: ports in any of the inclusive ranges.
+    Ports { which: PortSide, ranges: Vec<(u16, u16)>, invert: bool },
+    /// `--tcp-flags MASK COMP` and `--syn`: `flags & mask == comp`.
+    TcpFlags { mask: u8, comp: u8, invert: bool },
+    /// `--icmp-type`, `--icmpv6-type`: type equal and code within the inclusive range; `None` is `any`.
+    Icmp { ty: Option<u8>, codes: (u8, u8), invert: bool },
+    /// `-m conntrack --ctstate`, `-m state`: connection state among the set.
+    CtState { states: CtStateSet, invert: bool },
+}
+
+/// Which ports a match looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PortSide {
+    /// Source port.
+    Src,
+    /// Destination port.
+    Dst,
+    /// Either (`-m multiport --ports`).
+    Either,
+}
+
+/// An interface name, whole or as a prefix (`eth+`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct IfacePattern {
+    /// The name, without a trailing `+`.
+    pub name: String,
+    /// Whether anything may follow the name.
+    pub prefix: bool,
+}
+
+/// Connection state of a packet, as rules see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum CtState {
+    /// Starts a flow, or repeats the start of one that has seen no answer.
+    New = 0,
+    /// Belongs to a flow that has been answered, or is the answer.
+    Established = 1,
+    /// Announced by another flow: an ICMP error about it, or an expected connection.
+    Related = 2,
+    /// Fits no flow and cannot start one.
+    Invalid = 3,
+    /// Not tracked: tracking is off, or the packet is of a kind that is never tracked (NDP, MLD).
+    Untracked = 4,
+}
+
+/// A set of [`CtState`]s, one bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct CtStateSet(pub u8);
+
+/// What a matching rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// No `-j`: only count.
+    Continue,
+    /// Forward.
+    Accept,
+    /// Drop.
+    Drop,
+    /// Drop and answer.
+    Reject(RejectWith),
+    /// Back to the calling chain; in a built-in chain, its policy.
+    Return,
+    /// Walk another chain, come back to the next rule.
+    Jump(ChainId),
+    /// Walk another chain, come back to where this chain would have returned to.
+    Goto(ChainId),
+}
+
+/// What a REJECT answers with. Codes: RFC 792, RFC 1122, RFC 1812 for ICMP, RFC 4443 for ICMPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RejectWith {
+    /// ICMP 3/0.
+    IcmpNetUnreachable,
+    /// ICMP 3/1.
+    IcmpHostUnreachable,
+    /// ICMP 3/2.
+    IcmpProtoUnreachable,
+    /// ICMP 3/3, the IPv4 default.
+    IcmpPortUnreachable,
+    /// ICMP 3/9.
+    IcmpNetProhibited,
+    /// ICMP 3/10.
+    IcmpHostProhibited,
+    /// ICMP 3/13.
+    IcmpAdminProhibited,
+    /// ICMPv6 1/0.
+    Icmp6NoRoute,
+    /// ICMPv6 1/1.
+    Icmp6AdminProhibited,
+    /// ICMPv6 1/3.
+    Icmp6AddrUnreachable,
+    /// ICMPv6 1/4, the IPv6 default.
+    Icmp6PortUnreachable,
+    /// ICMPv6 1/5.
+    Icmp6PolicyFail,
+    /// ICMPv6 1/6.
+    Icmp6RejectRoute,
+    /// A TCP RST, either family; only with `-p tcp`.
+    TcpReset,
+}
+
+/// What the rules say about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Forward.
+    Accept,
+    /// Drop.
+    Drop,
+    /// Drop and answer.
+    Reject(RejectWith),
+}
+
+/// Which rule had the last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RuleRef {
+    /// The chain it stands in.
+    pub chain: ChainId,
+    /// Its position there, from zero; `None` is the chain's policy.
+    pub rule: Option<u32>,
+}
+
+impl CtStateSet {
+    /// The set with `state` added.
+    #[must_use]
+    pub const fn with(self, state: CtState) -> Self {
+        Self(self.0 | 1 << state as u8)
+    }
+
+    /// Whether `state` is in the set.
+    #[must_use]
+    pub const fn contains(self, state: CtState) -> bool {
+        self.0 & (1 << state as u8) != 0
+    }
+}
+
+impl IfacePattern {
+    /// Whether an interface called `name` fits.
+    #[must_use]
+    pub fn fits(&self, name: &str) -> bool {
+        if self.prefix { name.starts_with(&self.name) } else { name == self.name }
+    }
+}
+
+impl Ruleset {
+    /// A table with the three built-in chains, empty, policy ACCEPT: what the kernel has before anything is loaded.
+    #[must_use]
+    pub fn empty(family: Family) -> Self {
+        let chain =
+            |name: &str| Chain { name: name.to_owned(), policy: Some(Policy::Accept), rules: Vec::new() };
+        Self { family, chains: vec![chain("INPUT"), chain("FORWARD"), chain("OUTPUT")], forward: ChainId(1) }
+    }
+
+    /// The chain behind an id.
+    #[must_use]
+    pub fn chain(&self, id: ChainId) -> &Chain {
+        &self.chains[id.0 as usize]
+    }
+}
