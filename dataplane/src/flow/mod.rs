@@ -1,1 +1,51 @@
-//! flow
+//! Connection tracking: what netfilter's conntrack would say about each packet, from one private table per worker.
+//!
+//! One [`Tracker`] belongs to one worker thread. Only that thread changes it, so there is no lock anywhere; other
+//! threads may read the flows through [`Region`], whose every word is an atomic.
+//!
+//! ```text
+//! Tracker        per packet: classify, look up, advance the protocol's state, give the ct state (tracker.rs)
+//!  |- tcp udp icmp generic   what each protocol's packets do to a flow; pure functions over values
+//!  |- Table      buckets of one cache line -> dense record slots (table.rs)
+//!  '- Region     the mapped memory both live in; the only unsafe code (bucket.rs, record.rs, region.rs)
+//! view.rs        the other threads' side: walking the records, naming expired ones
+//! ```
+//!
+//! Invariants:
+//! * A packet that misses inserts nothing. [`Tracker::track`] hands out a tentative flow, and [`Tracker::commit`]
+//!   inserts it once the rules have accepted the packet, so a refused packet leaves nothing behind.
+//! * A flow that exists is advanced by `track`, before the verdict, as the kernel does it.
+//! * Each flow has one entry for both directions: the index key is the same for a tuple and its inverse.
+//!
+//! Semantics follow Linux 6.18 (`net/netfilter/nf_conntrack_*.c`), as observed from outside. Not tracked by state
+//! yet: SCTP chunks (ports and a plain timer only), PPTP's GRE keys (GRE is one flow per address pair), fragments
+//! before reassembly (later fragments are INVALID), expectations.
+
+mod bucket;
+mod checksum;
+mod generic;
+mod icmp;
+mod key;
+mod record;
+mod region;
+mod settings;
+mod stats;
+mod table;
+mod tcp;
+mod tracked;
+mod tracker;
+mod udp;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use key::{Seed, flow_hash};
+pub use record::{Slot, status};
+pub use region::{Backing, FORMAT_VERSION, Region};
+pub use settings::{SettingError, TrackSettings};
+pub use stats::{INVALID_REASONS, InvalidReason, TrackStats};
+pub use tcp::TcpState;
+pub use tracked::{Direction, FlowRef, Start, TableFull, Tracked};
+pub use tracker::{Tracker, TrackerConfig};
+pub use view::{Cursor, Expired, FlowView};

@@ -1,0 +1,417 @@
+//! Flow records, as words of fixed size. Every word is an atomic, used with relaxed order, because other threads read
+//! while the owning worker writes; only the owner writes.
+//!
+//! ```text
+//!            line 0 (every packet)                                      line 1 (TCP; rarely others)     line 2
+//! v4 record  seq verdicts life ports addresses(8) counters(24)         | windows last mark created ext |
+//! v6 record  seq verdicts life ports addresses(32)                     | windows last mark created ext | counters
+//! ```
+//!
+//! `seq` is odd while the record is a live flow and grows by one on each insert and each removal: (slot, seq) names
+//! one flow for ever, and a reader that finds `seq` changed after copying knows that its copy is of two flows.
+//! A record of zeroes is a free one that was never used.
+
+use super::tcp::TcpState;
+use super::tracked::Direction;
+use crate::clock::Tick;
+use crate::packet::{Family, Tuple};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Most records of one family: the width of a slot number in a bucket.
+pub(super) const SLOTS_MAX: u32 = 1 << 30;
+
+/// Where a flow's record is: its family's slab and its position there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(u32);
+
+/// Bits of a flow's status. Values are the kernel's (`IPS_*`).
+pub mod status {
+    /// Announced by another flow.
+    pub const EXPECTED: u16 = 1 << 0;
+    /// A packet of the other direction has been seen.
+    pub const SEEN_REPLY: u16 = 1 << 1;
+    /// Seen enough not to be evicted early.
+    pub const ASSURED: u16 = 1 << 2;
+}
+
+/// What every packet of a flow changes together, in one word: deadline, status bits and protocol state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) deadline: Tick,
+    pub(super) status: u16,
+    /// `None` for every protocol but TCP.
+    pub(super) tcp_state: TcpState,
+}
+
+/// The part every packet of every flow looks at. Half a cache line.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct Common {
+    /// Odd while live.
+    pub(super) seq: AtomicU32,
+    /// Rules generation the cached verdicts are of; zero is none.
+    pub(super) verdict_generation: AtomicU32,
+    /// Cached verdict of each direction.
+    pub(super) verdicts: [AtomicU32; 2],
+    life: AtomicU64,
+    /// Orig source port, orig destination port, protocol, 16 bits for a zone, 8 spare. While the record is free:
+    /// the next free one.
+    pub(super) ports: AtomicU64,
+}
+
+/// Packets and bytes of each direction: bytes in the low 56 bits of `wide` (72 PB), packets in 40 bits, of which the
+/// low 32 stand in `packets` and the rest in the high 8 bits of `wide`.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct Counters {
+    wide: [AtomicU64; 2],
+    packets: [AtomicU32; 2],
+}
+
+/// The part that TCP packets and slower matters look at. One cache line.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub(super) struct Tail {
+    /// TCP windows, two words per direction; see [`super::tcp::TcpFlow`].
+    pub(super) windows: [[AtomicU64; 2]; 2],
+    /// TCP: scales, flags, last class; retransmissions, last window.
+    pub(super) bits: AtomicU64,
+    /// TCP: sequence and acknowledgement number of the last packet looked at.
+    pub(super) last: AtomicU64,
+    /// TCP: its end.
+    pub(super) last_end: AtomicU32,
+    /// Connection mark.
+    pub(super) mark: AtomicU32,
+    /// Tick of the flow's first packet.
+    pub(super) created: AtomicU32,
+    /// One more record that holds what few flows have (NAT tuple, helper, zone pair, ...); zero is none.
+    pub(super) ext: AtomicU32,
+}
+
+/// An IPv4 flow.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub(super) struct RecordV4 {
+    common: Common,
+    /// Orig source in the high half, orig destination in the low.
+    addresses: AtomicU64,
+    counters: Counters,
+    tail: Tail,
+}
+
+/// An IPv6 flow.
+#[repr(C, align(64))]
+#[derive(Default)]
+pub(super) struct RecordV6 {
+    common: Common,
+    /// Orig source, orig destination, high halves first.
+    addresses: [AtomicU64; 4],
+    tail: Tail,
+    counters: Counters,
+    _spare: [AtomicU64; 5],
+}
+
+const _: () = assert!(size_of::<Common>() == 32);
+const _: () = assert!(size_of::<RecordV4>() == 128);
+const _: () = assert!(size_of::<RecordV6>() == 192);
+const _: () = assert!(std::mem::offset_of!(RecordV4, tail) == 64);
+const _: () = assert!(std::mem::offset_of!(RecordV6, tail) == 64);
+
+/// A record of either family, by its parts.
+#[derive(Clone, Copy)]
+pub(super) struct Record<'a> {
+    pub(super) common: &'a Common,
+    pub(super) counters: &'a Counters,
+    pub(super) tail: &'a Tail,
+}
+
+/// A tuple and its inverse in the records' form, ready to be compared.
+#[derive(Clone, Copy)]
+pub(super) struct Probe {
+    pub(super) family: Family,
+    same: Key,
+    inverse: Key,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key {
+    /// IPv4: the first word holds both addresses. IPv6: source, destination, high halves first.
+    addresses: [u64; 4],
+    ports: u64,
+}
+
+impl Slot {
+    /// Bit 30 is free for the index entry, see [`super::bucket`].
+    const V6: u32 = 1 << 31;
+
+    pub(super) const fn new(family: Family, index: u32) -> Self {
+        debug_assert!(index < SLOTS_MAX);
+        match family {
+            Family::V4 => Self(index),
+            Family::V6 => Self(index | Self::V6),
+        }
+    }
+
+    /// The family of the flows in this slot.
+    #[must_use]
+    pub const fn family(self) -> Family {
+        if self.0 & Self::V6 == 0 { Family::V4 } else { Family::V6 }
+    }
+
+    /// Position in the family's slab.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        (self.0 & (SLOTS_MAX - 1)) as usize
+    }
+
+    pub(super) const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The slot as one number, for logs and events.
+    #[must_use]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+}
+
+impl Life {
+    #[expect(clippy::cast_possible_truncation, reason = "taken apart as it was put together")]
+    fn unpack(word: u64) -> Self {
+        Self {
+            deadline: Tick(word as u32),
+            status: (word >> 32) as u16,
+            tcp_state: TcpState::from_bits((word >> 48) as u8),
+        }
+    }
+
+    fn pack(self) -> u64 {
+        let Self { deadline, status, tcp_state } = self;
+        u64::from(deadline.0) | u64::from(status) << 32 | (tcp_state as u64) << 48
+    }
+
+    pub(super) const fn has(self, bits: u16) -> bool {
+        self.status & bits == bits
+    }
+
+    /// Whether the flow is only half a conversation: no answer yet, or a TCP handshake not finished.
+    pub(super) const fn is_half_open(self) -> bool {
+        !self.has(status::SEEN_REPLY)
+            || matches!(self.tcp_state, TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2)
+    }
+}
+
+impl Common {
+    #[inline]
+    pub(super) fn life(&self) -> Life {
+        Life::unpack(self.life.load(Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn set_life(&self, life: Life) {
+        self.life.store(life.pack(), Relaxed);
+    }
+}
+
+impl Counters {
+    const BYTES: u64 = (1 << 56) - 1;
+
+    /// Counts one packet. Owner only.
+    #[inline]
+    pub(super) fn add(&self, direction: Direction, bytes: u32) {
+        let (wide, packets) = (&self.wide[direction.index()], &self.packets[direction.index()]);
+        let count = packets.load(Relaxed).wrapping_add(1);
+        let carry = if count == 0 { 1 << 56 } else { 0 };
+        wide.store(wide.load(Relaxed).wrapping_add(u64::from(bytes)).wrapping_add(carry), Relaxed);
+        packets.store(count, Relaxed);
+    }
+
+    /// Packets and bytes of one direction. From another thread they may be one packet apart.
+    pub(super) fn read(&self, direction: Direction) -> (u64, u64) {
+        let (wide, packets) = (&self.wide[direction.index()], &self.packets[direction.index()]);
+        loop {
+            let before = wide.load(Relaxed);
+            let low = packets.load(Relaxed);
+            let after = wide.load(Relaxed);
+            // The carry happens once in 2^32 packets; only then is a second look needed.
+            if before >> 56 == after >> 56 {
+                return (after >> 56 << 32 | u64::from(low), after & Self::BYTES);
+            }
+        }
+    }
+
+    fn reset(&self) {
+        let Self { wide, packets } = self;
+        wide.iter().for_each(|word| word.store(0, Relaxed));
+        packets.iter().for_each(|word| word.store(0, Relaxed));
+    }
+}
+
+/// The ports word of a record.
+fn ports_word(tuple: &Tuple) -> u64 {
+    u64::from(tuple.src_port) | u64::from(tuple.dst_port) << 16 | u64::from(tuple.proto) << 32
+}
+
+impl Key {
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "addresses are taken apart into words")]
+    fn of(tuple: &Tuple) -> Self {
+        let addresses = match tuple.family {
+            Family::V4 => [(tuple.src as u64) << 32 | tuple.dst as u64 & 0xffff_ffff, 0, 0, 0],
+            Family::V6 => {
+                [(tuple.src >> 64) as u64, tuple.src as u64, (tuple.dst >> 64) as u64, tuple.dst as u64]
+            }
+        };
+        Self { addresses, ports: ports_word(tuple) }
+    }
+}
+
+impl Probe {
+    #[inline]
+    pub(super) fn new(tuple: &Tuple) -> Self {
+        Self { family: tuple.family, same: Key::of(tuple), inverse: Key::of(&super::key::inverse(tuple)) }
+    }
+
+    /// The direction a packet of this tuple has in a flow of `key`. A tuple that is its own inverse (source equals
+    /// destination) counts as the reply to itself, as in the kernel.
+    #[inline]
+    fn direction(&self, addresses: [u64; 4], ports: u64) -> Option<Direction> {
+        let key = Key { addresses, ports };
+        if key == self.inverse {
+            Some(Direction::Reply)
+        } else if key == self.same {
+            Some(Direction::Orig)
+        } else {
+            None
+        }
+    }
+}
+
+impl RecordV4 {
+    pub(super) fn parts(&self) -> Record<'_> {
+        let Self { common, addresses: _, counters, tail } = self;
+        Record { common, counters, tail }
+    }
+
+    #[inline]
+    pub(super) fn direction(&self, probe: &Probe) -> Option<Direction> {
+        probe.direction([self.addresses.load(Relaxed), 0, 0, 0], self.common.ports.load(Relaxed))
+    }
+
+    /// Writes what identifies a new flow and clears the rest.
+    pub(super) fn reset(&self, tuple: &Tuple) {
+        let key = Key::of(tuple);
+        self.addresses.store(key.addresses[0], Relaxed);
+        self.parts().reset(key.ports);
+    }
+
+    pub(super) fn orig(&self) -> Tuple {
+        let addresses = self.addresses.load(Relaxed);
+        let (src, dst) = (u128::from(addresses >> 32), u128::from(addresses & 0xffff_ffff));
+        tuple_of(src, dst, self.common.ports.load(Relaxed), Family::V4)
+    }
+}
+
+impl RecordV6 {
+    pub(super) fn parts(&self) -> Record<'_> {
+        let Self { common, addresses: _, tail, counters, _spare: _ } = self;
+        Record { common, counters, tail }
+    }
+
+    #[inline]
+    pub(super) fn direction(&self, probe: &Probe) -> Option<Direction> {
+        probe.direction(
+            std::array::from_fn(|i| self.addresses[i].load(Relaxed)),
+            self.common.ports.load(Relaxed),
+        )
+    }
+
+    /// Writes what identifies a new flow and clears the rest.
+    pub(super) fn reset(&self, tuple: &Tuple) {
+        let key = Key::of(tuple);
+        for (word, value) in self.addresses.iter().zip(key.addresses) {
+            word.store(value, Relaxed);
+        }
+        self.parts().reset(key.ports);
+    }
+
+    pub(super) fn orig(&self) -> Tuple {
+        let [a, b, c, d] = std::array::from_fn(|i| u128::from(self.addresses[i].load(Relaxed)));
+        tuple_of(a << 64 | b, c << 64 | d, self.common.ports.load(Relaxed), Family::V6)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "taken apart as it was put together")]
+fn tuple_of(src: u128, dst: u128, ports: u64, family: Family) -> Tuple {
+    Tuple {
+        src,
+        dst,
+        src_port: ports as u16,
+        dst_port: (ports >> 16) as u16,
+        proto: (ports >> 32) as u8,
+        family,
+    }
+}
+
+impl Record<'_> {
+    fn reset(&self, ports: u64) {
+        let Common { seq: _, verdict_generation, verdicts: _, life: _, ports: word } = self.common;
+        verdict_generation.store(0, Relaxed);
+        word.store(ports, Relaxed);
+        self.counters.reset();
+        self.tail.mark.store(0, Relaxed);
+        self.tail.ext.store(0, Relaxed);
+    }
+
+    /// The flow's protocol.
+    #[expect(clippy::cast_possible_truncation, reason = "one byte of the word")]
+    pub(super) fn proto(&self) -> u8 {
+        (self.common.ports.load(Relaxed) >> 32) as u8
+    }
+
+    /// Whether the record is a flow.
+    pub(super) fn is_live(&self) -> bool {
+        self.common.seq.load(Relaxed) & 1 == 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn life_survives_packing(deadline in any::<u32>(), status in any::<u16>(), state in 0..10_u8) {
+            let life = Life { deadline: Tick(deadline), status, tcp_state: TcpState::from_bits(state) };
+            prop_assert_eq!(Life::unpack(life.pack()), life);
+        }
+
+        #[test]
+        fn a_record_gives_back_the_tuple_it_was_made_for(v6 in any::<bool>(), src in any::<u128>(), dst in any::<u128>(),
+            src_port in any::<u16>(), dst_port in any::<u16>(), proto in any::<u8>()) {
+            let (family, mask) = if v6 { (Family::V6, u128::MAX) } else { (Family::V4, 0xffff_ffff) };
+            let tuple = Tuple { src: src & mask, dst: dst & mask, src_port, dst_port, proto, family };
+            let back = if v6 {
+                let record = RecordV6::default();
+                record.reset(&tuple);
+                record.orig()
+            } else {
+                let record = RecordV4::default();
+                record.reset(&tuple);
+                record.orig()
+            };
+            prop_assert_eq!(back, tuple);
+        }
+    }
+
+    #[test]
+    fn packet_counts_carry_past_32_bits() {
+        let counters = Counters::default();
+        counters.packets[0].store(u32::MAX, Relaxed);
+        counters.add(Direction::Orig, 100);
+        counters.add(Direction::Orig, 1);
+        assert_eq!(counters.read(Direction::Orig), ((1 << 32) + 1, 101));
+        assert_eq!(counters.read(Direction::Reply), (0, 0));
+    }
+}

@@ -1,0 +1,217 @@
+//! Every timeout and switch of the tracker, under its sysctl's name without the `nf_conntrack_` prefix. Plain values
+//! in a snapshot: control sets them, workers read them.
+
+/// Longest timeout that can be set, in seconds: deadlines are compared within half the wrap of a
+/// [`crate::clock::Tick`], 248 days.
+pub(super) const TIMEOUT_MAX_SECS: u32 = 20_000_000;
+
+/// Why a setting was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// There is no setting of that name.
+    #[error("no such setting: {name}")]
+    Unknown {
+        /// The name as given.
+        name: String,
+    },
+    /// The value is not a number in the setting's range.
+    #[error("{name}: {value:?} is not a whole number from {min} to {max}")]
+    BadValue {
+        /// The setting.
+        name: &'static str,
+        /// The value as given.
+        value: String,
+        /// Smallest value taken.
+        min: u32,
+        /// Largest value taken.
+        max: u32,
+    },
+}
+
+/// A kind of setting: its range, and its place between text, number and field.
+trait Kind: Copy {
+    const MIN: u32;
+    const MAX: u32;
+    fn from_number(number: u32) -> Self;
+    fn number(self) -> u32;
+}
+
+/// A duration in seconds.
+impl Kind for u32 {
+    const MIN: Self = 1;
+    const MAX: Self = TIMEOUT_MAX_SECS;
+    fn from_number(number: Self) -> Self {
+        number
+    }
+    fn number(self) -> Self {
+        self
+    }
+}
+
+/// A small count.
+impl Kind for u8 {
+    const MIN: u32 = 0;
+    const MAX: u32 = 255;
+    fn from_number(number: u32) -> Self {
+        Self::try_from(number).unwrap_or(Self::MAX)
+    }
+    fn number(self) -> u32 {
+        u32::from(self)
+    }
+}
+
+/// A switch, `0` or `1`.
+impl Kind for bool {
+    const MIN: u32 = 0;
+    const MAX: u32 = 1;
+    fn from_number(number: u32) -> Self {
+        number != 0
+    }
+    fn number(self) -> u32 {
+        u32::from(self)
+    }
+}
+
+fn parse<K: Kind>(name: &'static str, value: &str) -> Result<K, SettingError> {
+    match value.trim().parse::<u32>() {
+        Ok(number) if (K::MIN..=K::MAX).contains(&number) => Ok(K::from_number(number)),
+        _ => Err(SettingError::BadValue { name, value: value.to_owned(), min: K::MIN, max: K::MAX }),
+    }
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:literal,)+) => {
+        /// What the tracker goes by. Timeouts are in seconds of idleness; defaults are the kernel's.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct TrackSettings { $($(#[doc = $doc])+ pub $name: $kind,)+ }
+
+        impl Default for TrackSettings {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        impl TrackSettings {
+            /// Names of all settings, in listing order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)+];
+
+            /// Changes one setting.
+            ///
+            /// # Errors
+            /// When there is no such setting, or the value is not a number in its range.
+            pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+                match name {
+                    $(stringify!($name) => self.$name = parse(stringify!($name), value)?,)+
+                    _ => return Err(SettingError::Unknown { name: name.to_owned() }),
+                }
+                Ok(())
+            }
+
+            /// All settings by name; switches are 0 or 1.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u32)> + use<> {
+                [$((stringify!($name), Kind::number(self.$name)),)+].into_iter()
+            }
+        }
+    };
+}
+
+settings! {
+    /// Verify upper-layer checksums; a packet whose checksum is wrong is INVALID.
+    checksum: bool = true,
+    /// TCP: the first SYN was seen.
+    tcp_timeout_syn_sent: u32 = 120,
+    /// TCP: the SYN-ACK was seen.
+    tcp_timeout_syn_recv: u32 = 60,
+    /// TCP: open. RFC 5382 REQ-5 asks for at least 7,440.
+    tcp_timeout_established: u32 = 432_000,
+    /// TCP: one side has closed.
+    tcp_timeout_fin_wait: u32 = 120,
+    /// TCP: the first FIN was acknowledged.
+    tcp_timeout_close_wait: u32 = 60,
+    /// TCP: both sides have closed.
+    tcp_timeout_last_ack: u32 = 30,
+    /// TCP: the last FIN was acknowledged.
+    tcp_timeout_time_wait: u32 = 120,
+    /// TCP: reset.
+    tcp_timeout_close: u32 = 10,
+    /// TCP: SYNs from both sides (the kernel has it in timeout policies only).
+    tcp_timeout_syn_sent2: u32 = 120,
+    /// TCP: cap after `tcp_max_retrans` repeats of one segment, and while the window is zero.
+    tcp_timeout_max_retrans: u32 = 300,
+    /// TCP: cap while data is unacknowledged, or only one side has been heard.
+    tcp_timeout_unacknowledged: u32 = 300,
+    /// TCP: pick up connections from the middle.
+    tcp_loose: bool = true,
+    /// TCP: only out-of-window resets are INVALID.
+    tcp_be_liberal: bool = false,
+    /// TCP: repeats of one segment before the timer is cut to `tcp_timeout_max_retrans`.
+    tcp_max_retrans: u8 = 3,
+    /// TCP: let resets below the acknowledged data pass without effect, instead of calling them INVALID.
+    tcp_ignore_invalid_rst: bool = false,
+    /// UDP and UDP-Lite: one direction seen, or younger than two seconds.
+    udp_timeout: u32 = 30,
+    /// UDP and UDP-Lite: both directions seen, two seconds after the start.
+    udp_timeout_stream: u32 = 120,
+    /// ICMP queries.
+    icmp_timeout: u32 = 30,
+    /// ICMPv6 queries.
+    icmpv6_timeout: u32 = 30,
+    /// GRE: one direction seen.
+    gre_timeout: u32 = 30,
+    /// GRE: both directions seen.
+    gre_timeout_stream: u32 = 180,
+    /// SCTP: closed.
+    sctp_timeout_closed: u32 = 10,
+    /// SCTP: INIT seen.
+    sctp_timeout_cookie_wait: u32 = 3,
+    /// SCTP: COOKIE ECHO seen.
+    sctp_timeout_cookie_echoed: u32 = 3,
+    /// SCTP: open. Today: both directions seen.
+    sctp_timeout_established: u32 = 210,
+    /// SCTP: SHUTDOWN sent.
+    sctp_timeout_shutdown_sent: u32 = 3,
+    /// SCTP: SHUTDOWN received.
+    sctp_timeout_shutdown_recd: u32 = 3,
+    /// SCTP: SHUTDOWN ACK sent.
+    sctp_timeout_shutdown_ack_sent: u32 = 3,
+    /// SCTP: a path probed. Today: one direction seen.
+    sctp_timeout_heartbeat_sent: u32 = 30,
+    /// Every other protocol.
+    generic_timeout: u32 = 600,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_can_be_set_by_the_name_it_is_listed_under() {
+        let mut settings = TrackSettings::default();
+        for name in TrackSettings::NAMES {
+            settings.set(name, "1").unwrap();
+        }
+        assert!(settings.iter().all(|(_, value)| value == 1));
+        assert!(settings.iter().map(|(name, _)| name).eq(TrackSettings::NAMES.iter().copied()));
+    }
+
+    #[test]
+    fn names_and_values_that_do_not_exist_are_refused() {
+        let mut settings = TrackSettings::default();
+        assert!(matches!(settings.set("tcp_lose", "0"), Err(SettingError::Unknown { .. })));
+        for (name, value) in [
+            ("tcp_loose", "2"),
+            ("tcp_loose", "yes"),
+            ("udp_timeout", "0"),
+            ("udp_timeout", "-1"),
+            ("udp_timeout", "20000001"),
+            ("tcp_max_retrans", "256"),
+            ("udp_timeout", ""),
+        ] {
+            assert!(
+                matches!(settings.set(name, value), Err(SettingError::BadValue { .. })),
+                "{name}={value}"
+            );
+        }
+        assert_eq!(settings, TrackSettings::default());
+    }
+}

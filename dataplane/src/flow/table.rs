@@ -1,0 +1,379 @@
+//! The flow table: an index of cache-line buckets over dense record slots, both in a [`Region`]. Owner thread only.
+//!
+//! A flow has two possible buckets: its home, from the hash, and an alternative, computed from the bucket it stands
+//! in and its 16-bit tag alone (`alt(alt(b)) = b`), so entries move without their hash being known. An insert goes
+//! home if there is room, else to the alternative, else a bounded breadth-first search moves a few entries aside.
+//!
+//! Always true:
+//! * every entry of a bucket names a live record, and every live record has exactly one entry, in its home bucket
+//!   or, marked `displaced`, in its alternative;
+//! * a bucket's `overflow` is how many flows have their home there and stand elsewhere: at zero, a miss is final;
+//! * free records form a list through their `ports` word, and from the high-water mark on none was ever used.
+
+use super::bucket::{Bucket, Entry, LANES};
+use super::key::{Seed, flow_hash};
+use super::record::{Probe, Record, Slot};
+use super::region::{Region, family_index};
+use super::tracked::Direction;
+use crate::packet::{Family, Tuple};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, Ordering::Relaxed, fence};
+
+/// Most buckets an insert looks into for one with room.
+const SEARCH_MAX: usize = 128;
+
+/// Buckets an eviction looks through (the kernel's `NF_CT_EVICTION_RANGE`).
+const EVICTION_BUCKETS: usize = 8;
+
+/// See the module's head.
+#[derive(Debug)]
+pub(super) struct Table {
+    region: Arc<Region>,
+    seed: Seed,
+    bucket_count: u32,
+}
+
+/// Why an insert failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// No record is free.
+    Records,
+    /// Records are, but both buckets and all around them are full.
+    Buckets,
+}
+
+/// A bucket of the search for room, and how the search came to it.
+#[derive(Clone, Copy, Default)]
+struct Step {
+    bucket: u32,
+    /// Position in the search of the bucket whose entry could move here.
+    from: usize,
+    /// That entry's lane.
+    lane: usize,
+}
+
+impl Table {
+    pub(super) fn new(region: Arc<Region>, seed: Seed) -> Self {
+        let bucket_count = u32::try_from(region.buckets().len()).unwrap_or(u32::MAX);
+        Self { region, seed, bucket_count }
+    }
+
+    pub(super) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    pub(super) fn seed(&self) -> &Seed {
+        &self.seed
+    }
+
+    pub(super) fn flow_count(&self) -> u32 {
+        self.region.header().flows.load(Relaxed)
+    }
+
+    /// Flows inserted so far: while this stands still, a lookup that missed will miss again.
+    pub(super) fn inserts(&self) -> u64 {
+        self.region.header().inserts.load(Relaxed)
+    }
+
+    /// Tags are never zero; that is an empty lane.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "a tag is 16 bits of the hash")]
+    const fn tag(hash: u64) -> u16 {
+        let tag = hash as u16;
+        if tag == 0 { 1 } else { tag }
+    }
+
+    /// Bits 16 to 47 choose the bucket. Not the highest ones: they chose the worker, so here they are all alike.
+    #[inline]
+    const fn home(&self, hash: u64) -> u32 {
+        (((hash >> 16 & 0xffff_ffff) * self.bucket_count as u64) >> 32) as u32
+    }
+
+    /// The other bucket of an entry with this tag: reflects `bucket` about a point chosen by the tag.
+    #[inline]
+    const fn alternative(&self, bucket: u32, tag: u16) -> u32 {
+        let spread = (tag as u32).wrapping_mul(0x9e37_79b1);
+        let centre = ((spread as u64 * self.bucket_count as u64) >> 32) as u32;
+        if centre >= bucket { centre - bucket } else { centre + (self.bucket_count - bucket) }
+    }
+
+    #[inline]
+    fn bucket(&self, index: u32) -> &Bucket {
+        &self.region.buckets()[index as usize]
+    }
+
+    #[inline]
+    pub(super) fn prefetch_bucket(&self, hash: u64) {
+        self.region.prefetch_bucket(self.home(hash) as usize);
+    }
+
+    /// Fetches the records that the home bucket's tags point at, or else the alternative bucket.
+    #[inline]
+    pub(super) fn prefetch_record(&self, hash: u64) {
+        let (home, tag) = (self.home(hash), Self::tag(hash));
+        let bucket = self.bucket(home);
+        let mut lanes = bucket.matches(tag);
+        if lanes == 0 && bucket.overflow.load(Relaxed) != 0 {
+            self.region.prefetch_bucket(self.alternative(home, tag) as usize);
+        }
+        while lanes != 0 {
+            self.region.prefetch_record(bucket.slot(lanes.trailing_zeros() as usize));
+            lanes &= lanes - 1;
+        }
+    }
+
+    /// The flow a tuple belongs to, in either direction.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, tuple: &Tuple) -> Option<(Slot, Direction)> {
+        let probe = Probe::new(tuple);
+        let (home, tag) = (self.home(hash), Self::tag(hash));
+        let bucket = self.bucket(home);
+        if let Some(hit) = self.find_in(bucket, tag, &probe) {
+            return Some(hit);
+        }
+        if bucket.overflow.load(Relaxed) == 0 {
+            return None;
+        }
+        self.find_in(self.bucket(self.alternative(home, tag)), tag, &probe)
+    }
+
+    #[inline]
+    fn find_in(&self, bucket: &Bucket, tag: u16, probe: &Probe) -> Option<(Slot, Direction)> {
+        let mut lanes = bucket.matches(tag);
+        while lanes != 0 {
+            let slot = bucket.slot(lanes.trailing_zeros() as usize);
+            lanes &= lanes - 1;
+            let direction = match slot.family() {
+                Family::V4 if probe.family == Family::V4 => self.region.v4()[slot.index()].direction(probe),
+                Family::V6 if probe.family == Family::V6 => self.region.v6()[slot.index()].direction(probe),
+                _ => None,
+            };
+            if let Some(direction) = direction {
+                return Some((slot, direction));
+            }
+        }
+        None
+    }
+
+    /// Inserts a flow that is not there yet. `fill` writes the record's other fields before it becomes visible.
+    pub(super) fn insert(
+        &self,
+        hash: u64,
+        orig: &Tuple,
+        fill: impl FnOnce(Record<'_>),
+    ) -> Result<Slot, NoRoom> {
+        let slot = self.allocate(orig.family).ok_or(NoRoom::Records)?;
+        if !self.place(hash, slot) {
+            self.free(slot);
+            return Err(NoRoom::Buckets);
+        }
+        let record = match slot.family() {
+            Family::V4 => {
+                let record = &self.region.v4()[slot.index()];
+                record.reset(orig);
+                record.parts()
+            }
+            Family::V6 => {
+                let record = &self.region.v6()[slot.index()];
+                record.reset(orig);
+                record.parts()
+            }
+        };
+        fill(record);
+        self.mark_live(slot, true);
+        // Odd now: a reader that sees it sees all of the above.
+        record.common.seq.store(record.common.seq.load(Relaxed).wrapping_add(1), Ordering::Release);
+        let header = self.region.header();
+        header.flows.store(header.flows.load(Relaxed).wrapping_add(1), Relaxed);
+        header.inserts.store(header.inserts.load(Relaxed).wrapping_add(1), Relaxed);
+        Ok(slot)
+    }
+
+    /// Removes a flow; `false` if there is none in the slot.
+    pub(super) fn remove(&self, slot: Slot) -> bool {
+        let Some(record) = self.region.record(slot).filter(Record::is_live) else { return false };
+        let hash = flow_hash(&self.seed, &self.orig(slot));
+        let (home, tag) = (self.home(hash), Self::tag(hash));
+        if !self.take_entry(home, tag, slot) {
+            let taken = self.take_entry(self.alternative(home, tag), tag, slot);
+            debug_assert!(taken, "every live record has an entry in one of its two buckets");
+        }
+        // Even now. The fence keeps what is written next, into the same record, from being seen before it.
+        record.common.seq.store(record.common.seq.load(Relaxed).wrapping_add(1), Relaxed);
+        fence(Ordering::Release);
+        self.mark_live(slot, false);
+        self.free(slot);
+        let header = self.region.header();
+        header.flows.store(header.flows.load(Relaxed).wrapping_sub(1), Relaxed);
+        true
+    }
+
+    /// The record of a flow that the index has just given.
+    #[inline]
+    pub(super) fn record(&self, slot: Slot) -> Record<'_> {
+        match slot.family() {
+            Family::V4 => self.region.v4()[slot.index()].parts(),
+            Family::V6 => self.region.v6()[slot.index()].parts(),
+        }
+    }
+
+    /// The record of a flow, if there still is one in the slot.
+    #[inline]
+    pub(super) fn live_record(&self, slot: Slot) -> Option<Record<'_>> {
+        self.region.record(slot).filter(Record::is_live)
+    }
+
+    /// The tuple of the packet that created the flow in a slot.
+    pub(super) fn orig(&self, slot: Slot) -> Tuple {
+        match slot.family() {
+            Family::V4 => self.region.v4()[slot.index()].orig(),
+            Family::V6 => self.region.v6()[slot.index()].orig(),
+        }
+    }
+
+    /// The first flow that `fits`, in the two buckets of `hash` and their neighbours.
+    pub(super) fn find_victim(&self, hash: u64, fits: impl Fn(Slot, Record<'_>) -> bool) -> Option<Slot> {
+        let home = self.home(hash);
+        let other = self.alternative(home, Self::tag(hash));
+        let around = (1..EVICTION_BUCKETS - 1).map(|i| (home as usize + i) % self.bucket_count as usize);
+        [home as usize, other as usize].into_iter().chain(around).find_map(|index| {
+            let bucket = &self.region.buckets()[index];
+            let slots = || (0..LANES).filter_map(|lane| bucket.entry(lane)).map(|entry| entry.slot);
+            slots().for_each(|slot| self.region.prefetch_record(slot));
+            slots().find(|&slot| self.region.record(slot).is_some_and(|record| fits(slot, record)))
+        })
+    }
+
+    /// Clears the entry of `slot` if it is in this bucket.
+    fn take_entry(&self, index: u32, tag: u16, slot: Slot) -> bool {
+        let bucket = self.bucket(index);
+        let mut lanes = bucket.matches(tag);
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
+            lanes &= lanes - 1;
+            if let Some(entry) = bucket.entry(lane).filter(|entry| entry.slot == slot) {
+                bucket.clear(lane);
+                if entry.displaced {
+                    self.bucket(self.alternative(index, tag)).add_overflow(-1);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Puts an entry into one of its two buckets, moving others aside if need be.
+    fn place(&self, hash: u64, slot: Slot) -> bool {
+        let (home, tag) = (self.home(hash), Self::tag(hash));
+        let entry = Entry { tag, slot, displaced: false };
+        if let Some(lane) = self.bucket(home).empty_lane() {
+            self.bucket(home).put(lane, entry);
+            return true;
+        }
+        let other = self.alternative(home, tag);
+        let displaced = Entry { displaced: true, ..entry };
+        if let Some(lane) = self.bucket(other).empty_lane() {
+            self.bucket(other).put(lane, displaced);
+            self.bucket(home).add_overflow(1);
+            return true;
+        }
+        let Some((root, lane)) = self.make_room(home, other) else { return false };
+        if root == home {
+            self.bucket(home).put(lane, entry);
+        } else {
+            self.bucket(other).put(lane, displaced);
+            self.bucket(home).add_overflow(1);
+        }
+        true
+    }
+
+    /// Frees a lane in one of two full buckets. Breadth first, so the chain of moves is the shortest there is; no
+    /// bucket is on it twice, for then a shorter one would have been found before.
+    #[cold]
+    fn make_room(&self, home: u32, other: u32) -> Option<(u32, usize)> {
+        let mut steps = [Step::default(); SEARCH_MAX];
+        steps[0].bucket = home;
+        steps[1].bucket = other;
+        let mut known = 2;
+        for at in 0..SEARCH_MAX {
+            if at == known {
+                break;
+            }
+            for lane in 0..LANES {
+                let Some(entry) = self.bucket(steps[at].bucket).entry(lane) else { continue };
+                let next = self.alternative(steps[at].bucket, entry.tag);
+                if let Some(free) = self.bucket(next).empty_lane() {
+                    self.move_entry((steps[at].bucket, lane), (next, free), entry);
+                    return Some(self.move_chain(&steps, at, lane));
+                }
+                if known < SEARCH_MAX {
+                    steps[known] = Step { bucket: next, from: at, lane };
+                    known += 1;
+                }
+            }
+        }
+        None
+    }
+
+    /// Moves entries up the chain that led to `steps[at]`, whose `lane` has just become free; gives the lane that is
+    /// free in the end.
+    fn move_chain(&self, steps: &[Step; SEARCH_MAX], mut at: usize, mut lane: usize) -> (u32, usize) {
+        while at > 1 {
+            let Step { bucket, from, lane: upper } = steps[at];
+            let above = steps[from].bucket;
+            if let Some(entry) = self.bucket(above).entry(upper) {
+                self.move_entry((above, upper), (bucket, lane), entry);
+            }
+            (at, lane) = (from, upper);
+        }
+        (steps[at].bucket, lane)
+    }
+
+    /// Moves an entry between its two buckets.
+    fn move_entry(&self, (from, lane): (u32, usize), (to, free): (u32, usize), entry: Entry) {
+        self.bucket(to).put(free, Entry { displaced: !entry.displaced, ..entry });
+        self.bucket(from).clear(lane);
+        if entry.displaced {
+            self.bucket(to).add_overflow(-1);
+        } else {
+            self.bucket(from).add_overflow(1);
+        }
+    }
+
+    /// Takes a free record: the one freed last, or the first never used.
+    fn allocate(&self, family: Family) -> Option<Slot> {
+        let header = self.region.header();
+        let which = family_index(family);
+        let head = header.free_head[which].load(Relaxed);
+        if head != 0 {
+            let slot = Slot::new(family, head - 1);
+            let next = self.region.record(slot)?.common.ports.load(Relaxed);
+            header.free_head[which].store(u32::try_from(next).unwrap_or(0), Relaxed);
+            return Some(slot);
+        }
+        let fresh = header.high_water[which].load(Relaxed);
+        if fresh >= self.region.capacity(family) {
+            return None;
+        }
+        header.high_water[which].store(fresh + 1, Relaxed);
+        Some(Slot::new(family, fresh))
+    }
+
+    fn free(&self, slot: Slot) {
+        let head = &self.region.header().free_head[family_index(slot.family())];
+        if let (Some(record), Ok(index)) = (self.region.record(slot), u32::try_from(slot.index())) {
+            record.common.ports.store(u64::from(head.load(Relaxed)), Relaxed);
+            head.store(index + 1, Relaxed);
+        }
+    }
+
+    fn mark_live(&self, slot: Slot, live: bool) {
+        let word = &self.region.live_bits(slot.family())[slot.index() / 64];
+        let bit = 1 << (slot.index() % 64);
+        let bits = word.load(Relaxed);
+        word.store(if live { bits | bit } else { bits & !bit }, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

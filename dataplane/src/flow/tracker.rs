@@ -1,0 +1,517 @@
+//! The tracker: one worker's connection tracking. Owner thread only.
+//!
+//! A burst goes through it in passes: [`Tracker::prefetch_bucket`] for all packets, [`Tracker::prefetch_record`] for
+//! all, then for each packet in order [`Tracker::track`], the rules' verdict and, if that is to forward,
+//! [`Tracker::commit`]. What a packet costs: a hit reads the record's first line, and its second for TCP; a miss reads
+//! one bucket, sometimes two.
+//!
+//! Verdicts cached in a flow: what rules see of its state in one direction changes only once, when the first reply
+//! comes (NEW or RELATED becomes ESTABLISHED), and that is when the cache is cleared. So both the packets of a flow
+//! that is not answered yet and those of one that is can be cached.
+
+use super::checksum::checksum_ok;
+use super::generic;
+use super::icmp;
+use super::key::{self, Seed, flow_hash};
+use super::record::{Life, Record, Slot, status};
+use super::region::Region;
+use super::settings::TrackSettings;
+use super::stats::{InvalidReason, TrackStats};
+use super::table::{NoRoom, Table};
+use super::tcp::{self, EntryFacts, Segment, Step, TcpFlow, TcpState};
+use super::tracked::{Direction, FlowRef, Start, TableFull, Tracked};
+use crate::clock::{Now, Tick};
+use crate::ids::{Generation, WorkerId};
+use crate::packet::{Family, Fragment, L4Fault, Packet, Tuple, proto};
+use crate::rules::model::CtState;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// No verdict cached. Not a path that can be cached.
+const NO_VERDICT: u32 = u32::MAX;
+
+/// How a worker's table is made.
+#[derive(Clone, Copy, Debug)]
+pub struct TrackerConfig {
+    /// Most flows of both families together; at most 2^30.
+    pub max_flows: u32,
+    /// Most IPv6 flows among them. Address space, and with the hugetlb pool memory, is set aside for both.
+    pub max_flows_v6: u32,
+    /// Whose table it is.
+    pub worker: WorkerId,
+    /// The process's secret.
+    pub seed: Seed,
+    /// Try for 2 MiB pages.
+    pub hugepages: bool,
+    /// Take all memory at once rather than as flows come.
+    pub prefault: bool,
+}
+
+/// One worker's connection tracking. See the module's head.
+#[derive(Debug)]
+pub struct Tracker {
+    table: Table,
+    max_flows: u32,
+    half_open: u32,
+    stats: TrackStats,
+}
+
+impl Tracker {
+    /// Makes an empty table.
+    ///
+    /// # Errors
+    /// When the sizes are out of range or the system has not the memory.
+    pub fn new(config: &TrackerConfig) -> io::Result<Self> {
+        let TrackerConfig { max_flows, max_flows_v6, worker, seed, hugepages, prefault } = *config;
+        let region = Region::map((max_flows, max_flows_v6), worker, &seed, (hugepages, prefault))?;
+        Ok(Self {
+            table: Table::new(Arc::new(region), seed),
+            max_flows,
+            half_open: 0,
+            stats: TrackStats::default(),
+        })
+    }
+
+    /// The memory the flows are in, for other threads to read.
+    #[must_use]
+    pub fn region(&self) -> Arc<Region> {
+        Arc::clone(self.table.region())
+    }
+
+    /// Hash of the flow a tuple belongs to, see [`flow_hash`]. What [`Packet::hash`] must hold.
+    #[must_use]
+    #[inline]
+    pub fn hash(&self, tuple: &Tuple) -> u64 {
+        flow_hash(self.table.seed(), tuple)
+    }
+
+    /// Starts fetching the index line of a flow.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.table.prefetch_bucket(hash);
+    }
+
+    /// Starts fetching the record of a flow, if the index line (by now here) says that there is one.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        self.table.prefetch_record(hash);
+    }
+
+    /// Judges a packet: finds its flow and brings it up to date, or says that it would start one. `bytes` is the
+    /// frame, or its first segment; [`Packet::hash`] must be set.
+    pub fn track(&mut self, packet: &Packet, bytes: &[u8], now: Now, settings: &TrackSettings) -> Tracked {
+        let tracked = self.judge(packet, bytes, now.tick(), settings);
+        match (tracked.state, tracked.invalid) {
+            (_, Some(reason)) => self.stats.invalid[reason as usize] += 1,
+            (CtState::Untracked, _) => self.stats.untracked += 1,
+            _ => match tracked.flow {
+                FlowRef::About(_) => self.stats.related += 1,
+                FlowRef::Existing(_) => self.stats.found += 1,
+                FlowRef::None | FlowRef::Tentative(_) => {}
+            },
+        }
+        tracked
+    }
+
+    fn judge(&mut self, packet: &Packet, bytes: &[u8], now: Tick, settings: &TrackSettings) -> Tracked {
+        if packet.family().is_none() {
+            return Tracked::untracked();
+        }
+        if let Some(reason) = unfit(packet, bytes, settings) {
+            return Tracked::invalid(reason);
+        }
+        let mut may_open = true;
+        if matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6) {
+            match icmp::kind(packet, bytes) {
+                icmp::Kind::Query { opens } => may_open = opens,
+                icmp::Kind::Error(about) => return self.icmp_error(packet, &about, now),
+                icmp::Kind::Untracked => return Tracked::untracked(),
+                icmp::Kind::Invalid(reason) => return Tracked::invalid(reason),
+            }
+        }
+        let is_tcp = packet.tuple.proto == proto::TCP;
+        match self.find_live(packet.hash, &packet.tuple, now) {
+            Some((slot, direction)) if is_tcp => self.tcp(slot, direction, packet, bytes, now, settings),
+            Some((slot, direction)) => self.untyped(slot, direction, packet.tuple.proto, now, settings),
+            None if is_tcp => self.start_tcp(packet, bytes, settings),
+            None if may_open => self.start_untyped(packet.tuple.proto, now, settings),
+            None => Tracked::invalid(InvalidReason::IcmpUnsolicited),
+        }
+    }
+
+    /// The flow a tuple belongs to. One whose time is up is removed on the way and not found.
+    #[inline]
+    fn find_live(&mut self, hash: u64, tuple: &Tuple, now: Tick) -> Option<(Slot, Direction)> {
+        let (slot, direction) = self.table.find(hash, tuple)?;
+        if self.table.record(slot).common.life().deadline.is_past(now) {
+            self.remove_entry(slot);
+            self.stats.expired += 1;
+            return None;
+        }
+        Some((slot, direction))
+    }
+
+    /// A packet of a known flow of any protocol but TCP.
+    fn untyped(
+        &mut self,
+        slot: Slot,
+        direction: Direction,
+        proto: u8,
+        now: Tick,
+        settings: &TrackSettings,
+    ) -> Tracked {
+        let record = self.table.record(slot);
+        let life = record.common.life();
+        let facts = (life.has(status::SEEN_REPLY), life.has(status::ASSURED));
+        let created = || Tick(record.tail.created.load(Relaxed));
+        let refresh = generic::refresh(proto, facts, created, now, settings);
+        let mut next = life.answered_by(direction);
+        next.deadline = now.plus_secs(refresh.timeout_secs);
+        if refresh.assured {
+            next.status |= status::ASSURED;
+        }
+        settle(record, &mut self.half_open, life, next);
+        Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot))
+    }
+
+    /// A segment of a known connection.
+    fn tcp(
+        &mut self,
+        slot: Slot,
+        direction: Direction,
+        packet: &Packet,
+        bytes: &[u8],
+        now: Tick,
+        settings: &TrackSettings,
+    ) -> Tracked {
+        let Some(seg) = Segment::parse(bytes, packet) else {
+            return Tracked::invalid(InvalidReason::Truncated);
+        };
+        let record = self.table.record(slot);
+        let life = record.common.life();
+        let mut flow = TcpFlow::load(record.tail, life.tcp_state);
+        let facts = EntryFacts {
+            seen_reply: life.has(status::SEEN_REPLY),
+            assured: life.has(status::ASSURED),
+            secs_left: life.deadline.secs_from(now),
+        };
+        let step = tcp::advance(&mut flow, &seg, direction, facts, settings);
+        flow.store(record.tail);
+        let state = rules_state(life, direction);
+        match step {
+            Step::Accept { timeout_secs, assured } => {
+                let mut next = life.answered_by(direction);
+                next.tcp_state = flow.state;
+                if let Some(secs) = timeout_secs {
+                    next.deadline = now.plus_secs(secs);
+                }
+                if assured {
+                    next.status |= status::ASSURED;
+                }
+                settle(record, &mut self.half_open, life, next);
+                Tracked::valid(state, direction, FlowRef::Existing(slot))
+            }
+            Step::Ignore => {
+                settle(record, &mut self.half_open, life, life.answered_by(direction));
+                Tracked::valid(state, direction, FlowRef::Existing(slot))
+            }
+            Step::Invalid { reason, timeout_secs } => {
+                if let Some(secs) = timeout_secs {
+                    record.common.set_life(Life { deadline: now.plus_secs(secs), ..life });
+                }
+                Tracked::invalid(reason)
+            }
+            Step::Delete => {
+                self.delete(slot);
+                Tracked::valid(state, direction, FlowRef::None)
+            }
+            Step::Reopen => {
+                self.delete(slot);
+                self.start_tcp(packet, bytes, settings)
+            }
+        }
+    }
+
+    fn start_tcp(&self, packet: &Packet, bytes: &[u8], settings: &TrackSettings) -> Tracked {
+        let Some(seg) = Segment::parse(bytes, packet) else {
+            return Tracked::invalid(InvalidReason::Truncated);
+        };
+        match tcp::open(&seg, settings) {
+            Ok((flow, timeout_secs)) => self.tentative(Some(flow), timeout_secs),
+            Err(reason) => Tracked::invalid(reason),
+        }
+    }
+
+    fn start_untyped(&self, proto: u8, now: Tick, settings: &TrackSettings) -> Tracked {
+        let refresh = generic::refresh(proto, (false, false), || now, now, settings);
+        self.tentative(None, refresh.timeout_secs)
+    }
+
+    fn tentative(&self, tcp: Option<TcpFlow>, timeout_secs: u32) -> Tracked {
+        let start = Start { tcp, timeout_secs, epoch: self.table.inserts() };
+        Tracked::valid(CtState::New, Direction::Orig, FlowRef::Tentative(start))
+    }
+
+    /// An ICMP error: RELATED if it is about a packet that some flow's side sent, and goes to that side.
+    fn icmp_error(&mut self, packet: &Packet, about: &icmp::Embedded, now: Tick) -> Tracked {
+        // The error travels against the packet it is about.
+        let wanted = key::inverse(&about.tuple);
+        let hash = self.hash(&wanted);
+        let Some((slot, direction)) = self.find_live(hash, &wanted, now) else {
+            return Tracked::invalid(InvalidReason::IcmpErrorNoFlow);
+        };
+        if packet.tuple.dst != wanted.dst {
+            return Tracked::invalid(InvalidReason::IcmpErrorAddress);
+        }
+        Tracked::valid(CtState::Related, direction, FlowRef::About(slot))
+    }
+
+    /// The rules have accepted the packet: inserts its flow if it would start one. Gives the slot of the flow the
+    /// packet belongs to, `None` if it belongs to none. If another packet has started the same flow since `track`,
+    /// that flow is it, unchanged.
+    ///
+    /// # Errors
+    /// When there is no room, and nothing nearby that may be evicted.
+    pub fn commit(
+        &mut self,
+        packet: &Packet,
+        tracked: &mut Tracked,
+        now: Now,
+    ) -> Result<Option<Slot>, TableFull> {
+        let start = match tracked.flow {
+            FlowRef::Existing(slot) => return Ok(Some(slot)),
+            FlowRef::None | FlowRef::About(_) => return Ok(None),
+            FlowRef::Tentative(start) => start,
+        };
+        let now = now.tick();
+        let earlier = if start.epoch == self.table.inserts() {
+            None
+        } else {
+            self.find_live(packet.hash, &packet.tuple, now)
+        };
+        let slot = match earlier {
+            Some((slot, direction)) => {
+                tracked.direction = direction;
+                slot
+            }
+            None => self.insert(packet, &start, now)?,
+        };
+        tracked.flow = FlowRef::Existing(slot);
+        Ok(Some(slot))
+    }
+
+    fn insert(&mut self, packet: &Packet, start: &Start, now: Tick) -> Result<Slot, TableFull> {
+        if self.table.flow_count() >= self.max_flows && !self.evict(packet.hash, None, now) {
+            self.stats.drop += 1;
+            return Err(TableFull);
+        }
+        let mut result = self.try_insert(packet, start, now);
+        if result.is_err() && self.evict(packet.hash, Some(packet.tuple.family), now) {
+            result = self.try_insert(packet, start, now);
+        }
+        match result {
+            Ok(slot) => {
+                self.stats.insert += 1;
+                self.half_open += 1;
+                Ok(slot)
+            }
+            Err(NoRoom::Records) => {
+                self.stats.drop += 1;
+                Err(TableFull)
+            }
+            Err(NoRoom::Buckets) => {
+                self.stats.insert_failed += 1;
+                Err(TableFull)
+            }
+        }
+    }
+
+    fn try_insert(&self, packet: &Packet, start: &Start, now: Tick) -> Result<Slot, NoRoom> {
+        self.table.insert(packet.hash, &packet.tuple, |record| {
+            let tcp_state = match &start.tcp {
+                Some(flow) => {
+                    flow.store(record.tail);
+                    flow.state
+                }
+                None => TcpState::None,
+            };
+            record.tail.created.store(now.0, Relaxed);
+            record.common.set_life(Life {
+                deadline: now.plus_secs(start.timeout_secs),
+                status: 0,
+                tcp_state,
+            });
+        })
+    }
+
+    /// Evicts one flow near `hash` that is expired or not ASSURED, of `family` if given. Linux `early_drop`.
+    #[cold]
+    fn evict(&mut self, hash: u64, family: Option<Family>, now: Tick) -> bool {
+        let is_fair_game = |slot: Slot, record: Record<'_>| {
+            let life = record.common.life();
+            family.is_none_or(|family| family == slot.family())
+                && (!life.has(status::ASSURED) || life.deadline.is_past(now))
+        };
+        let Some(slot) = self.table.find_victim(hash, is_fair_game) else { return false };
+        if self.table.record(slot).common.life().deadline.is_past(now) {
+            self.stats.expired += 1;
+        } else {
+            self.stats.early_drop += 1;
+        }
+        self.remove_entry(slot)
+    }
+
+    /// Counts a packet of `bytes` IP bytes for its flow.
+    #[inline]
+    pub fn count(&mut self, slot: Slot, direction: Direction, bytes: u32) {
+        if let Some(record) = self.table.live_record(slot) {
+            record.counters.add(direction, bytes);
+        }
+    }
+
+    /// The verdict cached for packets like this one (same flow, direction and ct state) under these rules.
+    #[must_use]
+    #[inline]
+    pub fn cached_verdict(&self, tracked: &Tracked, generation: Generation) -> Option<u32> {
+        let FlowRef::Existing(slot) = tracked.flow else { return None };
+        let common = self.table.live_record(slot)?.common;
+        let verdict = common.verdicts[tracked.direction.index()].load(Relaxed);
+        (common.verdict_generation.load(Relaxed) == generation.0
+            && verdict != NO_VERDICT
+            && rules_state(common.life(), tracked.direction) == tracked.state)
+            .then_some(verdict)
+    }
+
+    /// Caches a verdict for packets like this one: `path` is the caller's own number for it, anything but
+    /// `u32::MAX`. Does nothing for a packet without a flow, or one that saw its flow in an earlier state.
+    pub fn cache_verdict(&mut self, tracked: &Tracked, generation: Generation, path: u32) {
+        let FlowRef::Existing(slot) = tracked.flow else { return };
+        let Some(Record { common, .. }) = self.table.live_record(slot) else { return };
+        if rules_state(common.life(), tracked.direction) != tracked.state {
+            return;
+        }
+        if common.verdict_generation.load(Relaxed) != generation.0 {
+            common.verdict_generation.store(generation.0, Relaxed);
+            common.verdicts[tracked.direction.opposite().index()].store(NO_VERDICT, Relaxed);
+        }
+        common.verdicts[tracked.direction.index()].store(path, Relaxed);
+    }
+
+    /// Removes a flow that control has found expired, if it still is that flow and still expired.
+    pub fn expire(&mut self, slot: Slot, seq: u32, now: Now) -> bool {
+        let Some(record) = self.table.live_record(slot) else { return false };
+        let is_same = record.common.seq.load(Relaxed) == seq;
+        if !is_same || !record.common.life().deadline.is_past(now.tick()) {
+            return false;
+        }
+        self.stats.expired += 1;
+        self.remove_entry(slot)
+    }
+
+    /// A packet of this flow was answered with a TCP reset by our own REJECT: closes the connection. Linux
+    /// `nf_conntrack_tcp_set_closing`.
+    pub fn close_rejected(&mut self, slot: Slot, now: Now, settings: &TrackSettings) {
+        let Some(record) = self.table.live_record(slot) else { return };
+        if record.proto() != proto::TCP {
+            return;
+        }
+        let life = record.common.life();
+        let deadline = now.tick().plus_secs(settings.tcp_timeout_close);
+        settle(record, &mut self.half_open, life, Life { deadline, tcp_state: TcpState::Close, ..life });
+    }
+
+    /// Removes a flow, for whatever reason; `false` if there is none in the slot.
+    pub fn remove(&mut self, slot: Slot) -> bool {
+        self.delete(slot)
+    }
+
+    fn delete(&mut self, slot: Slot) -> bool {
+        let removed = self.remove_entry(slot);
+        self.stats.delete += u64::from(removed);
+        removed
+    }
+
+    fn remove_entry(&mut self, slot: Slot) -> bool {
+        let Some(record) = self.table.live_record(slot) else { return false };
+        self.half_open -= u32::from(record.common.life().is_half_open());
+        self.table.remove(slot)
+    }
+
+    /// Flows in the table.
+    #[must_use]
+    pub fn flow_count(&self) -> u32 {
+        self.table.flow_count()
+    }
+
+    /// Flows that are half a conversation: not answered, or a TCP handshake not finished.
+    #[must_use]
+    pub const fn half_open_count(&self) -> u32 {
+        self.half_open
+    }
+
+    /// What has been counted so far.
+    #[must_use]
+    pub const fn stats(&self) -> &TrackStats {
+        &self.stats
+    }
+}
+
+impl Life {
+    /// The same, after a packet in this direction.
+    const fn answered_by(self, direction: Direction) -> Self {
+        match direction {
+            Direction::Orig => self,
+            Direction::Reply => Self { status: self.status | status::SEEN_REPLY, ..self },
+        }
+    }
+}
+
+/// Stores a flow's new life, and does what hangs on the change: verdicts of an unanswered flow do not hold for an
+/// answered one, and half-open flows are counted.
+#[inline]
+fn settle(record: Record<'_>, half_open: &mut u32, old: Life, new: Life) {
+    if old.has(status::SEEN_REPLY) != new.has(status::SEEN_REPLY) {
+        record.common.verdict_generation.store(0, Relaxed);
+    }
+    if old.is_half_open() != new.is_half_open() {
+        *half_open = if new.is_half_open() { *half_open + 1 } else { *half_open - 1 };
+    }
+    record.common.set_life(new);
+}
+
+/// What rules see of a flow's packet. `life` is as it was before the packet: the first reply is ESTABLISHED because
+/// it is a reply.
+const fn rules_state(life: Life, direction: Direction) -> CtState {
+    if matches!(direction, Direction::Reply) || life.has(status::SEEN_REPLY) {
+        CtState::Established
+    } else if life.has(status::EXPECTED) {
+        CtState::Related
+    } else {
+        CtState::New
+    }
+}
+
+/// Why a packet cannot be tracked at all, whatever its flow.
+#[inline]
+fn unfit(packet: &Packet, bytes: &[u8], settings: &TrackSettings) -> Option<InvalidReason> {
+    if packet.fragment == Fragment::Later {
+        return Some(InvalidReason::LaterFragment);
+    }
+    if let Some(fault) = packet.l4_fault {
+        return Some(match fault {
+            L4Fault::Truncated => InvalidReason::Truncated,
+            L4Fault::BadLength => InvalidReason::BadLength,
+            L4Fault::BadFlags => InvalidReason::BadFlags,
+            L4Fault::BadChecksum => InvalidReason::BadChecksum,
+            L4Fault::NoUpperLayer => InvalidReason::NoUpperLayer,
+            L4Fault::BadChunk => InvalidReason::BadChunk,
+        });
+    }
+    if packet.tuple.proto == proto::TCP && !tcp::is_legal(packet.tcp_flags) {
+        return Some(InvalidReason::BadFlags);
+    }
+    // A fragment's checksum is that of the whole datagram.
+    let verifiable = settings.checksum && packet.fragment == Fragment::Whole;
+    (verifiable && !checksum_ok(bytes, packet)).then_some(InvalidReason::BadChecksum)
+}

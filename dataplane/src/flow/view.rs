@@ -1,0 +1,173 @@
+//! The other threads' side of a region: walking its flows and naming expired ones, read-only, while the owner goes on
+//! writing. A flow's identity (tuples, mark of creation) is taken whole or not at all; what each packet changes is
+//! read word by word, of which deadline, status and state share one.
+
+use super::key;
+use super::record::{Life, Record, Slot, status};
+use super::region::{Region, family_index};
+use super::tcp::TcpState;
+use super::tracked::Direction;
+use crate::clock::Tick;
+use crate::ids::WorkerId;
+use crate::packet::{Family, Tuple, proto};
+use std::sync::atomic::{Ordering, Ordering::Relaxed, fence};
+
+/// A copy of one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowView {
+    /// Whose flow it is.
+    pub worker: WorkerId,
+    /// Where it is.
+    pub slot: Slot,
+    /// Which of the flows that were ever in that slot it is.
+    pub seq: u32,
+    /// Tuple of the packets that go the way of the first one.
+    pub orig: Tuple,
+    /// Tuple of the packets that go the other way.
+    pub reply: Tuple,
+    /// TCP's state; `None` for every other protocol.
+    pub tcp_state: Option<TcpState>,
+    /// Whole seconds until it expires.
+    pub secs_left: u32,
+    /// Status bits, see [`status`].
+    pub status: u16,
+    /// Packets of each direction, by [`Direction::index`].
+    pub packets: [u64; 2],
+    /// IP bytes of each direction.
+    pub bytes: [u64; 2],
+    /// Connection mark.
+    pub mark: u32,
+    /// When the first packet came.
+    pub created: Tick,
+}
+
+/// An expired flow, for [`super::Tracker::expire`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Where it is.
+    pub slot: Slot,
+    /// Which of the slot's flows it is.
+    pub seq: u32,
+}
+
+/// Where a sweep goes on. `Cursor::default()` is the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Word of live bits, counted over both families.
+    word: usize,
+}
+
+impl Cursor {
+    /// Whether the sweep is at the start: before the first call, or after the last.
+    #[must_use]
+    pub const fn is_start(self) -> bool {
+        self.word == 0
+    }
+}
+
+impl FlowView {
+    /// Whether a packet of the other direction has been seen.
+    #[must_use]
+    pub const fn is_seen_reply(&self) -> bool {
+        self.status & status::SEEN_REPLY != 0
+    }
+
+    /// Whether the flow is safe from early eviction.
+    #[must_use]
+    pub const fn is_assured(&self) -> bool {
+        self.status & status::ASSURED != 0
+    }
+}
+
+impl Region {
+    /// Calls `visit` with a copy of every live flow, in slot order, IPv4 first. Flows that come or go meanwhile may
+    /// or may not be among them.
+    pub fn walk(&self, now: Tick, mut visit: impl FnMut(&FlowView)) {
+        for family in [Family::V4, Family::V6] {
+            for word in 0..self.words_used(family) {
+                self.each_live(family, word, |slot| {
+                    if let Some(view) = self.view(slot, now) {
+                        visit(&view);
+                    }
+                });
+            }
+        }
+    }
+
+    /// A copy of the flow in a slot, if there is one.
+    #[must_use]
+    pub fn view(&self, slot: Slot, now: Tick) -> Option<FlowView> {
+        let record = self.record(slot)?;
+        // A few tries: a slot that is reused faster than it can be copied will be seen by the next walk.
+        (0..4).find_map(|_| self.try_view(slot, record, now))
+    }
+
+    /// Names flows whose time is up, looking at no more than about `budget` slots from the cursor on. Returns where
+    /// to go on; back at the start when all have been looked at.
+    #[must_use]
+    pub fn expired(&self, now: Tick, from: Cursor, budget: usize, out: &mut Vec<Expired>) -> Cursor {
+        let v4_words = self.words_used(Family::V4);
+        let words = v4_words + self.words_used(Family::V6);
+        let end = words.min(from.word.saturating_add(budget.div_ceil(64).max(1)));
+        for word in from.word..end {
+            let (family, word) =
+                if word < v4_words { (Family::V4, word) } else { (Family::V6, word - v4_words) };
+            self.each_live(family, word, |slot| {
+                let Some(record) = self.record(slot) else { return };
+                let seq = record.common.seq.load(Ordering::Acquire);
+                // No second look at `seq`: the owner checks again before it removes.
+                if seq & 1 == 1 && record.common.life().deadline.is_past(now) {
+                    out.push(Expired { slot, seq });
+                }
+            });
+        }
+        Cursor { word: if end >= words { 0 } else { end } }
+    }
+
+    /// Words of live bits that can have any bit set.
+    fn words_used(&self, family: Family) -> usize {
+        let used = self.header().high_water[family_index(family)].load(Relaxed);
+        used.min(self.capacity(family)).div_ceil(64) as usize
+    }
+
+    fn each_live(&self, family: Family, word: usize, mut visit: impl FnMut(Slot)) {
+        let mut bits = self.live_bits(family).get(word).map_or(0, |bits| bits.load(Relaxed));
+        while bits != 0 {
+            if let Ok(index) = u32::try_from(word * 64 + bits.trailing_zeros() as usize) {
+                visit(Slot::new(family, index));
+            }
+            bits &= bits - 1;
+        }
+    }
+
+    /// One attempt at a copy. Sequence lock: the copy counts only if `seq` was odd and did not move.
+    fn try_view(&self, slot: Slot, record: Record<'_>, now: Tick) -> Option<FlowView> {
+        let seq = record.common.seq.load(Ordering::Acquire);
+        if seq & 1 == 0 {
+            return None;
+        }
+        let orig = match slot.family() {
+            Family::V4 => self.v4().get(slot.index())?.orig(),
+            Family::V6 => self.v6().get(slot.index())?.orig(),
+        };
+        let Life { deadline, status, tcp_state } = record.common.life();
+        let (orig_packets, orig_bytes) = record.counters.read(Direction::Orig);
+        let (reply_packets, reply_bytes) = record.counters.read(Direction::Reply);
+        let view = FlowView {
+            worker: self.worker(),
+            slot,
+            seq,
+            orig,
+            reply: key::inverse(&orig),
+            tcp_state: (orig.proto == proto::TCP).then_some(tcp_state),
+            secs_left: deadline.secs_from(now),
+            status,
+            packets: [orig_packets, reply_packets],
+            bytes: [orig_bytes, reply_bytes],
+            mark: record.tail.mark.load(Relaxed),
+            created: Tick(record.tail.created.load(Relaxed)),
+        };
+        fence(Ordering::Acquire);
+        (record.common.seq.load(Relaxed) == seq).then_some(view)
+    }
+}
