@@ -6,7 +6,7 @@
 
 use crate::xsk::{Frame, FramePool};
 use arrayvec::ArrayVec;
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 
 /// Most packets one receive call returns. 64 keeps a burst's parsed packets and headers within L1 and L2.
 pub const BURST_MAX: usize = 64;
@@ -19,6 +19,9 @@ pub trait Device {
     /// Appends whole packets to `burst` until it is full or the rx ring is empty; returns how many. A packet that
     /// spans descriptors is one [`Frame`] of several segments, held back until its last descriptor has come.
     fn rx_burst(&mut self, burst: &mut FrameBurst) -> usize;
+
+    /// Descriptors the tx ring has room for.
+    fn tx_room(&self) -> usize;
 
     /// Puts a packet on the tx ring (all its segments or none). Not visible to the kernel before [`Self::flush`].
     ///
@@ -33,11 +36,14 @@ pub trait Device {
     /// Takes completed frames back into `pool` and tops up the fill ring from it.
     fn replenish(&mut self, pool: &mut FramePool);
 
+    /// Whether descriptors on the tx ring still wait for the kernel to be kicked again.
+    fn is_tx_pending(&self) -> bool;
+
     /// Whether the last kick found the link down.
     fn is_link_down(&self) -> bool;
 
     /// What to sleep on in `poll(2)` when idle; none for devices that are always ready.
-    fn poll_fd(&self) -> Option<RawFd>;
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// What the rings have seen so far.
     fn counters(&self) -> DeviceCounters;

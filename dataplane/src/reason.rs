@@ -33,8 +33,8 @@ drop_reasons! {
     VlanTooDeep => "vlan_too_deep",
     /// Destination is a link-local bridge group address (01:80:c2:00:00:0x), which a bridge never forwards.
     LinkLocalMac => "link_local_mac",
-    /// Source MAC address is a group address, which no station sends.
-    SourceMacMulticast => "source_mac_multicast",
+    /// The source MAC address is a group address or all zero, which no station has.
+    SourceMacInvalid => "source_mac_invalid",
     /// The EtherType is not on the L2 pass list.
     L2NotListed => "l2_not_listed",
     /// The frame ends inside the IPv4 header.

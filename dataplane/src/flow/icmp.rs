@@ -40,6 +40,20 @@ const REDIRECT_HEADER_BYTES: usize = 40;
 /// Most extension headers of an embedded IPv6 packet that are followed.
 const EXTENSIONS_MAX: usize = 16;
 
+/// The tuple of the packet that `packet` reports an error about, as that packet was sent; `None` if it reports none.
+/// What decides on which worker an ICMP error is at home.
+#[inline]
+#[must_use]
+pub fn error_about(packet: &Packet, bytes: &[u8]) -> Option<Tuple> {
+    if !matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6) || !packet.has_l4 {
+        return None;
+    }
+    match kind(packet, bytes) {
+        Kind::Error(Embedded { tuple }) => Some(tuple),
+        _ => None,
+    }
+}
+
 /// Judges the ICMP message in `packet`, whose header is known to be whole.
 pub(super) fn kind(packet: &Packet, bytes: &[u8]) -> Kind {
     let bytes = bytes.get(..packet.l3_end()).unwrap_or(bytes);

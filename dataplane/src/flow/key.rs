@@ -7,6 +7,7 @@
 //! Not a cryptographic hash: it is meant to hold against senders who see no more than forwarding delays.
 
 use crate::packet::{Family, Tuple, proto};
+use crate::wire::icmp;
 use std::hash::{BuildHasher, RandomState};
 
 /// The secret of one process; all its workers share it, because the hash also says which of them owns a flow.
@@ -29,39 +30,14 @@ impl std::fmt::Debug for Seed {
     }
 }
 
-/// The ICMP type that answers `ty`, or that `ty` answers. RFC 792, RFC 950.
-const fn icmp_counterpart(ty: u8) -> Option<u8> {
-    match ty {
-        0 => Some(8),
-        8 => Some(0),
-        13 => Some(14),
-        14 => Some(13),
-        15 => Some(16),
-        16 => Some(15),
-        17 => Some(18),
-        18 => Some(17),
-        _ => None,
-    }
-}
-
-/// The ICMPv6 type that answers `ty`, or that `ty` answers. RFC 4443, RFC 4620.
-const fn icmpv6_counterpart(ty: u8) -> Option<u8> {
-    match ty {
-        128 => Some(129),
-        129 => Some(128),
-        139 => Some(140),
-        140 => Some(139),
-        _ => None,
-    }
-}
-
 /// The `type << 8 | code` word that the other direction of an ICMP query carries; `None` if `word` is no query.
 pub(super) fn icmp_inverse(family: Family, word: u16) -> Option<u16> {
     let [ty, code] = word.to_be_bytes();
-    let other = match family {
-        Family::V4 => icmp_counterpart(ty)?,
-        Family::V6 => icmpv6_counterpart(ty)?,
+    let proto = match family {
+        Family::V4 => proto::ICMP,
+        Family::V6 => proto::ICMPV6,
     };
+    let other = icmp::counterpart(proto, ty)?;
     Some(u16::from_be_bytes([other, code]))
 }
 

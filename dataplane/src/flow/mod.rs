@@ -22,7 +22,6 @@
 //! before reassembly (later fragments are INVALID), expectations.
 
 mod bucket;
-mod checksum;
 mod generic;
 mod icmp;
 mod key;
@@ -40,6 +39,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use icmp::error_about;
 pub use key::{Seed, flow_hash};
 pub use record::{Slot, status};
 pub use region::{Backing, FORMAT_VERSION, Region};

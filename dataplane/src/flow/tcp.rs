@@ -9,7 +9,6 @@
 //! changes, except that it is remembered: an answer to it will tell who was right. *Liberal*: window checks never
 //! make a segment INVALID, because the connection was picked up midway or the operator said so.
 
-mod segment;
 mod store;
 mod table;
 mod window;
@@ -17,14 +16,13 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub(super) use segment::{Segment, is_legal};
 use table::Next;
 use window::Fit;
 
 use super::settings::TrackSettings;
 use super::stats::InvalidReason;
 use super::tracked::Direction;
-use segment::Class;
+use crate::wire::tcp::{Class, Segment, SynOptions, before};
 
 /// State of a TCP connection, numbered as in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -67,6 +65,20 @@ pub(super) mod side_flag {
     pub(crate) const DATA_UNACKNOWLEDGED: u8 = 1 << 4;
     /// `maxack` holds something.
     pub(crate) const MAXACK_SET: u8 = 1 << 5;
+}
+
+impl SynOptions {
+    /// What it offers as bits of [`Side::flags`].
+    const fn side_flags(self) -> u8 {
+        let mut flags = 0;
+        if self.scale.is_some() {
+            flags |= side_flag::WINDOW_SCALE;
+        }
+        if self.sack_permitted {
+            flags |= side_flag::SACK_PERM;
+        }
+        flags
+    }
 }
 
 /// Bits of [`Last::flags`]; the low two are [`side_flag`]'s `WINDOW_SCALE` and `SACK_PERM`, of an ignored SYN.
@@ -376,7 +388,7 @@ fn reset(
         if seg.seq == 0 && !is_established {
             return Course::Check(next);
         }
-        if segment::before(seg.seq, peer.maxack) && !settings.tcp_ignore_invalid_rst {
+        if before(seg.seq, peer.maxack) && !settings.tcp_ignore_invalid_rst {
             return Course::Done(Step::Invalid { reason: InvalidReason::TcpReset, timeout_secs: None });
         }
         let follows_data = last.class == Class::Ack && last.direction == direction && seg.seq == last.end;

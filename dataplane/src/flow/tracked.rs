@@ -95,7 +95,7 @@ impl Tracked {
         }
     }
 
-    pub(super) const fn untracked() -> Self {
+    pub(crate) const fn untracked() -> Self {
         Self { state: CtState::Untracked, direction: Direction::Orig, flow: FlowRef::None, invalid: None }
     }
 

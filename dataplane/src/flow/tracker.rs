@@ -9,7 +9,6 @@
 //! comes (NEW or RELATED becomes ESTABLISHED), and that is when the cache is cleared. So both the packets of a flow
 //! that is not answered yet and those of one that is can be cached.
 
-use super::checksum::checksum_ok;
 use super::generic;
 use super::icmp;
 use super::key::{self, Seed, flow_hash};
@@ -18,12 +17,14 @@ use super::region::Region;
 use super::settings::TrackSettings;
 use super::stats::{InvalidReason, TrackStats};
 use super::table::{NoRoom, Table};
-use super::tcp::{self, EntryFacts, Segment, Step, TcpFlow, TcpState};
+use super::tcp::{self, EntryFacts, Step, TcpFlow, TcpState};
 use super::tracked::{Direction, FlowRef, Start, TableFull, Tracked};
 use crate::clock::{Now, Tick};
 use crate::ids::{Generation, WorkerId};
 use crate::packet::{Family, Fragment, L4Fault, Packet, Tuple, proto};
 use crate::rules::model::CtState;
+use crate::wire::checksum;
+use crate::wire::tcp::{Segment, is_legal};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -508,10 +509,10 @@ fn unfit(packet: &Packet, bytes: &[u8], settings: &TrackSettings) -> Option<Inva
             L4Fault::BadChunk => InvalidReason::BadChunk,
         });
     }
-    if packet.tuple.proto == proto::TCP && !tcp::is_legal(packet.tcp_flags) {
+    if packet.tuple.proto == proto::TCP && !is_legal(packet.tcp_flags) {
         return Some(InvalidReason::BadFlags);
     }
     // A fragment's checksum is that of the whole datagram.
     let verifiable = settings.checksum && packet.fragment == Fragment::Whole;
-    (verifiable && !checksum_ok(bytes, packet)).then_some(InvalidReason::BadChecksum)
+    (verifiable && !checksum::l4_ok(bytes, packet)).then_some(InvalidReason::BadChecksum)
 }

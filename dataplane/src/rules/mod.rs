@@ -1,11 +1,32 @@
-//! The rules: what was asked for ([`model`]), what it means (`linear`, slow and obvious) and what runs (`compile`,
-//! `tree`). A worker calls the compiled form; tests and every load hold it against `linear`.
+//! The rules: what was asked for ([`model`]), what it means ([`linear`], slow and obvious) and what runs ([`Compiled`]).
+//!
+//! Compilation has two steps. [`program`] flattens FORWARD and every chain it calls into one list of lines in the order
+//! in which iptables would try them; [`tree`] puts a decision tree in front of it that leaves only the few lines a
+//! packet could match. The tree only prunes: every line left is tested exactly, so the tree can make a verdict slow,
+//! never wrong. Tests and [`selfcheck`] hold the result against [`linear`].
+//!
+//! Built on control, immutable, read by workers through the snapshot. [`RuleCounters`] is the one part that changes,
+//! and each worker has its own.
 
+mod compile;
+mod counters;
+pub mod linear;
+mod matching;
 pub mod model;
+mod program;
+pub mod selfcheck;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod validate;
+
+pub use compile::{Compiled, LineInfo, Matched};
+pub use counters::{PathId, RuleCounters};
+pub use validate::CompileError;
 
 use crate::ids::PortId;
 use crate::packet::Packet;
-use model::CtState;
+use model::{CtState, RuleRef, Verdict};
 
 /// Everything a rule may ask about one packet.
 #[derive(Clone, Copy, Debug)]
@@ -18,4 +39,16 @@ pub struct Facts<'a> {
     pub ingress: PortId,
     /// The NIC it would leave on.
     pub egress: PortId,
+}
+
+/// What the rules say about one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What happens to it.
+    pub verdict: Verdict,
+    /// The rule or policy that decided.
+    pub by: RuleRef,
+    /// Whether every packet of the same flow, direction, ingress and connection state takes the same path through the
+    /// rules, so that the path may be remembered with the flow.
+    pub invariant: bool,
 }

@@ -1,1 +1,121 @@
-//! wire
+//! Views over header bytes. Everything here is a pure function of a byte slice: safe Rust, no panic on any input, no
+//! allocation, bounded work. Called by the worker for every frame, by tests, and by whoever reads a capture.
+//!
+//! [`parse`] goes once over a frame and says where its headers are, or which [`DropReason`] it deserves. It follows
+//! what a Linux bridge with br_netfilter does before it asks any rule (`net/bridge/br_input.c`,
+//! `br_netfilter_hooks.c`, `br_netfilter_ipv6.c`); faults above IP are noted, not dropped, because in netfilter such a
+//! packet is INVALID and the rules decide.
+
+pub mod checksum;
+pub mod icmp;
+mod ipv4;
+mod ipv6;
+mod l4;
+pub mod reject;
+pub mod tcp;
+#[cfg(test)]
+mod tests;
+
+use crate::packet::{Fragment, Kind, Packet, Tuple};
+use crate::reason::DropReason;
+
+/// Bytes of an Ethernet header without tags.
+pub const ETHERNET_LEN: usize = 14;
+/// Bytes of one VLAN tag.
+pub const VLAN_LEN: usize = 4;
+/// Most VLAN tags followed: QinQ has two, nobody has more than four.
+pub const VLAN_TAGS_MAX: u8 = 4;
+
+/// EtherTypes this crate names. Source: IEEE 802 numbers.
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// ARP.
+    pub const ARP: u16 = 0x0806;
+    /// 802.1Q customer tag.
+    pub const VLAN: u16 = 0x8100;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// 802.1ad service tag.
+    pub const QINQ: u16 = 0x88a8;
+    /// Old service tag that some switches still use.
+    pub const QINQ_OLD: u16 = 0x9100;
+}
+
+/// Parses a frame. `head` is its first segment, which holds all headers; `frame_len` counts all segments.
+///
+/// # Errors
+/// The reason for which a bridge would drop the frame before asking any rule.
+#[inline]
+pub fn parse(head: &[u8], frame_len: u32) -> Result<Packet, DropReason> {
+    let (ethernet, _) = head.split_first_chunk::<ETHERNET_LEN>().ok_or(DropReason::EthernetTruncated)?;
+    check_macs(ethernet)?;
+    let (ethertype, l3_offset, vlan_tags) = skip_tags(head, ethernet)?;
+    let mut packet = Packet {
+        tuple: Tuple::NONE,
+        hash: 0,
+        frame_len,
+        l3_len: 0,
+        l3_offset,
+        l4_offset: l3_offset,
+        ethertype,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        vlan_tags,
+        kind: Kind::NonIp,
+        fragment: Fragment::Whole,
+        has_l4: false,
+        l4_fault: None,
+    };
+    match ethertype {
+        ethertype::IPV4 => ipv4::parse(head, &mut packet)?,
+        ethertype::IPV6 => ipv6::parse(head, &mut packet)?,
+        _ => {}
+    }
+    Ok(packet)
+}
+
+/// What a bridge checks of the addresses: `br_handle_frame`.
+#[inline]
+fn check_macs(ethernet: &[u8; ETHERNET_LEN]) -> Result<(), DropReason> {
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, ..] = *ethernet;
+    if s0 & 1 != 0 || s0 | s1 | s2 | s3 | s4 | s5 == 0 {
+        return Err(DropReason::SourceMacInvalid);
+    }
+    // 01:80:c2:00:00:00 carries spanning tree, which a bridge that runs none passes on.
+    if [d0, d1, d2, d3, d4] == [0x01, 0x80, 0xc2, 0, 0] && d5 & 0xf0 == 0 && d5 != 0 {
+        return Err(DropReason::LinkLocalMac);
+    }
+    Ok(())
+}
+
+/// EtherType behind the tags, where its payload starts, and how many tags there were.
+#[inline]
+fn skip_tags(head: &[u8], ethernet: &[u8; ETHERNET_LEN]) -> Result<(u16, u16, u8), DropReason> {
+    let mut ethertype = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    let mut offset = ETHERNET_LEN;
+    let mut tags = 0;
+    while matches!(ethertype, ethertype::VLAN | ethertype::QINQ | ethertype::QINQ_OLD) {
+        if tags == VLAN_TAGS_MAX {
+            return Err(DropReason::VlanTooDeep);
+        }
+        let tag = head.get(offset..offset + VLAN_LEN).ok_or(DropReason::EthernetTruncated)?;
+        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        offset += VLAN_LEN;
+        tags += 1;
+    }
+    Ok((ethertype, u16::try_from(offset).unwrap_or(u16::MAX), tags))
+}
+
+/// Big-endian 16 bits at `offset`, if they are there.
+#[inline]
+pub(crate) fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
+    bytes.get(offset..)?.first_chunk::<2>().map(|b| u16::from_be_bytes(*b))
+}
+
+/// Big-endian 32 bits at `offset`, if they are there.
+#[inline]
+pub(crate) fn be32(bytes: &[u8], offset: usize) -> Option<u32> {
+    bytes.get(offset..)?.first_chunk::<4>().map(|b| u32::from_be_bytes(*b))
+}

@@ -1,1 +1,230 @@
-//! worker
+//! A worker: one pinned thread that polls its NIC queues and takes every packet from rx to tx.
+//!
+//! The way of a burst, one pass per stage over up to 64 packets:
+//! 1. **rx**: whole packets from one queue ([`Device::rx_burst`]), unless the egress ring has no room for them;
+//! 2. **parse**: headers to [`Packet`]s; malformed and unlisted frames end here, each with its reason; non-IP frames
+//!    that may pass go straight on; packets whose flow lives elsewhere go to their owner;
+//! 3. **prefetch**: index buckets, then flow records;
+//! 4. **judge**: packet by packet in order of arrival, because a packet may depend on the one before it: track,
+//!    decide, and act. Deciding has three tiers: a flow hit with a verdict cached under this generation; a flow hit
+//!    that has to be classified again; a miss, which is classified and enters the table only if accepted;
+//! 5. **flush**: at most one kick per device touched.
+//!
+//! Between bursts ([`Path::tidy`]): newest snapshot adopted, frames sent home, fill rings topped up, flows that control
+//! found expired removed.
+//!
+//! Nothing here locks, allocates or formats per packet. All state is owned by the thread; what others see of it
+//! (counters, the flow region) is atomics they may only read.
+
+mod answers;
+mod counters;
+mod handoff;
+mod idle;
+mod observer;
+mod path;
+mod snapshot;
+
+pub use counters::{Counter, LaneCounters, LoopCounters, PortCounters, Volume, WorkerCounters};
+pub use handoff::Handoff;
+pub use idle::{IdlePolicy, Waker};
+pub use observer::{Fate, Observer};
+pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
+
+use crate::clock::Now;
+use crate::device::{BURST_MAX, Device, FrameBurst};
+use crate::flow::{Expired, Tracker};
+use crate::ids::{PortId, WorkerId};
+use crate::packet::{Kind, Packet};
+use crate::wire;
+use crate::xsk::{FramePool, Umem};
+use arrayvec::ArrayVec;
+use handoff::Handed;
+use path::Path;
+use rtrb::Consumer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+/// How often a worker copies out what its devices have counted.
+pub const PUBLISH_NANOS: u64 = 50_000_000;
+
+/// One NIC queue in a worker's care.
+#[derive(Debug)]
+pub struct Lane<D> {
+    /// The NIC.
+    pub port: PortId,
+    /// Its queue.
+    pub device: D,
+}
+
+/// What control knows about a NIC and workers have to: written by control, read by workers.
+#[derive(Debug)]
+pub struct PortState {
+    /// Largest frame the NIC sends, in bytes from the Ethernet header on, one VLAN tag included.
+    pub frame_len_max: AtomicU32,
+    /// Whether the link is up.
+    pub link_up: AtomicBool,
+}
+
+/// Everything a worker is made of.
+#[derive(Debug)]
+pub struct Parts<D> {
+    /// Which worker this is.
+    pub id: WorkerId,
+    /// How many workers there are.
+    pub workers: usize,
+    /// The memory all frames live in.
+    pub umem: Arc<Umem>,
+    /// This worker's share of the frames.
+    pub pool: FramePool,
+    /// The queues it serves: for every wire, as many on the left as on the right.
+    pub lanes: Vec<Lane<D>>,
+    /// State of all NICs, by [`PortId`].
+    pub ports: Arc<[PortState]>,
+    /// Its flow table.
+    pub tracker: Tracker,
+    /// Where snapshots come from.
+    pub mailbox: Arc<Mailbox>,
+    /// Where it counts.
+    pub counters: Arc<WorkerCounters>,
+    /// Rings to and from the other workers.
+    pub handoff: Handoff,
+    /// What wakes it.
+    pub waker: Arc<Waker>,
+    /// Flows that control found expired.
+    pub expired: Consumer<Expired>,
+}
+
+/// A worker. `O` watches what becomes of every packet; `()` watches nothing and costs nothing.
+#[derive(Debug)]
+pub struct Worker<D, O = ()> {
+    path: Path<D, O>,
+    rx: FrameBurst,
+    frames: FrameBurst,
+    packets: ArrayVec<Packet, BURST_MAX>,
+}
+
+impl<D: Device, O: Observer> Worker<D, O> {
+    /// Puts a worker together.
+    ///
+    /// # Panics
+    /// If a lane has no counterpart on the other side of its wire.
+    pub fn new(parts: Parts<D>, observer: O) -> Self {
+        Self {
+            path: Path::new(parts, observer),
+            rx: FrameBurst::new(),
+            frames: FrameBurst::new(),
+            packets: ArrayVec::new(),
+        }
+    }
+
+    /// One round over all queues and rings. Returns how many packets it handled.
+    pub fn poll(&mut self, now: Now) -> usize {
+        self.path.tidy(now);
+        let mut handled = 0;
+        for lane in 0..self.path.lanes.len() {
+            handled += self.serve(lane, now);
+        }
+        handled += self.serve_handed(now);
+        let polls = &self.path.counters.polls;
+        if handled > 0 { polls.busy_polls.add(1) } else { polls.idle_polls.add(1) }
+        handled
+    }
+
+    /// Takes one burst from a queue all the way.
+    fn serve(&mut self, lane: usize, now: Now) -> usize {
+        if !self.path.has_tx_room(lane) {
+            return 0;
+        }
+        let received = self.path.lanes[lane].device.rx_burst(&mut self.rx);
+        if received > 0 {
+            self.parse(lane);
+            self.prefetch();
+            let ingress = self.path.lanes[lane].port;
+            for (frame, packet) in self.frames.drain(..).zip(&self.packets) {
+                self.path.judge(frame, packet, ingress, now);
+            }
+            self.packets.clear();
+        }
+        self.path.flush();
+        received
+    }
+
+    /// Stage 2: from frames to packets. What cannot or need not be judged here leaves the burst.
+    fn parse(&mut self, lane: usize) {
+        let Self { path, rx, frames, packets } = self;
+        let ingress = path.lanes[lane].port;
+        let mut bytes = 0;
+        let received = rx.len() as u64;
+        for frame in rx.drain(..) {
+            bytes += u64::from(frame.len());
+            match wire::parse(path.umem.head(&frame), frame.len()) {
+                Err(reason) => path.drop_frame(frame, reason, ingress, None),
+                Ok(packet) if packet.kind == Kind::NonIp => path.pass_l2(frame, &packet, ingress),
+                Ok(mut packet) => {
+                    packet.hash = path.flow_hash(&frame, &packet);
+                    let owner = path.owner(packet.hash);
+                    if owner == path.id {
+                        frames.push(frame);
+                        packets.push(packet);
+                    } else {
+                        path.hand_off(owner, Handed { frame, packet, ingress });
+                    }
+                }
+            }
+        }
+        path.counters.port(ingress).rx.count_many(received, bytes);
+    }
+
+    /// Stage 3: asks the cache for what the judge stage will touch.
+    fn prefetch(&self) {
+        let tracker = &self.path.tracker;
+        for packet in &self.packets {
+            tracker.prefetch_bucket(packet.hash);
+        }
+        for packet in &self.packets {
+            tracker.prefetch_record(packet.hash);
+        }
+    }
+
+    /// Judges packets that other workers received but whose flows live here.
+    fn serve_handed(&mut self, now: Now) -> usize {
+        let mut handled = 0;
+        for peer in 0..self.path.handoff.peers.len() {
+            for _ in 0..BURST_MAX {
+                let Ok(handed) = self.path.handoff.peers[peer].packets_in.pop() else { break };
+                self.path.judge(handed.frame, &handed.packet, handed.ingress, now);
+                handled += 1;
+            }
+        }
+        if handled > 0 {
+            self.path.counters.polls.taken_over.add(handled as u64);
+            self.path.flush();
+        }
+        handled
+    }
+
+    /// The devices this worker serves, for tests and for replay, which feed and empty them by hand.
+    pub fn lanes_mut(&mut self) -> &mut [Lane<D>] {
+        &mut self.path.lanes
+    }
+
+    /// The devices together with the pool that feeds them.
+    pub fn lanes_and_pool(&mut self) -> (&mut [Lane<D>], &mut FramePool) {
+        (&mut self.path.lanes, &mut self.path.pool)
+    }
+
+    /// The frame pool, for the frame accounting.
+    pub fn pool_mut(&mut self) -> &mut FramePool {
+        &mut self.path.pool
+    }
+
+    /// The flow table.
+    pub fn tracker_mut(&mut self) -> &mut Tracker {
+        &mut self.path.tracker
+    }
+
+    /// What watches the packets.
+    pub fn observer_mut(&mut self) -> &mut O {
+        &mut self.path.observer
+    }
+}

@@ -1,7 +1,7 @@
 //! How a [`TcpFlow`] stands in a record's tail: four words of windows, one of small fields, and the last segment.
 //! Owner thread only; the state itself is in the record's life word.
 
-use super::segment::Class;
+use crate::wire::tcp::Class;
 use super::{Last, Side, TcpFlow, TcpState};
 use crate::flow::record::Tail;
 use crate::flow::tracked::Direction;

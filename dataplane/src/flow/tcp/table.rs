@@ -2,7 +2,7 @@
 //! facts about its behaviour, laid out to be read.
 
 use super::TcpState;
-use super::segment::Class;
+use crate::wire::tcp::Class;
 use crate::flow::tracked::Direction;
 
 /// What the table says.

@@ -10,7 +10,7 @@
 //!
 //! All comparisons are in sequence space, with netfilter's off-by-ones.
 
-use super::segment::{Class, Segment, after, before};
+use crate::wire::tcp::{Class, Segment, after, before};
 use super::{Side, TcpFlow, TcpState, side_flag};
 use crate::flow::settings::TrackSettings;
 use crate::flow::stats::InvalidReason;

@@ -1,14 +1,13 @@
-//! What the tracker needs of one TCP segment, and arithmetic on sequence numbers. Reads foreign bytes, so everything
-//! is bounds-checked and options are followed a bounded way.
+//! TCP segments, and arithmetic on sequence numbers. RFC 9293; options RFC 7323 (window scale) and RFC 2018 (SACK).
+//! Malformed options are passed over as netfilter does: the walk ends, what was read before stays.
 
-use super::side_flag;
 use crate::packet::{Packet, tcp_flag};
 
 /// Largest shift that counts. RFC 7323 section 2.3.
 const SCALE_MAX: u8 = 14;
 
 /// Bytes of a header without options.
-const HEADER_MIN_BYTES: usize = 20;
+pub(crate) const HEADER_LEN: usize = 20;
 
 /// Kinds of TCP options. IANA tcp-parameters.
 mod option {
@@ -68,7 +67,9 @@ pub(crate) const fn after(a: u32, b: u32) -> bool {
     before(b, a)
 }
 
-/// Whether some stack sends this combination of flags. PSH, ECE and CWR may come with anything.
+/// Whether some stack sends this combination of flags. PSH, ECE and CWR may come with anything. Source:
+/// `tcp_valid_flags` in the kernel's `nf_conntrack_proto_tcp.c`.
+#[inline]
 pub(crate) const fn is_legal(flags: u8) -> bool {
     use tcp_flag::{ACK, FIN, RST, SYN, URG};
     const SYN_URG: u8 = SYN | URG;
@@ -87,7 +88,7 @@ impl<'a> Segment<'a> {
     /// Reads the segment in `packet`; `None` if its header does not fit the packet.
     pub(crate) fn parse(bytes: &'a [u8], packet: &Packet) -> Option<Self> {
         let header = bytes.get(usize::from(packet.l4_offset)..)?;
-        let fixed: &[u8; HEADER_MIN_BYTES] = header.first_chunk()?;
+        let fixed: &[u8; HEADER_LEN] = header.first_chunk()?;
         let header_bytes = usize::from(fixed[12] >> 4) * 4;
         let l4_bytes = packet.l3_end().checked_sub(usize::from(packet.l4_offset))?;
         let payload_len = u32::try_from(l4_bytes.checked_sub(header_bytes)?).ok()?;
@@ -97,7 +98,7 @@ impl<'a> Segment<'a> {
             window: u16::from_be_bytes([fixed[14], fixed[15]]),
             flags: fixed[13],
             payload_len,
-            options: header.get(HEADER_MIN_BYTES..header_bytes)?,
+            options: header.get(HEADER_LEN..header_bytes)?,
         })
     }
 
@@ -163,19 +164,6 @@ impl<'a> Segment<'a> {
             }
         }
         edge
-    }
-}
-
-impl SynOptions {
-    pub(crate) const fn side_flags(self) -> u8 {
-        let mut flags = 0;
-        if self.scale.is_some() {
-            flags |= side_flag::WINDOW_SCALE;
-        }
-        if self.sack_permitted {
-            flags |= side_flag::SACK_PERM;
-        }
-        flags
     }
 }
 

@@ -1,0 +1,306 @@
+//! The first step of compilation: FORWARD and all it calls as one list of lines, in the order iptables tries them.
+//!
+//! A line holds the conditions of its rule and of every jump that leads to it. Jumps become lines that count and go on,
+//! followed by the called chain's lines; RETURN and the end of a goto become lines that skip ahead. So a packet meets
+//! the lines in order, and those that match are exactly the rules that `linear` would match. Lines that no packet can
+//! match (a UDP chain entered with `-p tcp`) are left out.
+
+use super::matching::{flags_match, has_ports, icmp_matches, ports_match};
+use super::model::{ChainId, CtState, Match, PortSide, RuleRef, Ruleset, Target, Verdict};
+use super::{CompileError, Facts, linear};
+use crate::ids::PORTS_MAX;
+use crate::packet::{Fragment, Packet};
+
+/// Most lines a ruleset may unfold to.
+pub(super) const LINES_MAX: usize = 1 << 20;
+
+/// What a matching line does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Count, go on.
+    Count,
+    /// The last word.
+    Decide(Verdict),
+    /// Count, and go on at a later line.
+    Skip(u32),
+    /// Go on at a later line without counting: the end of a chain that was entered by goto.
+    SkipSilently(u32),
+}
+
+/// One line. Two cache lines; the first holds what most lines are decided by.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Line {
+    pub(super) src: u128,
+    pub(super) src_mask: u128,
+    pub(super) dst: u128,
+    pub(super) dst_mask: u128,
+    /// Ingress NICs, one bit each.
+    pub(super) ingress: u64,
+    /// Egress NICs, one bit each.
+    pub(super) egress: u64,
+    pub(super) src_ports: (u16, u16),
+    pub(super) dst_ports: (u16, u16),
+    /// Protocol, or [`ANY_PROTO`].
+    pub(super) proto: u16,
+    /// Connection states, one bit each.
+    pub(super) states: u8,
+    /// Whether a port range above is a condition: then packets without ports do not match.
+    pub(super) needs_ports: bool,
+    /// What does not fit above.
+    pub(super) more: Box<[Test]>,
+    pub(super) action: Action,
+    pub(super) by: RuleRef,
+}
+
+/// In [`Line::proto`]: any protocol.
+pub(super) const ANY_PROTO: u16 = 0x100;
+/// Every [`CtState`].
+pub(super) const ALL_STATES: u8 = 0b1_1111;
+
+/// A condition beyond the fields of [`Line`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Test {
+    Src { addr: u128, mask: u128, invert: bool },
+    Dst { addr: u128, mask: u128, invert: bool },
+    NotProto(u8),
+    Ports { which: PortSide, ranges: Box<[(u16, u16)]>, invert: bool },
+    Icmp { ty: Option<u8>, codes: (u8, u8), invert: bool },
+    LaterFragment { invert: bool },
+    TcpFlags { mask: u8, comp: u8, invert: bool },
+}
+
+impl Test {
+    pub(super) fn holds(&self, packet: &Packet) -> bool {
+        let tuple = &packet.tuple;
+        match self {
+            Self::Src { addr, mask, invert } => (tuple.src & mask == *addr) != *invert,
+            Self::Dst { addr, mask, invert } => (tuple.dst & mask == *addr) != *invert,
+            Self::NotProto(proto) => tuple.proto != *proto,
+            Self::Ports { which, ranges, invert } => ports_match(packet, *which, ranges, *invert),
+            Self::Icmp { ty, codes, invert } => icmp_matches(packet, *ty, *codes, *invert),
+            Self::LaterFragment { invert } => (packet.fragment == Fragment::Later) != *invert,
+            Self::TcpFlags { mask, comp, invert } => flags_match(packet, *mask, *comp, *invert),
+        }
+    }
+
+    /// Whether packets of one flow and direction may differ in this. ICMP type and code are part of a query's tuple;
+    /// later fragments belong to no flow.
+    pub(super) const fn is_volatile(&self) -> bool {
+        matches!(self, Self::TcpFlags { .. })
+    }
+}
+
+impl Line {
+    /// The line that every packet matches.
+    fn any(action: Action, by: RuleRef) -> Self {
+        Self {
+            src: 0,
+            src_mask: 0,
+            dst: 0,
+            dst_mask: 0,
+            ingress: u64::MAX,
+            egress: u64::MAX,
+            src_ports: (0, u16::MAX),
+            dst_ports: (0, u16::MAX),
+            proto: ANY_PROTO,
+            states: ALL_STATES,
+            needs_ports: false,
+            more: Box::default(),
+            action,
+            by,
+        }
+    }
+
+    /// Whether the fields match; [`Self::more`] is the caller's to ask.
+    #[inline]
+    pub(super) fn fields_match(&self, facts: &Facts<'_>) -> bool {
+        let tuple = &facts.packet.tuple;
+        ((tuple.src ^ self.src) & self.src_mask) | ((tuple.dst ^ self.dst) & self.dst_mask) == 0
+            && self.states >> facts.ct_state as u8 & 1 != 0
+            && (self.proto == ANY_PROTO || self.proto == u16::from(tuple.proto))
+            && (!self.needs_ports
+                || has_ports(facts.packet)
+                    && (self.src_ports.0..=self.src_ports.1).contains(&tuple.src_port)
+                    && (self.dst_ports.0..=self.dst_ports.1).contains(&tuple.dst_port))
+            && self.ingress >> facts.ingress.0 & 1 != 0
+            && self.egress >> facts.egress.0 & 1 != 0
+    }
+
+    /// Adds a condition; false if no packet can match any more.
+    fn require(&mut self, condition: &Match, ports: &[String]) -> bool {
+        match condition {
+            Match::InIface { pattern, invert } => {
+                self.ingress &= nics(ports, |name| pattern.fits(name) != *invert);
+                self.ingress != 0
+            }
+            Match::OutIface { pattern, invert } => {
+                self.egress &= nics(ports, |name| pattern.fits(name) != *invert);
+                self.egress != 0
+            }
+            Match::Src { addr, mask, invert } => {
+                let test = Test::Src { addr: *addr, mask: *mask, invert: *invert };
+                require_address(&mut self.src, &mut self.src_mask, &mut self.more, test)
+            }
+            Match::Dst { addr, mask, invert } => {
+                let test = Test::Dst { addr: *addr, mask: *mask, invert: *invert };
+                require_address(&mut self.dst, &mut self.dst_mask, &mut self.more, test)
+            }
+            Match::Proto { proto, invert: false } => {
+                let fits = self.proto == ANY_PROTO || self.proto == u16::from(*proto);
+                self.proto = u16::from(*proto);
+                fits
+            }
+            Match::Proto { proto, invert: true } => {
+                add(&mut self.more, Test::NotProto(*proto));
+                self.proto != u16::from(*proto)
+            }
+            Match::Ports { which, ranges, invert } => self.require_ports(*which, ranges, *invert),
+            Match::CtState { states, invert } => {
+                self.states &= if *invert { !states.0 } else { states.0 } & ALL_STATES;
+                self.states != 0
+            }
+            Match::LaterFragment { invert } => {
+                add(&mut self.more, Test::LaterFragment { invert: *invert });
+                true
+            }
+            Match::TcpFlags { mask, comp, invert } => {
+                add(&mut self.more, Test::TcpFlags { mask: *mask, comp: *comp, invert: *invert });
+                true
+            }
+            Match::Icmp { ty, codes, invert } => {
+                add(&mut self.more, Test::Icmp { ty: *ty, codes: *codes, invert: *invert });
+                true
+            }
+        }
+    }
+
+    fn require_ports(&mut self, which: PortSide, ranges: &[(u16, u16)], invert: bool) -> bool {
+        self.needs_ports = true;
+        let field = match which {
+            PortSide::Src => &mut self.src_ports,
+            PortSide::Dst => &mut self.dst_ports,
+            PortSide::Either => {
+                add(&mut self.more, Test::Ports { which, ranges: ranges.into(), invert });
+                return true;
+            }
+        };
+        if let ([(low, high)], false) = (ranges, invert) {
+            *field = (field.0.max(*low), field.1.min(*high));
+            return field.0 <= field.1;
+        }
+        if !invert {
+            // The span of all ranges narrows the field; the list itself is tested exactly.
+            let low = ranges.iter().map(|range| range.0).min().unwrap_or(u16::MAX);
+            let high = ranges.iter().map(|range| range.1).max().unwrap_or(0);
+            *field = (field.0.max(low), field.1.min(high));
+        }
+        let possible = field.0 <= field.1;
+        add(&mut self.more, Test::Ports { which, ranges: ranges.into(), invert });
+        possible
+    }
+}
+
+fn add(more: &mut Box<[Test]>, test: Test) {
+    if !more.contains(&test) {
+        let mut tests = std::mem::take(more).into_vec();
+        tests.push(test);
+        *more = tests.into();
+    }
+}
+
+/// Narrows an address field, or keeps the condition as a test where the field cannot hold it.
+fn require_address(have: &mut u128, have_mask: &mut u128, more: &mut Box<[Test]>, test: Test) -> bool {
+    let (Test::Src { addr, mask, invert } | Test::Dst { addr, mask, invert }) = test else { return true };
+    if invert {
+        add(more, test);
+        // Excluding all there is leaves nothing.
+        return mask & !*have_mask != 0 || *have & mask != addr;
+    }
+    let common = mask & *have_mask;
+    if (*have ^ addr) & common != 0 {
+        return false;
+    }
+    *have |= addr;
+    *have_mask |= mask;
+    true
+}
+
+/// NICs whose name fits, one bit each. Bits beyond the NICs there are stay zero.
+fn nics(ports: &[String], fits: impl Fn(&str) -> bool) -> u64 {
+    ports.iter().enumerate().filter(|(_, name)| fits(name)).fold(0, |set, (index, _)| set | 1 << index)
+}
+
+/// Flattens a validated ruleset.
+pub(super) fn flatten(ruleset: &Ruleset, ports: &[String]) -> Result<Vec<Line>, CompileError> {
+    if ports.len() > PORTS_MAX {
+        return Err(CompileError::TooManyPorts(ports.len()));
+    }
+    let by = RuleRef { chain: ruleset.forward, rule: None };
+    let mut flatten = Flatten { ruleset, ports, lines: Vec::new() };
+    flatten.chain(ruleset.forward, &Line::any(Action::Count, by))?;
+    flatten.lines.push(Line::any(Action::Decide(linear::policy(ruleset)), by));
+    Ok(flatten.lines)
+}
+
+struct Flatten<'a> {
+    ruleset: &'a Ruleset,
+    ports: &'a [String],
+    lines: Vec<Line>,
+}
+
+impl Flatten<'_> {
+    /// Appends a chain's lines, all under the conditions of `entry`, the line that calls it.
+    fn chain(&mut self, id: ChainId, entry: &Line) -> Result<(), CompileError> {
+        let mut leaves = Vec::new();
+        for (index, rule) in (0_u32..).zip(&self.ruleset.chain(id).rules) {
+            let mut line = entry.clone();
+            line.by = RuleRef { chain: id, rule: Some(index) };
+            if !rule.matches.iter().all(|condition| line.require(condition, self.ports)) {
+                continue;
+            }
+            line.action = match rule.target {
+                Target::Continue | Target::Jump(_) | Target::Goto(_) => Action::Count,
+                Target::Accept => Action::Decide(Verdict::Accept),
+                Target::Drop => Action::Decide(Verdict::Drop),
+                Target::Reject(with) => Action::Decide(Verdict::Reject(with)),
+                Target::Return => Action::Skip(0),
+            };
+            let at = self.push(line.clone())?;
+            match rule.target {
+                Target::Return => leaves.push(at),
+                Target::Jump(to) => self.chain(to, &line)?,
+                Target::Goto(to) => {
+                    self.chain(to, &line)?;
+                    line.action = Action::SkipSilently(0);
+                    leaves.push(self.push(line)?);
+                }
+                _ => {}
+            }
+        }
+        let end = u32::try_from(self.lines.len()).unwrap_or(u32::MAX);
+        for leaf in leaves {
+            match &mut self.lines[leaf].action {
+                Action::Skip(to) | Action::SkipSilently(to) => *to = end,
+                Action::Count | Action::Decide(_) => unreachable!("only skips are put on the list"),
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, line: Line) -> Result<usize, CompileError> {
+        if self.lines.len() >= LINES_MAX {
+            return Err(CompileError::TooManyLines(LINES_MAX));
+        }
+        self.lines.push(line);
+        Ok(self.lines.len() - 1)
+    }
+}
+
+/// Whether any rule reachable or not asks for a connection state: what makes the kernel turn tracking on.
+pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
+    let mut rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
+    rules.any(|rule| rule.matches.iter().any(|condition| matches!(condition, Match::CtState { .. })))
+}
+
+const _: () = assert!(ALL_STATES >> CtState::Untracked as u8 == 1, "one bit for each state");

@@ -1,0 +1,309 @@
+//! The compiled form against its meaning, on hand-written chains and on generated rulesets.
+
+use super::model::*;
+use super::selfcheck::{Edges, Random, compare};
+use super::validate::CHAIN_DEPTH_MAX;
+use super::{CompileError, Compiled, Facts, Matched};
+use crate::ids::PortId;
+use crate::packet::{Family, proto};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const NAMES: [&str; 4] = ["eth0", "eth1", "lan0", "lan1"];
+
+fn names() -> Vec<String> {
+    NAMES.map(str::to_owned).into()
+}
+
+fn rule(matches: Vec<Match>, target: Target) -> Rule {
+    Rule { id: RuleId(0), matches, target }
+}
+
+fn user(name: &str, rules: Vec<Rule>) -> Chain {
+    Chain { name: name.to_owned(), policy: None, rules }
+}
+
+/// FORWARD with a policy, and user chains numbered from 3.
+fn ruleset(policy: Policy, forward: Vec<Rule>, users: Vec<Chain>) -> Ruleset {
+    let mut ruleset = Ruleset::empty(Family::V4);
+    ruleset.chains[1].policy = Some(policy);
+    ruleset.chains[1].rules = forward;
+    ruleset.chains.extend(users);
+    ruleset
+}
+
+fn dport(port: u16) -> Match {
+    Match::Ports { which: PortSide::Dst, ranges: vec![(port, port)], invert: false }
+}
+
+fn tcp() -> Match {
+    Match::Proto { proto: proto::TCP, invert: false }
+}
+
+/// What happens to a NEW TCP packet to `port`, and which rules it matched.
+fn judge(ruleset: Ruleset, port: u16) -> (Verdict, Vec<(u32, Option<u32>)>) {
+    let compiled = Compiled::new(Arc::new(ruleset), &names()).unwrap();
+    let mut packet = Edges::of(compiled.ruleset()).packet(&mut Random(7), Family::V4);
+    packet.tuple.proto = proto::TCP;
+    packet.fragment = crate::packet::Fragment::Whole;
+    packet.has_l4 = true;
+    packet.tuple.dst_port = port;
+    let mut matched = Matched::default();
+    let facts = Facts { packet: &packet, ct_state: CtState::New, ingress: PortId(0), egress: PortId(1) };
+    let decision = compiled.classify(&facts, &mut matched);
+    let refs = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by);
+    (decision.verdict, refs.map(|by| (by.chain.0, by.rule)).collect())
+}
+
+#[test]
+fn policy_decides_when_nothing_matches() {
+    assert_eq!(judge(ruleset(Policy::Drop, vec![], vec![]), 80), (Verdict::Drop, vec![(1, None)]));
+    assert_eq!(judge(ruleset(Policy::Accept, vec![], vec![]), 80), (Verdict::Accept, vec![(1, None)]));
+}
+
+#[test]
+fn a_jump_comes_back_to_the_next_rule_and_counts() {
+    let rules = ruleset(
+        Policy::Drop,
+        vec![rule(vec![tcp()], Target::Jump(ChainId(3))), rule(vec![], Target::Accept)],
+        vec![user("a", vec![rule(vec![dport(22)], Target::Drop)])],
+    );
+    assert_eq!(judge(rules.clone(), 22), (Verdict::Drop, vec![(1, Some(0)), (3, Some(0))]));
+    assert_eq!(judge(rules, 80), (Verdict::Accept, vec![(1, Some(0)), (1, Some(1))]));
+}
+
+#[test]
+fn return_leaves_its_chain_only() {
+    let rules = ruleset(
+        Policy::Drop,
+        vec![rule(vec![], Target::Jump(ChainId(3))), rule(vec![], Target::Accept)],
+        vec![user("a", vec![rule(vec![dport(22)], Target::Return), rule(vec![], Target::Drop)])],
+    );
+    assert_eq!(judge(rules.clone(), 22), (Verdict::Accept, vec![(1, Some(0)), (3, Some(0)), (1, Some(1))]));
+    assert_eq!(judge(rules, 80).0, Verdict::Drop);
+}
+
+#[test]
+fn return_in_the_base_chain_is_its_policy() {
+    let rules = ruleset(
+        Policy::Drop,
+        vec![rule(vec![dport(22)], Target::Return), rule(vec![], Target::Accept)],
+        vec![],
+    );
+    assert_eq!(judge(rules.clone(), 22), (Verdict::Drop, vec![(1, Some(0)), (1, None)]));
+    assert_eq!(judge(rules, 80).0, Verdict::Accept);
+}
+
+#[test]
+fn goto_returns_to_the_callers_caller() {
+    // FORWARD jumps to a; a goes to b; b falls through: back in FORWARD, not in a.
+    let rules = ruleset(
+        Policy::Drop,
+        vec![rule(vec![], Target::Jump(ChainId(3))), rule(vec![], Target::Accept)],
+        vec![
+            user("a", vec![rule(vec![dport(22)], Target::Goto(ChainId(4))), rule(vec![], Target::Drop)]),
+            user("b", vec![rule(vec![dport(23)], Target::Drop)]),
+        ],
+    );
+    assert_eq!(judge(rules.clone(), 22), (Verdict::Accept, vec![(1, Some(0)), (3, Some(0)), (1, Some(1))]));
+    assert_eq!(judge(rules, 80).0, Verdict::Drop);
+}
+
+#[test]
+fn goto_from_the_base_chain_falls_to_the_policy() {
+    let rules = ruleset(
+        Policy::Drop,
+        vec![rule(vec![], Target::Goto(ChainId(3))), rule(vec![], Target::Accept)],
+        vec![user("a", vec![rule(vec![dport(22)], Target::Accept)])],
+    );
+    assert_eq!(judge(rules.clone(), 22).0, Verdict::Accept);
+    assert_eq!(judge(rules, 80), (Verdict::Drop, vec![(1, Some(0)), (1, None)]));
+}
+
+#[test]
+fn a_rule_without_target_only_counts() {
+    let rules = ruleset(Policy::Accept, vec![rule(vec![tcp()], Target::Continue)], vec![]);
+    assert_eq!(judge(rules, 80), (Verdict::Accept, vec![(1, Some(0)), (1, None)]));
+}
+
+#[test]
+fn loops_are_reported_by_name() {
+    let rules = ruleset(
+        Policy::Drop,
+        vec![],
+        vec![
+            user("a", vec![rule(vec![], Target::Jump(ChainId(4)))]),
+            user("b", vec![rule(vec![], Target::Goto(ChainId(3)))]),
+        ],
+    );
+    let error = Compiled::new(Arc::new(rules), &names()).unwrap_err();
+    assert_eq!(error, CompileError::Loop(vec!["a".into(), "b".into(), "a".into()]));
+}
+
+#[test]
+fn jumps_nest_as_deep_as_in_nftables_and_no_deeper() {
+    let nested = |depth: usize| {
+        let users = (0..depth).map(|level| {
+            let next = ChainId(u32::try_from(level).unwrap() + 4);
+            let rules = if level + 1 < depth { vec![rule(vec![], Target::Jump(next))] } else { vec![] };
+            user(&format!("c{level}"), rules)
+        });
+        ruleset(Policy::Drop, vec![rule(vec![], Target::Jump(ChainId(3)))], users.collect())
+    };
+    assert!(Compiled::new(Arc::new(nested(CHAIN_DEPTH_MAX)), &names()).is_ok());
+    let error = Compiled::new(Arc::new(nested(CHAIN_DEPTH_MAX + 1)), &names()).unwrap_err();
+    assert!(matches!(error, CompileError::TooDeep(_)));
+}
+
+#[test]
+fn chains_that_multiply_are_refused_not_unfolded_without_bound() {
+    // Every level calls the next one sixteen times: 16^15 lines if nobody stopped it.
+    let users = (0..15_u32).map(|level| {
+        let target = if level < 14 { Target::Jump(ChainId(level + 4)) } else { Target::Continue };
+        user(&format!("c{level}"), (0..16).map(|_| rule(vec![], target)).collect())
+    });
+    let rules = ruleset(Policy::Drop, vec![rule(vec![], Target::Jump(ChainId(3)))], users.collect());
+    assert!(matches!(Compiled::new(Arc::new(rules), &names()), Err(CompileError::TooManyLines(_))));
+}
+
+#[test]
+fn ten_thousand_rules_stay_small() {
+    let rules = (0..10_000_u32).map(|n| {
+        let src = Match::Src { addr: u128::from(n) << 12, mask: 0xffff_f000, invert: n % 97 == 0 };
+        let port = u16::try_from(n % 60_000).unwrap();
+        rule(vec![src, tcp(), dport(port)], if n % 3 == 0 { Target::Drop } else { Target::Accept })
+    });
+    let compiled = Compiled::new(Arc::new(ruleset(Policy::Drop, rules.collect(), vec![])), &names()).unwrap();
+    assert!(compiled.bytes() < 10_000 * 1024, "{} bytes", compiled.bytes());
+}
+
+fn address() -> impl Strategy<Value = (u128, u128)> {
+    let prefix = (any::<u8>(), 0..=32_u32).prop_map(|(net, len)| {
+        let mask = u128::from(u32::MAX.checked_shl(32 - len).unwrap_or(0));
+        ((u128::from(net) << 24 | 0x0001_0203) & mask, mask)
+    });
+    let holes = any::<u32>().prop_map(|mask| (0x0a01_0203 & u128::from(mask), u128::from(mask)));
+    prop_oneof![8 => prefix, 1 => holes]
+}
+
+fn iface() -> impl Strategy<Value = IfacePattern> {
+    prop_oneof![
+        (0..4_usize).prop_map(|n| IfacePattern { name: NAMES[n].to_owned(), prefix: false }),
+        Just(IfacePattern { name: "eth".to_owned(), prefix: true }),
+        Just(IfacePattern { name: "nowhere".to_owned(), prefix: false }),
+    ]
+}
+
+fn ranges() -> impl Strategy<Value = Vec<(u16, u16)>> {
+    proptest::collection::vec((0..200_u16, 0..50_u16).prop_map(|(low, len)| (low, low + len)), 1..4)
+}
+
+fn condition() -> impl Strategy<Value = Match> {
+    let side = prop_oneof![Just(PortSide::Src), Just(PortSide::Dst), Just(PortSide::Either)];
+    let protos = prop_oneof![Just(6_u8), Just(17), Just(1), Just(58), Just(47)];
+    let invert = prop::bool::weighted(0.2);
+    prop_oneof![
+        2 => (iface(), invert).prop_map(|(pattern, invert)| Match::InIface { pattern, invert }),
+        1 => (iface(), invert).prop_map(|(pattern, invert)| Match::OutIface { pattern, invert }),
+        4 => (address(), invert).prop_map(|((addr, mask), invert)| Match::Src { addr, mask, invert }),
+        4 => (address(), invert).prop_map(|((addr, mask), invert)| Match::Dst { addr, mask, invert }),
+        4 => (protos, invert).prop_map(|(proto, invert)| Match::Proto { proto, invert }),
+        1 => invert.prop_map(|invert| Match::LaterFragment { invert }),
+        5 => (side, ranges(), invert).prop_map(|(which, ranges, invert)| Match::Ports { which, ranges, invert }),
+        2 => (any::<u8>(), any::<u8>(), invert)
+            .prop_map(|(mask, comp, invert)| Match::TcpFlags { mask: mask & 0x3f, comp: comp & mask & 0x3f, invert }),
+        1 => (prop::option::of(0..20_u8), (0..4_u8, 0..4_u8), invert)
+            .prop_map(|(ty, codes, invert)| Match::Icmp { ty, codes, invert }),
+        3 => (1..32_u8, invert).prop_map(|(states, invert)| Match::CtState { states: CtStateSet(states), invert }),
+    ]
+}
+
+/// Rules of a chain that may call chains from `first` to `last`.
+fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
+    let calls = prop_oneof![
+        4 => Just(Target::Accept),
+        4 => Just(Target::Drop),
+        1 => Just(Target::Reject(RejectWith::IcmpPortUnreachable)),
+        2 => Just(Target::Continue),
+        2 => Just(Target::Return),
+        4 => (first..=last.max(first), any::<bool>()).prop_map(move |(to, goto)| match (first <= last, goto) {
+            (false, _) => Target::Accept,
+            (true, true) => Target::Goto(ChainId(to)),
+            (true, false) => Target::Jump(ChainId(to)),
+        }),
+    ];
+    let one = (proptest::collection::vec(condition(), 0..4), calls).prop_map(|(matches, target)| rule(matches, target));
+    proptest::collection::vec(one, 0..14)
+}
+
+fn any_ruleset() -> impl Strategy<Value = Ruleset> {
+    (any::<bool>(), rules(3, 6), [rules(4, 6), rules(5, 6), rules(6, 6), rules(7, 6)]).prop_map(
+        |(accept, forward, users)| {
+            let users = users.into_iter().enumerate().map(|(n, rules)| user(&format!("u{n}"), rules));
+            ruleset(if accept { Policy::Accept } else { Policy::Drop }, forward, users.collect())
+        },
+    )
+}
+
+/// The same ruleset with addresses spread over 128 bits.
+fn widened(mut ruleset: Ruleset) -> Ruleset {
+    ruleset.family = Family::V6;
+    let wide = |value: &mut u128| *value = *value << 96 | *value << 32;
+    for condition in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules).flat_map(|rule| &mut rule.matches) {
+        if let Match::Src { addr, mask, .. } | Match::Dst { addr, mask, .. } = condition {
+            wide(addr);
+            wide(mask);
+        }
+    }
+    ruleset
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn compiled_rules_mean_what_the_chains_mean(ruleset in any_ruleset(), wide: bool, seed in 1..u64::MAX) {
+        let ruleset = if wide { widened(ruleset) } else { ruleset };
+        let family = ruleset.family;
+        let compiled = Compiled::unchecked(Arc::new(ruleset), &names()).unwrap();
+        let edges = Edges::of(compiled.ruleset());
+        let mut random = Random(seed);
+        let (mut matched, mut refs) = (Matched::default(), Vec::new());
+        for state in [CtState::New, CtState::Established, CtState::Related, CtState::Invalid, CtState::Untracked] {
+            for ingress in 0..4 {
+                for _ in 0..20 {
+                    let packet = edges.packet(&mut random, family);
+                    let found = compare(&compiled, &names(), &packet, state, PortId(ingress), &mut matched, &mut refs);
+                    prop_assert!(found.is_none(), "{}", found.unwrap());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_invariant_path_is_taken_by_every_packet_of_the_flow(ruleset in any_ruleset(), seed in 1..u64::MAX) {
+        let compiled = Compiled::unchecked(Arc::new(ruleset), &names()).unwrap();
+        let edges = Edges::of(compiled.ruleset());
+        let mut random = Random(seed);
+        let (mut matched, mut again) = (Matched::default(), Matched::default());
+        for _ in 0..200 {
+            let mut packet = edges.packet(&mut random, Family::V4);
+            if packet.tuple.proto != proto::TCP || !packet.has_l4 {
+                continue;
+            }
+            fn facts(packet: &crate::packet::Packet) -> Facts<'_> {
+                Facts { packet, ct_state: CtState::Established, ingress: PortId(0), egress: PortId(1) }
+            }
+            let first = compiled.classify(&facts(&packet), &mut matched);
+            if !first.invariant {
+                continue;
+            }
+            for flags in [0x02, 0x10, 0x11, 0x18, 0x04, 0x3f] {
+                packet.tcp_flags = flags;
+                let other = compiled.classify(&facts(&packet), &mut again);
+                prop_assert_eq!(other.by, first.by);
+                prop_assert_eq!(again.lines(), matched.lines());
+            }
+        }
+    }
+}

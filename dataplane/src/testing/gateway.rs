@@ -1,0 +1,294 @@
+//! A whole gateway without a kernel: one wire, loopback devices, real workers polled by hand, a clock that the caller
+//! turns. Tests talk to it packet by packet; `fwctl replay` feeds it a capture.
+
+use super::loopback::LoopbackDevice;
+use crate::clock::Now;
+use crate::flow::{Cursor, Expired, Seed, Tracker, TrackerConfig};
+use crate::ids::{Generation, PortId, WorkerId};
+use crate::packet::{Family, Packet};
+use crate::rules::model::Ruleset;
+use crate::rules::{CompileError, Compiled};
+use crate::worker::{
+    Fate, FamilyRules, Handoff, Lane, Mailbox, Observer, Parts, PortState, Settings, Snapshot, Waker, Worker,
+    WorkerCounters,
+};
+use crate::xsk::{FramePool, Umem, UmemConfig};
+use rtrb::{Producer, RingBuffer};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+/// The left NIC of the only wire.
+pub const LEFT: PortId = PortId(0);
+/// The right NIC of the only wire.
+pub const RIGHT: PortId = PortId(1);
+
+const FRAMES_PER_WORKER: u32 = 1024;
+const TX_RING: usize = 512;
+
+/// What a gateway is asked to be.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Names of the left and right NIC, for `-i` and `-o`.
+    pub names: [String; 2],
+    /// How many workers share the flows.
+    pub workers: usize,
+    /// Settings of the first snapshot.
+    pub settings: Settings,
+    /// Whether packets are tracked even if no rule asks for a connection state.
+    pub track_always: bool,
+    /// Most flows per worker.
+    pub max_flows: u32,
+    /// Largest frame either NIC sends, in bytes.
+    pub frame_len_max: u32,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            names: ["left".to_owned(), "right".to_owned()],
+            workers: 1,
+            settings: Settings::default(),
+            track_always: true,
+            max_flows: 4096,
+            frame_len_max: 9018,
+        }
+    }
+}
+
+/// Why a gateway could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The rules do not compile.
+    #[error(transparent)]
+    Rules(#[from] CompileError),
+    /// No memory for frames.
+    #[error(transparent)]
+    Umem(#[from] crate::xsk::XskError),
+    /// No memory for flows, or no file descriptor.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// What became of one packet sent through the gateway.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What the worker says happened; `None` if the packet never reached a verdict (no frame free, still held).
+    pub fate: Option<Fate>,
+    /// Which rules judged it; `None` if it is not IP or could not be parsed.
+    pub family: Option<Family>,
+    /// What left on the other side.
+    pub forwarded: Vec<Vec<u8>>,
+    /// What came back on the side it was sent from.
+    pub answers: Vec<Vec<u8>>,
+}
+
+/// Takes down the fate of every packet.
+#[derive(Debug, Default)]
+pub struct Notes(Vec<(Option<Family>, Fate)>);
+
+impl Observer for Notes {
+    fn fate(&mut self, packet: Option<&Packet>, fate: &Fate) {
+        self.0.push((packet.and_then(Packet::family), *fate));
+    }
+}
+
+/// The gateway.
+#[derive(Debug)]
+pub struct Gateway {
+    config: GatewayConfig,
+    /// The workers, all polled by [`Gateway::send`].
+    pub workers: Vec<Worker<LoopbackDevice, Notes>>,
+    /// Their counters.
+    pub counters: Vec<Arc<WorkerCounters>>,
+    /// Where new snapshots go.
+    pub mailbox: Arc<Mailbox>,
+    umem: Arc<Umem>,
+    seed: Seed,
+    expired: Vec<Producer<Expired>>,
+    now: Now,
+}
+
+impl Gateway {
+    /// A gateway with these rules; a family without rules accepts everything, as in the kernel.
+    ///
+    /// # Errors
+    /// If the rules do not compile or memory is short.
+    pub fn new(rules: &[Ruleset], config: GatewayConfig) -> Result<Self, GatewayError> {
+        let first = snapshot(Generation(1), rules, &config)?;
+        let workers = config.workers;
+        let mailbox = Arc::new(Mailbox::new(first, workers));
+        let umem = Umem::new(&UmemConfig::plain(FRAMES_PER_WORKER, u32::try_from(workers).unwrap_or(1)))?;
+        let ports: Arc<[PortState]> = (0..2)
+            .map(|_| PortState {
+                frame_len_max: AtomicU32::new(config.frame_len_max),
+                link_up: AtomicBool::new(true),
+            })
+            .collect();
+        let wakers: Vec<_> = (0..workers).map(|_| Waker::new().map(Arc::new)).collect::<Result<_, _>>()?;
+        let mut gateway = Self {
+            workers: Vec::new(),
+            counters: Vec::new(),
+            expired: Vec::new(),
+            now: Now::from_secs(1),
+            mailbox,
+            umem,
+            seed: Seed::random(),
+            config,
+        };
+        for (index, handoff) in Handoff::mesh(&wakers, FRAMES_PER_WORKER as usize).into_iter().enumerate() {
+            gateway.add_worker(index, handoff, &wakers[index], &ports)?;
+        }
+        Ok(gateway)
+    }
+
+    fn add_worker(
+        &mut self,
+        index: usize,
+        handoff: Handoff,
+        waker: &Arc<Waker>,
+        ports: &Arc<[PortState]>,
+    ) -> Result<(), GatewayError> {
+        let id = WorkerId(u8::try_from(index).expect("at most 64 workers"));
+        let (named, expired) = RingBuffer::new(1024);
+        let counters = Arc::new(WorkerCounters::new(2, &[LEFT, RIGHT]));
+        let lane = |port| Lane { port, device: LoopbackDevice::new(Arc::clone(&self.umem), TX_RING) };
+        let parts = Parts {
+            id,
+            workers: self.config.workers,
+            pool: FramePool::new(&self.umem, id),
+            umem: Arc::clone(&self.umem),
+            lanes: vec![lane(LEFT), lane(RIGHT)],
+            ports: Arc::clone(ports),
+            tracker: Tracker::new(&TrackerConfig {
+                max_flows: self.config.max_flows,
+                max_flows_v6: self.config.max_flows,
+                worker: id,
+                seed: self.seed,
+                hugepages: false,
+                prefault: false,
+            })?,
+            mailbox: Arc::clone(&self.mailbox),
+            counters: Arc::clone(&counters),
+            handoff,
+            waker: Arc::clone(waker),
+            expired,
+        };
+        self.workers.push(Worker::new(parts, Notes::default()));
+        self.counters.push(counters);
+        self.expired.push(named);
+        Ok(())
+    }
+
+    /// Sends one packet into `side` through worker 0 and waits until all workers are quiet.
+    pub fn send(&mut self, side: PortId, packet: &[u8]) -> Outcome {
+        self.send_via(0, side, packet)
+    }
+
+    /// The same through a given worker's queue, whoever owns the flow.
+    pub fn send_via(&mut self, worker: usize, side: PortId, packet: &[u8]) -> Outcome {
+        let (lanes, pool) = self.workers[worker].lanes_and_pool();
+        lanes[side.index()].device.deliver(pool, packet);
+        self.settle();
+        let noted = self.workers.iter_mut().flat_map(|worker| worker.observer_mut().0.drain(..)).last();
+        Outcome {
+            fate: noted.map(|(_, fate)| fate),
+            family: noted.and_then(|(family, _)| family),
+            forwarded: self.collect(side.peer()),
+            answers: self.collect(side),
+        }
+    }
+
+    /// Polls until no worker finds anything to do.
+    fn settle(&mut self) {
+        let now = self.now;
+        while self.workers.iter_mut().map(|worker| worker.poll(now)).sum::<usize>() > 0 {}
+    }
+
+    fn collect(&mut self, side: PortId) -> Vec<Vec<u8>> {
+        let lanes = self.workers.iter_mut().map(|worker| &mut worker.lanes_mut()[side.index()]);
+        lanes.flat_map(|lane| lane.device.collect()).collect()
+    }
+
+    /// Turns the clock to `now`.
+    pub fn set_clock(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// Removes flows whose time is up, as control's ager does now and then. Nothing depends on when: the tracker
+    /// does not match an expired flow.
+    pub fn age(&mut self) {
+        let now = self.now;
+        for (worker, named) in self.workers.iter_mut().zip(&mut self.expired) {
+            let region = worker.tracker_mut().region();
+            let mut found = Vec::new();
+            let mut cursor = Cursor::default();
+            loop {
+                cursor = region.expired(now.tick(), cursor, 4096, &mut found);
+                for flow in found.drain(..) {
+                    while let Err(rtrb::PushError::Full(_)) = named.push(flow) {
+                        worker.poll(now);
+                    }
+                }
+                if cursor.is_start() {
+                    break;
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// Turns the clock forward and removes what expired meanwhile.
+    pub fn advance_millis(&mut self, millis: u64) {
+        self.set_clock(self.now.plus_nanos(millis * 1_000_000));
+        self.age();
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// Replaces the rules, keeping flows, as a reload does.
+    ///
+    /// # Errors
+    /// If the rules do not compile; the old ones stay in force.
+    pub fn reload(&mut self, rules: &[Ruleset]) -> Result<(), GatewayError> {
+        let next = Generation(self.mailbox.newest().generation.0 + 1);
+        self.mailbox.publish(snapshot(next, rules, &self.config)?);
+        self.settle();
+        Ok(())
+    }
+
+    /// Frames now anywhere: in pools and in devices. Always [`Gateway::frames_total`] when nothing is in flight.
+    pub fn frames_accounted(&mut self) -> usize {
+        let held = |worker: &mut Worker<LoopbackDevice, Notes>| {
+            let devices: usize = worker.lanes_mut().iter().map(|lane| lane.device.frames_held()).sum();
+            devices + worker.pool_mut().len()
+        };
+        self.workers.iter_mut().map(held).sum()
+    }
+
+    /// Frames the UMEM was made with.
+    #[must_use]
+    pub fn frames_total(&self) -> usize {
+        FRAMES_PER_WORKER as usize * self.config.workers
+    }
+}
+
+/// A snapshot of these rules.
+fn snapshot(generation: Generation, rules: &[Ruleset], config: &GatewayConfig) -> Result<Snapshot, CompileError> {
+    let family = |family: Family| -> Result<FamilyRules, CompileError> {
+        let asked = rules.iter().find(|ruleset| ruleset.family == family);
+        let ruleset = asked.cloned().unwrap_or_else(|| Ruleset::empty(family));
+        let compiled = Compiled::new(Arc::new(ruleset), &config.names)?;
+        Ok(FamilyRules::new(compiled, config.workers, config.track_always))
+    };
+    Ok(Snapshot {
+        generation,
+        v4: family(Family::V4)?,
+        v6: family(Family::V6)?,
+        settings: config.settings.clone(),
+    })
+}

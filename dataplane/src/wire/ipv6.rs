@@ -1,0 +1,127 @@
+//! IPv6 headers and the chain of extension headers. RFC 8200; which faults drop the packet before any rule:
+//! `br_validate_ipv6` and its hop-by-hop walk in the kernel's `net/bridge/br_netfilter_ipv6.c`.
+
+use super::{be16, l4};
+use crate::packet::{Family, Fragment, Kind, L4Fault, Packet, proto};
+use crate::reason::DropReason;
+
+/// Bytes of the fixed header.
+pub(super) const HEADER_LEN: usize = 40;
+/// Most extension headers followed. RFC 8200 knows seven kinds, each of which stands once (destination options twice).
+const EXTENSION_HEADERS_MAX: usize = 16;
+
+const OPTION_PAD1: u8 = 0;
+const OPTION_JUMBO: u8 = 0xc2;
+
+#[inline]
+pub(super) fn parse(head: &[u8], packet: &mut Packet) -> Result<(), DropReason> {
+    let l3 = usize::from(packet.l3_offset);
+    let ip = head.get(l3..).unwrap_or_default();
+    let fixed = ip.first_chunk::<HEADER_LEN>().ok_or(DropReason::Ipv6Truncated)?;
+    if fixed[0] >> 4 != 6 {
+        return Err(DropReason::Ipv6Version);
+    }
+    let payload_len = u16::from_be_bytes([fixed[4], fixed[5]]);
+    let on_wire = (packet.frame_len as usize).saturating_sub(l3);
+    if HEADER_LEN + usize::from(payload_len) > on_wire {
+        return Err(DropReason::Ipv6PayloadLength);
+    }
+    if payload_len == 0 && fixed[6] == proto::HOP_BY_HOP {
+        return Err(DropReason::Ipv6HopByHop);
+    }
+    packet.kind = Kind::Ipv6;
+    packet.l3_len = u32::from(payload_len) + 40;
+    packet.l4_offset = packet.l3_offset + 40;
+    packet.tuple.family = Family::V6;
+    packet.tuple.src = address(fixed, 8);
+    packet.tuple.dst = address(fixed, 24);
+    packet.tuple.proto = fixed[6];
+    if is_extension(fixed[6]) {
+        walk(head, packet)?;
+    }
+    if packet.tuple.proto == proto::NONE {
+        packet.l4_fault.get_or_insert(L4Fault::NoUpperLayer);
+    }
+    if packet.l4_fault.is_none() {
+        l4::parse(head, packet);
+    }
+    Ok(())
+}
+
+fn address(fixed: &[u8; HEADER_LEN], offset: usize) -> u128 {
+    fixed[offset..].first_chunk::<16>().map_or(0, |bytes| u128::from_be_bytes(*bytes))
+}
+
+const fn is_extension(next: u8) -> bool {
+    matches!(next, proto::HOP_BY_HOP | proto::ROUTING | proto::FRAGMENT | proto::DST_OPTS | proto::AH)
+}
+
+/// Follows the chain to the upper-layer header. A chain that runs off the packet is not a reason to drop: the packet
+/// has no upper layer that a rule could match, and is INVALID to the tracker.
+fn walk(head: &[u8], packet: &mut Packet) -> Result<(), DropReason> {
+    let end = packet.l3_end().min(head.len());
+    let bytes = head.get(..end).unwrap_or(head);
+    let mut at = usize::from(packet.l4_offset);
+    for position in 0..EXTENSION_HEADERS_MAX {
+        let next = packet.tuple.proto;
+        if !is_extension(next) || packet.fragment == Fragment::Later {
+            packet.l4_offset = u16::try_from(at).unwrap_or(u16::MAX);
+            return Ok(());
+        }
+        let Some((header_len, following)) = extension(bytes, at, next) else {
+            if next == proto::HOP_BY_HOP {
+                return Err(DropReason::Ipv6HopByHop);
+            }
+            packet.l4_fault = Some(L4Fault::NoUpperLayer);
+            return Ok(());
+        };
+        match next {
+            proto::HOP_BY_HOP if position > 0 => packet.l4_fault = Some(L4Fault::NoUpperLayer),
+            proto::HOP_BY_HOP => check_options(&bytes[at + 2..at + header_len])?,
+            proto::FRAGMENT => packet.fragment = fragment_state(bytes, at),
+            _ => {}
+        }
+        at += header_len;
+        packet.tuple.proto = following;
+    }
+    Err(DropReason::Ipv6TooManyHeaders)
+}
+
+/// Length of the extension header of kind `next` at `at`, which lies wholly within `bytes`, and what follows it.
+fn extension(bytes: &[u8], at: usize, next: u8) -> Option<(usize, u8)> {
+    let [following, units] = *bytes.get(at..)?.first_chunk::<2>()?;
+    let len = match next {
+        proto::FRAGMENT => 8,
+        // RFC 4302 section 2.2: in 32-bit words, less two.
+        proto::AH => (usize::from(units) + 2) * 4,
+        _ => (usize::from(units) + 1) * 8,
+    };
+    bytes.get(at..at + len)?;
+    Some((len, following))
+}
+
+/// Offset and more-fragments bit. An atomic fragment (offset 0, none to come) is a whole packet, RFC 6946.
+fn fragment_state(bytes: &[u8], at: usize) -> Fragment {
+    let field = be16(bytes, at + 2).unwrap_or_default();
+    match (field & 0xfff8, field & 1) {
+        (0, 0) => Fragment::Whole,
+        (0, _) => Fragment::First,
+        _ => Fragment::Later,
+    }
+}
+
+/// The options of a hop-by-hop header: each must fit, and a jumbogram is nothing this wire carries.
+fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
+    while let Some((&kind, rest)) = options.split_first() {
+        if kind == OPTION_PAD1 {
+            options = rest;
+            continue;
+        }
+        let &len = rest.first().ok_or(DropReason::Ipv6HopByHop)?;
+        if kind == OPTION_JUMBO {
+            return Err(DropReason::Ipv6HopByHop);
+        }
+        options = rest.get(1 + usize::from(len)..).ok_or(DropReason::Ipv6HopByHop)?;
+    }
+    Ok(())
+}

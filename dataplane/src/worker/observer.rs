@@ -1,0 +1,31 @@
+//! Who watches what becomes of a packet. Static dispatch: the `()` observer of a gateway under load compiles to
+//! nothing, `fwctl replay` and tests bring one that takes notes.
+
+use crate::ids::PortId;
+use crate::packet::Packet;
+use crate::reason::DropReason;
+use crate::rules::model::{CtState, RuleRef};
+
+/// What became of one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// The NIC it came in on.
+    pub ingress: PortId,
+    /// Why it was dropped; `None` if it was forwarded.
+    pub dropped: Option<DropReason>,
+    /// Its connection state, if it got as far as the rules.
+    pub ct_state: Option<CtState>,
+    /// The rule that decided, if rules did.
+    pub rule: Option<RuleRef>,
+}
+
+/// Watches packets leave the path, each exactly once, in the order in which they do.
+pub trait Observer {
+    /// `packet` is `None` if the frame could not be parsed.
+    fn fate(&mut self, packet: Option<&Packet>, fate: &Fate);
+}
+
+impl Observer for () {
+    #[inline]
+    fn fate(&mut self, _: Option<&Packet>, _: &Fate) {}
+}

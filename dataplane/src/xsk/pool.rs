@@ -1,0 +1,180 @@
+//! A worker's free chunks. Belongs to the worker; no other thread touches it.
+//!
+//! Each chunk has a home, the worker whose pool it came from. A chunk freed elsewhere waits in `foreign` until the
+//! worker sends it home, so that no pool runs dry however lopsided the traffic is.
+
+use super::{Frame, HEADROOM, Umem};
+use crate::ids::WorkerId;
+use std::sync::Arc;
+
+/// Free chunks.
+#[derive(Debug)]
+pub struct FramePool {
+    umem: Arc<Umem>,
+    home: WorkerId,
+    free: Vec<u32>,
+    foreign: Vec<u32>,
+}
+
+impl FramePool {
+    /// All chunks of one worker. Make one pool per worker, once: two would hand out the same chunks.
+    #[must_use]
+    pub fn new(umem: &Arc<Umem>, home: WorkerId) -> Self {
+        let first = u32::from(home.0) * umem.frames_per_worker();
+        let mut free = Vec::with_capacity(umem.frames_per_worker() as usize);
+        free.extend((first..first + umem.frames_per_worker()).rev());
+        Self { umem: Arc::clone(umem), home, free, foreign: Vec::with_capacity(1024) }
+    }
+
+    /// Chunks now free here, those of other workers included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.free.len() + self.foreign.len()
+    }
+
+    /// Whether no chunk is free here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a chunk for the fill ring.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<u32> {
+        self.free.pop()
+    }
+
+    /// Free chunks that may be taken.
+    #[inline]
+    pub(super) fn available(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Puts a chunk back that nobody else holds.
+    #[inline]
+    pub(super) fn put(&mut self, chunk: u32) {
+        if self.umem.home(chunk) == self.home { self.free.push(chunk) } else { self.foreign.push(chunk) }
+    }
+
+    /// Takes a frame back, all its chunks.
+    #[inline]
+    pub fn free(&mut self, frame: Frame) {
+        if frame.segments == 1 {
+            self.put(self.umem.chunk(frame.addr));
+        } else {
+            self.free_chain(&frame, 0);
+        }
+    }
+
+    /// Puts back the chunks of a frame behind its first `keep` segments.
+    fn free_chain(&mut self, frame: &Frame, keep: usize) {
+        let umem = Arc::clone(&self.umem);
+        for (addr, _) in umem.segments(frame).skip(keep) {
+            self.put(umem.chunk(addr));
+        }
+    }
+
+    /// Makes the first segment all there is, `len` bytes long: a frame whose packet was replaced by a short answer.
+    ///
+    /// # Panics
+    /// If `len` does not fit the first chunk.
+    pub fn shorten(&mut self, frame: Frame, len: usize) -> Frame {
+        let len = u32::try_from(len).expect("an answer fits its chunk");
+        assert!(self.umem.contains(frame.addr, len), "an answer fits its chunk");
+        if frame.segments > 1 {
+            self.free_chain(&frame, 1);
+        }
+        self.umem.frame(frame.addr, len)
+    }
+
+    /// A chunk of another worker's pool that was freed here, as a frame to send home, and where home is.
+    #[inline]
+    pub fn next_foreign(&mut self) -> Option<(WorkerId, Frame)> {
+        let chunk = self.foreign.pop()?;
+        Some((self.umem.home(chunk), self.umem.frame(self.umem.chunk_addr(chunk), 0)))
+    }
+
+    /// A frame holding a copy of `packet`, over as many chunks as it takes; `None` if there are not enough.
+    pub fn alloc_filled(&mut self, packet: &[u8]) -> Option<Frame> {
+        let room = self.umem.payload_room() as usize;
+        let pieces = packet.len().div_ceil(room).max(1);
+        if pieces > self.free.len() || pieces > super::SEGMENTS_MAX {
+            return None;
+        }
+        let umem = Arc::clone(&self.umem);
+        let mut whole: Option<(Frame, u64)> = None;
+        for piece in packet.chunks(room).chain(packet.is_empty().then_some(&[][..])) {
+            let addr = umem.chunk_addr(self.free.pop()?) + u64::from(HEADROOM);
+            let len = u32::try_from(piece.len()).unwrap_or(0);
+            let mut single = umem.frame(addr, len);
+            umem.buffer_mut(&mut single)[..piece.len()].copy_from_slice(piece);
+            whole = Some(match whole {
+                None => (single, addr),
+                Some((mut frame, tail)) => {
+                    umem.append(&mut frame, tail, addr, len);
+                    (frame, addr)
+                }
+            });
+        }
+        whole.map(|(frame, _)| frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::UmemConfig;
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn packets_of_any_length_survive_and_every_chunk_comes_back(
+            lens in proptest::collection::vec(0..30_000_usize, 1..20)
+        ) {
+            let umem = Umem::new(&UmemConfig::plain(200, 1)).unwrap();
+            let mut pool = FramePool::new(&umem, WorkerId(0));
+            let mut held = Vec::new();
+            for len in lens {
+                let packet: Vec<u8> = (0..len).map(|n| u8::try_from(n % 251).unwrap()).collect();
+                let before = pool.len();
+                if let Some(frame) = pool.alloc_filled(&packet) {
+                    prop_assert_eq!(frame.len() as usize, len);
+                    prop_assert_eq!(before - pool.len(), frame.segments() as usize);
+                    let mut copy = Vec::new();
+                    umem.copy_out(&frame, &mut copy);
+                    prop_assert_eq!(copy, packet);
+                    held.push(frame);
+                }
+            }
+            for frame in held {
+                pool.free(frame);
+            }
+            prop_assert_eq!(pool.len(), 200);
+        }
+    }
+
+    #[test]
+    fn foreign_chunks_are_kept_apart_and_go_home() {
+        let umem = Umem::new(&UmemConfig::plain(4, 2)).unwrap();
+        let mut pools = [WorkerId(0), WorkerId(1)].map(|worker| FramePool::new(&umem, worker));
+        let frame = pools[0].alloc_filled(&[1; 3000]).unwrap();
+        pools[1].free(frame);
+        assert_eq!((pools[0].len(), pools[1].len()), (2, 6));
+        while let Some((home, frame)) = pools[1].next_foreign() {
+            assert_eq!(home, WorkerId(0));
+            pools[0].free(frame);
+        }
+        assert_eq!((pools[0].len(), pools[1].len()), (4, 4));
+    }
+
+    #[test]
+    fn shortening_a_jumbo_frees_its_tail() {
+        let umem = Umem::new(&UmemConfig::plain(8, 1)).unwrap();
+        let mut pool = FramePool::new(&umem, WorkerId(0));
+        let frame = pool.alloc_filled(&[7; 5000]).unwrap();
+        assert_eq!(pool.len(), 5);
+        let frame = pool.shorten(frame, 60);
+        assert_eq!((frame.len(), frame.segments(), pool.len()), (60, 1, 7));
+        pool.free(frame);
+    }
+}
