@@ -96,7 +96,7 @@ impl ConfigErrors {
                 let mut snippet =
                     self.snippet(place).annotation(AnnotationKind::Primary.span(place.span.clone()));
                 if let Some((other, label)) =
-                    related.as_ref().filter(|(other, _)| other.source == place.source)
+                    related.as_deref().filter(|(other, _)| other.source == place.source)
                 {
                     snippet =
                         snippet.annotation(AnnotationKind::Context.span(other.span.clone()).label(label));
