@@ -135,7 +135,7 @@ fn flows_are_lines_and_every_filter_narrows() {
         ("reply_src=fd00:2::/64", &echo),
         ("reply_dst=10.9.0.1", &other),
     ] {
-        assert_eq!(get(query), [expected.clone()], "{query}");
+        assert_eq!(get(query), std::slice::from_ref(expected), "{query}");
     }
     assert_eq!(get("proto=6&dport=81"), []);
     assert_eq!(rig.get("/v1/flows/count?family=4"), (200, r#"{"count":2}"#.to_owned()));

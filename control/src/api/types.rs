@@ -237,7 +237,7 @@ pub struct RulesView {
     pub family: Family,
     /// Number of the snapshot they belong to.
     pub generation: u32,
-    /// As `iptables -S` prints them, one rule per line.
+    /// As `iptables-save` prints them, from `*filter` to `COMMIT`: ready to be applied again.
     pub text: String,
     /// Chains in the order of `iptables -L`.
     pub chains: Vec<ChainView>,
@@ -617,7 +617,7 @@ impl FlowFilter {
     /// Whether a flow is one of those asked for.
     #[must_use]
     pub fn fits(&self, row: &FlowRow) -> bool {
-        fn is<T: PartialEq>(wanted: Option<T>, got: T) -> bool {
+        fn is<T: PartialEq + Copy>(wanted: Option<T>, got: T) -> bool {
             wanted.is_none_or(|wanted| wanted == got)
         }
         let within = |net: Option<Net>, addr| net.is_none_or(|net| net.contains(addr));
