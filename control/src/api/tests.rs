@@ -358,6 +358,25 @@ fn stopping_waits_for_no_idle_client() {
 }
 
 #[test]
+fn stopping_cuts_off_a_reader_that_is_stuck() {
+    let rig = Rig::new(Fake { flows: vec![tcp_flow(1, "ESTABLISHED")], repeat: 99_999, ..Fake::default() });
+    let mut stuck = rig.connect();
+    stuck.write_all(b"GET /v1/flows HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    walk_at_rest(&rig);
+    let Rig { dir: _dir, fake, _server: server } = rig;
+    drop(server);
+    assert!(!answer(stuck).1.ends_with("\r\n0\r\n\r\n"), "the answer looks complete");
+    // The walk lets go of the daemon: ours is the last reference in the end.
+    for _ in 0..100 {
+        if Arc::strong_count(&fake) == 1 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the walk goes on");
+}
+
+#[test]
 fn flow_rows_survive_json_whatever_their_key() {
     for key in [
         FlowKey::Ports { sport: 1, dport: 2 },

@@ -18,7 +18,7 @@ pub(super) fn run(
     let body = serde_json::to_vec(&request)
         .map_err(|error| CliError::Usage(format!("these rules cannot be sent: {error}")))?;
     if body.len() > BODY_MAX_BYTES {
-        return Err(CliError::File(format!("the rules have more than {BODY_MAX_BYTES} bytes")));
+        return Err(CliError::Wrong(format!("the rules have more than {BODY_MAX_BYTES} bytes")));
     }
     let answer = client.post_bytes("/v1/apply", body)?;
     if args.json {
@@ -68,7 +68,7 @@ fn family_of(text: &str) -> Family {
 
 fn read(path: &Path) -> Result<RulesText, CliError> {
     let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
-    let unreadable = |why: String| CliError::File(format!("cannot read {name}: {why}"));
+    let unreadable = |why: String| CliError::Wrong(format!("cannot read {name}: {why}"));
     // One byte more than the daemon takes is enough to know that it is too much.
     let most = u64::try_from(BODY_MAX_BYTES).unwrap_or(u64::MAX) + 1;
     let mut bytes = Vec::new();

@@ -26,9 +26,9 @@ enum CliError {
     /// The operator asked for something that makes no sense.
     #[error("{0}")]
     Usage(String),
-    /// A file of the operator's cannot be used.
+    /// Something the operator named is not there or cannot be used.
     #[error("{0}")]
-    File(String),
+    Wrong(String),
     /// The daemon is not there, or stopped answering.
     #[error("{0}")]
     Unreachable(String),
@@ -46,7 +46,7 @@ impl CliError {
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Refused(body) if body.kind == ErrorKind::Unsupported => 3,
-            Self::Refused(_) | Self::Output(_) | Self::File(_) => 1,
+            Self::Refused(_) | Self::Output(_) | Self::Wrong(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 4,
         }

@@ -28,7 +28,7 @@ pub(super) fn run(
         }
         views.retain(|view| !view.chains.is_empty());
         if views.is_empty() {
-            return Err(CliError::Usage(format!("there is no chain `{chain}`")));
+            return Err(CliError::Wrong(format!("there is no chain `{chain}`")));
         }
     }
     if views.is_empty() {

@@ -20,16 +20,27 @@ impl Loader {
         }
     }
 
-    /// A wire has two ends, a NIC is one end of one wire, names tell wires apart.
-    pub(super) fn check_wires(&mut self) {
-        let already_reported = self.wire_misread;
-        let wires = self.config.wires.clone();
-        if wires.is_empty() && !already_reported {
+    /// There is something to forward between, and something to forward by.
+    pub(super) fn check_complete(&mut self) {
+        if self.config.wires.is_empty() && !self.wire_misread {
             self.problem(
                 Problem::new("no wire: nothing to forward between")
                     .hint("give --left IF --right IF, or a [[wire]] in the configuration file"),
             );
         }
+        let rules = &self.config.rules;
+        if rules.v4.is_none() && rules.v6.is_none() && self.problems.is_empty() {
+            self.problem(
+                Problem::new("no rules: a firewall without rules is a wire")
+                    .hint("give --rules FILE (iptables-save), --rules6 FILE (ip6tables-save), or both"),
+            );
+        }
+    }
+
+    /// A wire has two ends, a NIC is one end of one wire, names tell wires apart.
+    pub(super) fn check_wires(&mut self) {
+        let already_reported = self.wire_misread;
+        let wires = self.config.wires.clone();
         if wires.len() > PORTS_MAX / 2 {
             self.problem(Problem::new(format!(
                 "{} wires, but one process serves {}",

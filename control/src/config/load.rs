@@ -27,6 +27,16 @@ pub(super) fn load(args: &FwdArgs) -> Result<Config, ConfigErrors> {
     for text in &args.set {
         loader.read_set(text);
     }
+    loader.check_complete();
+    loader.finish()
+}
+
+/// See [`Config::from_settings`].
+pub(super) fn from_settings(set: &[String]) -> Result<Config, ConfigErrors> {
+    let mut loader = Loader::default();
+    for text in set {
+        loader.read_set(text);
+    }
     loader.finish()
 }
 
@@ -330,13 +340,6 @@ impl Loader {
         self.name_wires();
         self.check_wires();
         self.check_sizes();
-        let rules = &self.config.rules;
-        if rules.v4.is_none() && rules.v6.is_none() && self.problems.is_empty() {
-            self.problem(
-                Problem::new("no rules: a firewall without rules is a wire")
-                    .hint("give --rules FILE (iptables-save), --rules6 FILE (ip6tables-save), or both"),
-            );
-        }
         if self.problems.is_empty() {
             return Ok(self.config);
         }

@@ -361,6 +361,14 @@ impl Config {
         load::load(args)
     }
 
+    /// Defaults with some settings changed, each written `NAME=VALUE`: for programs that use the dataplane without NICs.
+    ///
+    /// # Errors
+    /// As [`Self::load`], save that wires and rules may be missing.
+    pub fn from_settings(set: &[String]) -> Result<Self, ConfigErrors> {
+        load::from_settings(set)
+    }
+
     /// The text of a configuration file with every setting at its default, explained. Settings that have no default
     /// are commented out, so the text reads back as [`Config::default`].
     #[must_use]

@@ -164,6 +164,20 @@ fn set_takes_values_without_quotes_and_names_in_every_form() {
 }
 
 #[test]
+fn settings_alone_need_no_wires_and_no_rules() {
+    let config = Config::from_settings(&["tcp_loose=0".to_owned()]).unwrap();
+    assert_eq!((config.conntrack.get("tcp_loose"), config.wires.len()), (Some(0), 0));
+    let errors = Config::from_settings(&["tcp_loose=2".to_owned(), "left=x".to_owned()]).unwrap_err();
+    assert_eq!(
+        summary(&errors),
+        [
+            "command line:1:17: `conntrack.tcp_loose` takes true or false, not `2`",
+            "wire `wire0` has no right NIC (set `right` to an interface name)",
+        ]
+    );
+}
+
+#[test]
 fn set_reaches_wires_by_name_by_number_and_alone() {
     let file = "[[wire]]\nname = \"dmz\"\nleft = \"l0\"\nright = \"r0\"\n[rules]\nv6 = \"x\"\n";
     let config = load(
