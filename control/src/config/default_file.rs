@@ -1,8 +1,11 @@
 //! The configuration file that says nothing new: every setting, explained, at its default.
 
 use super::Config;
-use super::settings::{Kind, Known, SECTIONS, WIRE};
+use super::settings::{Kind, Known, SECTIONS, TIMEOUT_MAX_SECS, WIRE};
 use std::fmt::Write as _;
+
+/// Width that comments are wrapped at.
+const COLUMNS: usize = 100;
 
 /// See [`Config::default_toml`].
 pub(super) fn default_toml() -> String {
@@ -18,7 +21,9 @@ pub(super) fn default_toml() -> String {
         let _ = writeln!(out, "# {} = {example}", setting.name);
     }
     for (section, about) in SECTIONS {
-        let _ = writeln!(out, "\n# {about}\n[{section}]");
+        out.push('\n');
+        remark(&mut out, about);
+        let _ = writeln!(out, "[{section}]");
         for known in Known::all().filter(|known| known.section() == *section) {
             comment(&mut out, known.doc(), known.kind());
             let _ = match known.show(&config) {
@@ -31,11 +36,28 @@ pub(super) fn default_toml() -> String {
 }
 
 fn comment(out: &mut String, doc: &str, kind: Kind) {
-    // Words are explained by the sentence itself; limits of numbers are not.
-    let _ = match kind {
+    match kind {
+        // Words are explained by the sentence itself, and any number of seconds is one; other limits are not obvious.
+        Kind::Int(_, TIMEOUT_MAX_SECS) => remark(out, doc),
         Kind::Int(..) | Kind::AutoInt(..) | Kind::Pow2(..) | Kind::AutoPow2(..) => {
-            writeln!(out, "# {doc} Takes {}.", kind.takes())
+            remark(out, &format!("{doc} Takes {}.", kind.takes()));
         }
-        _ => writeln!(out, "# {doc}"),
-    };
+        _ => remark(out, doc),
+    }
+}
+
+/// Appends comment lines, broken between words.
+fn remark(out: &mut String, text: &str) {
+    let mut column = COLUMNS;
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if column + 1 + width > COLUMNS {
+            out.push_str(if out.ends_with('\n') { "#" } else { "\n#" });
+            column = 1;
+        }
+        out.push(' ');
+        out.push_str(word);
+        column += 1 + width;
+    }
+    out.push('\n');
 }

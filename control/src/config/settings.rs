@@ -220,7 +220,7 @@ pub struct ConntrackSetting {
 }
 
 /// Longest timeout: more would not fit the kernel's own 32-bit jiffies either.
-const TIMEOUT_MAX_SECS: u32 = 4_000_000;
+pub(super) const TIMEOUT_MAX_SECS: u32 = 4_000_000;
 
 const fn switch(name: &'static str, default: u32, doc: &'static str) -> ConntrackSetting {
     ConntrackSetting { name, default, kind: Kind::Switch, doc }

@@ -67,6 +67,7 @@ fn the_default_file_reads_back_as_the_defaults() {
     let config = load(Some(&text), BASE).unwrap();
     let mut expected = with(&[]).unwrap();
     assert_eq!(config, expected);
+    assert!(text.lines().all(|line| line.chars().count() <= 100 && line == line.trim_end()), "{text}");
     // With its examples uncommented it is a whole configuration.
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
         Some(code) if code.contains(" = ") && !code.contains(". ") || code == "[[wire]]" => code,
