@@ -1,1 +1,5 @@
 //! Palisade's control plane: rules text, configuration, NICs, the API, and the fwd and fwctl programs.
+
+pub mod api;
+pub mod cli;
+pub mod config;

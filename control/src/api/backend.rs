@@ -1,0 +1,44 @@
+//! What the server needs from the daemon.
+
+use super::types::Family;
+use super::types::{
+    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, FlowFilter, FlowRow, RulesView, Stats, Version,
+};
+use std::ops::ControlFlow;
+
+/// The daemon as the API sees it. Called from threads of the server, several at once; calls may take a while and may
+/// wait for each other, but must not wait for the packet path longer than a worker takes between two bursts.
+pub trait Backend: Send + Sync + 'static {
+    /// Everything counted, now. Rates are the server's business and may be left zero.
+    fn stats(&self) -> Stats;
+
+    /// One family's rules with their counters; `None` if this daemon has none for it.
+    fn rules(&self, family: Family) -> Option<RulesView>;
+
+    /// Calls `each` for every flow that fits the filter, in no particular order, until it says stop. A consistent
+    /// picture of each flow, not of all of them together: flows that come and go meanwhile may be missed.
+    fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>);
+
+    /// Compiles new rules and returns once every worker works with them.
+    ///
+    /// # Errors
+    /// Says what is wrong; the old rules stay in force then.
+    fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError>;
+
+    /// Which daemon this is.
+    fn version(&self) -> Version {
+        Version { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() }
+    }
+}
+
+/// Why new rules were not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApplyError {
+    /// [`ErrorKind::BadRules`], [`ErrorKind::Unsupported`], [`ErrorKind::Busy`] or [`ErrorKind::Internal`].
+    pub kind: ErrorKind,
+    /// One sentence.
+    pub message: String,
+    /// Everything that is wrong with the rules.
+    pub diagnostics: Vec<Diagnostic>,
+}

@@ -1,0 +1,46 @@
+//! What the API allows, so that no client can hold the daemon up or fill its memory.
+
+use std::time::Duration;
+
+/// Bounds on what clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most connections served at once; further ones wait in the kernel's backlog.
+    pub connections_max: usize,
+    /// Largest request body in bytes.
+    pub body_max_bytes: usize,
+    /// Time a client has to send a request's head.
+    pub head_timeout: Duration,
+    /// Time a client has to send a request's body.
+    pub body_timeout: Duration,
+    /// Time a client has to take the next piece of a list of flows. Somebody may be reading it page by page.
+    pub write_timeout: Duration,
+    /// Time a connection may last, whatever it does.
+    pub connection_timeout: Duration,
+}
+
+/// Largest request body in bytes unless told otherwise. A million rules are about 100 MB of text.
+pub const BODY_MAX_BYTES: usize = 256 << 20;
+
+/// Time given to answers under way when the daemon stops.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Size of the pieces in which flows are sent, in bytes. With [`CHUNKS_IN_FLIGHT`] this is all the memory a list of a
+/// million flows takes.
+pub const CHUNK_BYTES: usize = 64 << 10;
+
+/// Pieces waiting for a slow client before the walk over the flows waits too.
+pub const CHUNKS_IN_FLIGHT: usize = 4;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 32,
+            body_max_bytes: BODY_MAX_BYTES,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(120),
+            connection_timeout: Duration::from_secs(900),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The daemon's API: HTTP with JSON on a Unix socket, the same for `fwctl`, `curl --unix-socket` and dashboards.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/version` | [`types::Version`] |
+//! | `GET /v1/stats` | [`types::Stats`] |
+//! | `GET /v1/rules?family=4` | list of [`types::RulesView`], both families without `family` |
+//! | `GET /v1/flows?FILTER` | one [`types::FlowRow`] per line, as [`types::FlowFilter`] narrows them |
+//! | `GET /v1/flows/count?FILTER` | [`types::FlowCount`] |
+//! | `POST /v1/apply` with [`types::ApplyRequest`] | [`types::ApplyReport`] |
+//!
+//! Whatever fails is answered with [`types::ErrorBody`]. The server runs on a thread of its own and reaches the daemon
+//! through [`backend::Backend`] only; nothing here is near the packet path.
+
+pub mod backend;
+pub mod limits;
+mod rates;
+mod routes;
+pub mod server;
+mod socket;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+pub mod types;

@@ -1,0 +1,239 @@
+//! Requests and their answers. Handlers only translate; what happens is up to the backend.
+
+use super::backend::ApplyError;
+use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT};
+use super::server::Shared;
+use super::types::{ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http_body_util::channel::{Channel, Sender};
+use serde::Deserialize;
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+type App = State<Arc<Shared>>;
+
+/// The API, as one service.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/version", get(version))
+        .route("/v1/stats", get(stats))
+        .route("/v1/rules", get(rules))
+        .route("/v1/flows", get(flows))
+        .route("/v1/flows/count", get(count_flows))
+        .route("/v1/apply", post(apply))
+        .fallback(async || {
+            Failure::new(ErrorKind::NotFound, "there is no such address; see the README for the API")
+        })
+        .method_not_allowed_fallback(async || {
+            Failure::new(ErrorKind::BadRequest, "this address does not take such a request")
+                .with_status(StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .with_state(shared)
+}
+
+async fn version(State(shared): App) -> Response {
+    Json(shared.backend.version()).into_response()
+}
+
+async fn stats(State(shared): App) -> Result<Response, Failure> {
+    let taken = shared.clone();
+    let mut stats = call(move || taken.backend.stats()).await?;
+    shared.sampler.lock().unwrap_or_else(PoisonError::into_inner).rate(&mut stats);
+    Ok(Json(stats).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RulesQuery {
+    family: Option<Family4Or6>,
+}
+
+/// A family in a URL, where numbers come as text.
+#[derive(Deserialize)]
+enum Family4Or6 {
+    #[serde(rename = "4")]
+    V4,
+    #[serde(rename = "6")]
+    V6,
+}
+
+async fn rules(
+    State(shared): App,
+    query: Result<Query<RulesQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let families = match query?.0.family {
+        None => vec![Family::V4, Family::V6],
+        Some(Family4Or6::V4) => vec![Family::V4],
+        Some(Family4Or6::V6) => vec![Family::V6],
+    };
+    let views = call(move || {
+        families.into_iter().filter_map(|family| shared.backend.rules(family)).collect::<Vec<_>>()
+    });
+    Ok(Json(views.await?).into_response())
+}
+
+async fn flows(
+    State(shared): App,
+    query: Result<Query<FlowFilter>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let filter = query?.0;
+    let (sender, body) = Channel::<Bytes, io::Error>::new(CHUNKS_IN_FLIGHT);
+    let runtime = tokio::runtime::Handle::current();
+    // Not awaited: it ends with the walk, or with the client.
+    tokio::task::spawn_blocking(move || {
+        let mut lines = Lines {
+            sender,
+            chunk: Vec::with_capacity(CHUNK_BYTES),
+            runtime,
+            timeout: shared.limits.write_timeout,
+        };
+        let mut whole = true;
+        shared.backend.flows(&filter, &mut |row| {
+            let sent = lines.push(&row);
+            whole &= sent.is_continue();
+            sent
+        });
+        // Only an aborted body tells the client that lines are missing; a body that just ends looks complete.
+        if !whole || lines.send().is_break() {
+            lines.sender.abort(io::Error::other("the client was too slow"));
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+}
+
+/// Flows on their way to a client, a piece at a time.
+struct Lines {
+    sender: Sender<Bytes, io::Error>,
+    chunk: Vec<u8>,
+    runtime: tokio::runtime::Handle,
+    timeout: Duration,
+}
+
+impl Lines {
+    fn push(&mut self, row: &FlowRow) -> ControlFlow<()> {
+        if serde_json::to_writer(&mut self.chunk, row).is_err() {
+            return ControlFlow::Break(());
+        }
+        self.chunk.push(b'\n');
+        if self.chunk.len() < CHUNK_BYTES - 1024 { ControlFlow::Continue(()) } else { self.send() }
+    }
+
+    /// Waits until the client has taken enough for another piece; breaks if it is gone or too slow.
+    fn send(&mut self) -> ControlFlow<()> {
+        if self.chunk.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let chunk = Bytes::copy_from_slice(&self.chunk);
+        self.chunk.clear();
+        let sent = self.runtime.block_on(tokio::time::timeout(self.timeout, self.sender.send_data(chunk)));
+        if matches!(sent, Ok(Ok(()))) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+}
+
+async fn count_flows(
+    State(shared): App,
+    query: Result<Query<FlowFilter>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let filter = query?.0;
+    let count = call(move || {
+        let mut count = 0;
+        shared.backend.flows(&filter, &mut |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        count
+    });
+    Ok(Json(FlowCount { count: count.await? }).into_response())
+}
+
+async fn apply(State(shared): App, request: Request) -> Result<Response, Failure> {
+    let limits = shared.limits;
+    let body_max = limits.body_max_bytes;
+    let too_large = || {
+        Failure::new(ErrorKind::BadRequest, format!("the request has more than {body_max} bytes"))
+            .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+    };
+    // Refused by its announced length, before a byte of it is taken in.
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if announced.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > body_max) {
+        return Err(too_large());
+    }
+    let body = tokio::time::timeout(limits.body_timeout, axum::body::to_bytes(request.into_body(), body_max));
+    let body = body
+        .await
+        .map_err(|_| {
+            Failure::new(ErrorKind::BadRequest, "the request did not come in time")
+                .with_status(StatusCode::REQUEST_TIMEOUT)
+        })?
+        .map_err(|_| too_large())?;
+    let report = call(move || {
+        let request: ApplyRequest = serde_json::from_slice(&body).map_err(|error| {
+            Failure::new(ErrorKind::BadRequest, format!("the request is not understood: {error}"))
+        })?;
+        if request.v4.is_none() && request.v6.is_none() {
+            return Err(Failure::new(ErrorKind::BadRequest, "the request has no rules for either family"));
+        }
+        shared.backend.apply(request).map_err(Failure::from)
+    });
+    Ok(Json(report.await??).into_response())
+}
+
+/// Runs a call into the daemon where it may wait.
+async fn call<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let failed =
+        |_| Failure::new(ErrorKind::Internal, "the daemon failed on this request; its log says more");
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+/// An answer that is an [`ErrorBody`].
+struct Failure {
+    status: StatusCode,
+    body: Box<ErrorBody>,
+}
+
+impl Failure {
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let status = match kind {
+            ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::BadRules | ErrorKind::Unsupported => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorKind::Busy => StatusCode::CONFLICT,
+            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, body: Box::new(ErrorBody { kind, message: message.into(), diagnostics: Vec::new() }) }
+    }
+
+    fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        let ApplyError { kind, message, diagnostics } = error;
+        let mut failure = Self::new(kind, message);
+        failure.body.diagnostics = diagnostics;
+        failure
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(ErrorKind::BadRequest, rejection.body_text())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(*self.body)).into_response()
+    }
+}

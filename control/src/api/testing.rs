@@ -1,0 +1,87 @@
+//! A daemon that is not there: fixed answers for tests of server and client.
+
+use super::backend::{ApplyError, Backend};
+use super::types::*;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Answers from its fields, and notes what it was asked.
+#[derive(Default)]
+pub(crate) struct Fake {
+    pub(crate) stats: Stats,
+    pub(crate) rules: Vec<RulesView>,
+    pub(crate) flows: Vec<FlowRow>,
+    /// Go over `flows` this many times more.
+    pub(crate) repeat: usize,
+    pub(crate) refuse: Option<ApplyError>,
+    pub(crate) applied: Mutex<Vec<ApplyRequest>>,
+    /// Flows handed out so far.
+    pub(crate) walked: AtomicU64,
+}
+
+impl Backend for Fake {
+    fn stats(&self) -> Stats {
+        self.stats.clone()
+    }
+
+    fn rules(&self, family: Family) -> Option<RulesView> {
+        self.rules.iter().find(|view| view.family == family).cloned()
+    }
+
+    fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) {
+        for row in std::iter::repeat_n(&self.flows, self.repeat + 1).flatten().filter(|row| filter.fits(row))
+        {
+            self.walked.fetch_add(1, Ordering::Relaxed);
+            if each(row.clone()).is_break() {
+                return;
+            }
+        }
+    }
+
+    fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {
+        assert!(
+            request.v4.as_ref().is_none_or(|rules| rules.text != "panic"),
+            "a daemon that fails must not take the API with it"
+        );
+        if let Some(error) = &self.refuse {
+            return Err(error.clone());
+        }
+        self.applied.lock().unwrap().push(request);
+        let warnings = vec!["INPUT rules are kept, but nothing is routed here.".to_owned()];
+        Ok(ApplyReport { generation: 8, rules: 12, flows_kept: 1000, warnings })
+    }
+}
+
+/// A flow between two IPv4 or IPv6 addresses.
+pub(crate) fn flow(proto: u8, src: &str, dst: &str, orig: FlowKey, reply: FlowKey) -> FlowRow {
+    let (src, dst): (IpAddr, IpAddr) = (src.parse().unwrap(), dst.parse().unwrap());
+    FlowRow {
+        family: if src.is_ipv4() { Family::V4 } else { Family::V6 },
+        proto,
+        proto_name: proto_name(proto).to_owned(),
+        timeout_secs: 0,
+        state: None,
+        orig: FlowSide { src, dst, key: orig, packets: 0, bytes: 0 },
+        reply: FlowSide { src: dst, dst: src, key: reply, packets: 0, bytes: 0 },
+        seen_reply: false,
+        assured: false,
+        mark: 0,
+        worker: 0,
+    }
+}
+
+/// A TCP flow from `10.1.0.2:sport` to `10.2.0.2:80`.
+pub(crate) fn tcp_flow(sport: u16, state: &str) -> FlowRow {
+    let mut row = flow(
+        6,
+        "10.1.0.2",
+        "10.2.0.2",
+        FlowKey::Ports { sport, dport: 80 },
+        FlowKey::Ports { sport: 80, dport: sport },
+    );
+    row.state = Some(state.to_owned());
+    row.timeout_secs = 100;
+    row
+}

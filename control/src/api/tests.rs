@@ -1,0 +1,398 @@
+use super::backend::ApplyError;
+use super::limits::Limits;
+use super::server::{ServeError, Server};
+use super::testing::{Fake, flow, tcp_flow};
+use super::types::*;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A served [`Fake`] in a directory of its own.
+struct Rig {
+    dir: tempfile::TempDir,
+    fake: Arc<Fake>,
+    _server: Server,
+}
+
+impl Rig {
+    fn new(fake: Fake) -> Self {
+        Self::with_limits(fake, Limits::default())
+    }
+
+    fn with_limits(fake: Fake, limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Arc::new(fake);
+        let server = Server::start_with(&dir.path().join("fwd.sock"), None, fake.clone(), limits).unwrap();
+        Self { dir, fake, _server: server }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("fwd.sock")
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.path()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// Sends raw HTTP; gives status and body.
+    fn raw(&self, request: &str) -> (u16, String) {
+        let mut stream = self.connect();
+        // The server may answer and close before it has everything: that is what some tests are about.
+        let _ = stream.write_all(request.as_bytes());
+        answer(stream)
+    }
+
+    fn get(&self, target: &str) -> (u16, String) {
+        self.raw(&format!("GET {target} HTTP/1.0\r\nHost: fwd\r\n\r\n"))
+    }
+
+    fn post(&self, target: &str, body: &str) -> (u16, String) {
+        self.raw(&format!(
+            "POST {target} HTTP/1.0\r\nHost: fwd\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+}
+
+fn answer(mut stream: UnixStream) -> (u16, String) {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, body.to_owned())
+}
+
+fn error_of((status, body): (u16, String)) -> (u16, ErrorKind, String) {
+    let error: ErrorBody = serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {status} {body:?}"));
+    (status, error.kind, error.message)
+}
+
+fn rules_view(family: Family) -> RulesView {
+    RulesView { family, generation: 1, text: "-P FORWARD DROP\n".into(), chains: vec![ChainView::default()] }
+}
+
+#[test]
+fn version_and_stats_are_served_as_json() {
+    let stats = Stats { uptime_ms: 5, generation: 3, ..Stats::default() };
+    let rig = Rig::new(Fake { stats: stats.clone(), ..Fake::default() });
+    let (status, body) = rig.get("/v1/version");
+    let version: Version = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, version.pid), (200, std::process::id()));
+    let (status, body) = rig.get("/v1/stats");
+    assert_eq!((status, serde_json::from_str::<Stats>(&body).unwrap()), (200, stats));
+}
+
+#[test]
+fn rules_come_for_one_family_or_both() {
+    let rules = vec![rules_view(Family::V4), rules_view(Family::V6)];
+    let rig = Rig::new(Fake { rules: rules.clone(), ..Fake::default() });
+    let get = |target: &str| serde_json::from_str::<Vec<RulesView>>(&rig.get(target).1).unwrap();
+    assert_eq!(get("/v1/rules"), rules);
+    assert_eq!(get("/v1/rules?family=6"), rules[1..]);
+    assert_eq!(rig.get("/v1/rules?family=5").0, 400);
+    let only_v4 = Rig::new(Fake { rules: rules[..1].to_vec(), ..Fake::default() });
+    assert_eq!(only_v4.get("/v1/rules?family=6"), (200, "[]".to_owned()));
+}
+
+#[test]
+fn flows_are_lines_and_every_filter_narrows() {
+    let mut echo = flow(
+        58,
+        "fd00:1::2",
+        "fd00:2::2",
+        FlowKey::Icmp { ty: 128, code: 0, id: 7 },
+        FlowKey::Icmp { ty: 129, code: 0, id: 7 },
+    );
+    (echo.mark, echo.seen_reply) = (0x10, true);
+    let mut tcp = tcp_flow(1000, "ESTABLISHED");
+    tcp.assured = true;
+    let other = flow(253, "10.9.0.1", "10.9.0.2", FlowKey::None {}, FlowKey::None {});
+    let rig = Rig::new(Fake { flows: vec![echo.clone(), tcp.clone(), other.clone()], ..Fake::default() });
+    let get = |query: &str| -> Vec<FlowRow> {
+        let (status, body) = rig.get(&format!("/v1/flows?{query}"));
+        assert_eq!(status, 200, "{body}");
+        body.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    assert_eq!(get(""), [echo.clone(), tcp.clone(), other.clone()]);
+    for (query, expected) in [
+        ("family=6", &echo),
+        ("proto=6", &tcp),
+        ("src=10.9.0.0/24", &other),
+        ("dst=10.2.0.2", &tcp),
+        ("sport=1000", &tcp),
+        ("dport=80", &tcp),
+        ("state=ESTABLISHED", &tcp),
+        ("assured=true", &tcp),
+        ("seen_reply=true", &echo),
+        ("mark=16", &echo),
+        ("reply_src=fd00:2::/64", &echo),
+        ("reply_dst=10.9.0.1", &other),
+    ] {
+        assert_eq!(get(query), std::slice::from_ref(expected), "{query}");
+    }
+    assert_eq!(get("proto=6&dport=81"), []);
+    assert_eq!(rig.get("/v1/flows/count?family=4"), (200, r#"{"count":2}"#.to_owned()));
+    for query in ["colour=red", "src=10.0.0.0/33", "sport=65536", "src=eth0"] {
+        assert_eq!(error_of(rig.get(&format!("/v1/flows?{query}"))).1, ErrorKind::BadRequest, "{query}");
+    }
+}
+
+#[test]
+fn a_prefix_length_covers_the_bits_it_says() {
+    let within = |net: &str, addr: &str| net.parse::<Net>().unwrap().contains(addr.parse().unwrap());
+    assert!(within("0.0.0.0/0", "255.1.2.3") && within("::/0", "ff::1"));
+    assert!(within("10.0.0.0/9", "10.127.0.1") && !within("10.0.0.0/9", "10.128.0.1"));
+    assert!(within("10.0.0.1", "10.0.0.1") && !within("10.0.0.1/32", "10.0.0.0"));
+    assert!(within("fd00::/8", "fdff::1") && !within("fd00::/8", "fe00::1") && !within("::/0", "1.2.3.4"));
+}
+
+#[test]
+fn apply_hands_the_text_over_and_reports() {
+    let rig = Rig::new(Fake::default());
+    let request =
+        ApplyRequest { v4: Some(RulesText { file: "r4".into(), text: "*filter".into() }), v6: None };
+    let (status, body) = rig.post("/v1/apply", &serde_json::to_string(&request).unwrap());
+    let report: ApplyReport = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, report.generation, report.flows_kept), (200, 8, 1000));
+    assert_eq!(*rig.fake.applied.lock().unwrap(), [request]);
+}
+
+#[test]
+fn refused_rules_come_back_with_every_diagnostic() {
+    let diagnostic =
+        Diagnostic { line: 3, column: 9, message: "no such target".into(), ..Diagnostic::default() };
+    for (kind, status) in [(ErrorKind::BadRules, 422), (ErrorKind::Unsupported, 422), (ErrorKind::Busy, 409)]
+    {
+        let refuse = ApplyError { kind, message: "1 error".into(), diagnostics: vec![diagnostic.clone()] };
+        let rig = Rig::new(Fake { refuse: Some(refuse), ..Fake::default() });
+        let (got, body) = rig.post("/v1/apply", r#"{"v6":{"file":"r6","text":""}}"#);
+        let error: ErrorBody = serde_json::from_str(&body).unwrap();
+        assert_eq!((got, error.kind, error.diagnostics), (status, kind, vec![diagnostic.clone()]));
+    }
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused_with_a_reason() {
+    let rig = Rig::new(Fake::default());
+    let (status, kind, message) = error_of(rig.post("/v1/apply", "{\"v4\":"));
+    assert_eq!((status, kind), (400, ErrorKind::BadRequest));
+    assert!(message.starts_with("the request is not understood: EOF"), "{message}");
+    let (_, _, message) = error_of(rig.post("/v1/apply", r#"{"v5":null}"#));
+    assert!(message.contains("unknown field `v5`"), "{message}");
+    assert_eq!(error_of(rig.post("/v1/apply", "{}")).2, "the request has no rules for either family");
+    assert_eq!(error_of(rig.get("/v2/stats")).0, 404);
+    assert_eq!(error_of(rig.get("/v1/apply")).0, 405);
+    assert_eq!(rig.raw("EHLO fwd\r\n\r\n").0, 400);
+    assert_eq!(rig.raw("\u{0}\u{1}garbage").0, 400);
+}
+
+#[test]
+fn a_request_over_the_limit_is_refused_announced_or_not() {
+    let rig = Rig::with_limits(Fake::default(), Limits { body_max_bytes: 1000, ..Limits::default() });
+    let body = "x".repeat(2000);
+    assert_eq!(error_of(rig.post("/v1/apply", &body)).0, 413);
+    let chunked = format!(
+        "POST /v1/apply HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7d0\r\n{body}\r\n0\r\n\r\n"
+    );
+    assert_eq!(rig.raw(&chunked).0, 413);
+    assert!(rig.fake.applied.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_backend_that_fails_answers_for_itself_only() {
+    let rig = Rig::new(Fake::default());
+    let (status, kind, _) = error_of(rig.post("/v1/apply", r#"{"v4":{"file":"f","text":"panic"}}"#));
+    assert_eq!((status, kind), (500, ErrorKind::Internal));
+    assert_eq!(rig.get("/v1/stats").0, 200);
+}
+
+#[test]
+fn slow_and_silent_clients_hold_nobody_up_and_are_cut_off() {
+    let limits = Limits {
+        connections_max: 8,
+        head_timeout: Duration::from_millis(200),
+        body_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let rig = Rig::with_limits(Fake::default(), limits);
+    let silent = rig.connect();
+    let mut half_a_head = rig.connect();
+    half_a_head.write_all(b"GET /v1/st").unwrap();
+    let mut half_a_body = rig.connect();
+    half_a_body.write_all(b"POST /v1/apply HTTP/1.0\r\nContent-Length: 50\r\n\r\n{").unwrap();
+    assert_eq!(rig.get("/v1/stats").0, 200);
+    // Each of them is told off, or just cut off, in the end.
+    assert!(matches!(answer(silent).0, 0 | 408));
+    assert!(matches!(answer(half_a_head).0, 0 | 408));
+    assert_eq!(error_of(answer(half_a_body)).0, 408);
+}
+
+#[test]
+fn connections_over_the_limit_wait_for_their_turn() {
+    let limits = Limits { connections_max: 2, head_timeout: Duration::from_millis(200), ..Limits::default() };
+    let rig = Rig::with_limits(Fake::default(), limits);
+    let _silent: Vec<UnixStream> = (0..4).map(|_| rig.connect()).collect();
+    assert_eq!(rig.get("/v1/stats").0, 200);
+}
+
+/// Waits until the walk over the flows stands still; gives how far it got.
+fn walk_at_rest(rig: &Rig) -> u64 {
+    let mut before = u64::MAX;
+    while rig.fake.walked.load(Ordering::Relaxed) != before {
+        before = rig.fake.walked.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+    before
+}
+
+#[test]
+fn a_long_list_waits_for_its_reader_instead_of_filling_memory() {
+    let rig = Rig::new(Fake { flows: vec![tcp_flow(1, "ESTABLISHED")], repeat: 99_999, ..Fake::default() });
+    let mut slow = rig.connect();
+    slow.write_all(b"GET /v1/flows HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+    let walked = walk_at_rest(&rig);
+    assert!((1..20_000).contains(&walked), "the walk went on without a reader: {walked}");
+    assert_eq!(rig.get("/v1/stats").0, 200);
+    let (status, body) = answer(slow);
+    assert_eq!((status, body.lines().count()), (200, 100_000));
+}
+
+#[test]
+fn a_stuck_reader_ends_the_walk_and_can_tell_that_lines_are_missing() {
+    let limits = Limits { write_timeout: Duration::from_millis(50), ..Limits::default() };
+    let rig = Rig::with_limits(
+        Fake { flows: vec![tcp_flow(1, "ESTABLISHED")], repeat: 99_999, ..Fake::default() },
+        limits,
+    );
+    let mut stuck = rig.connect();
+    stuck.write_all(b"GET /v1/flows HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let walked = walk_at_rest(&rig);
+    assert!((1..20_000).contains(&walked), "the walk went on without a reader: {walked}");
+    let (status, body) = answer(stuck);
+    assert_eq!(status, 200);
+    assert!(!body.ends_with("\r\n0\r\n\r\n"), "the answer looks complete");
+}
+
+#[test]
+fn the_socket_is_for_root_and_the_group_and_goes_away_at_the_end() {
+    let rig = Rig::new(Fake::default());
+    let path = rig.path();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o660);
+    let left_behind: Vec<_> =
+        std::fs::read_dir(rig.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left_behind.len(), 2, "{left_behind:?}");
+    let Rig { dir, _server: server, .. } = rig;
+    drop(server);
+    assert!(!path.exists());
+    drop(dir);
+}
+
+#[test]
+fn a_socket_of_the_configured_group_belongs_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let unknown = Server::start(&path, Some("no-such-group-here"), Arc::new(Fake::default()));
+    let message = unknown.err().unwrap().to_string();
+    assert_eq!(
+        message,
+        "there is no group `no-such-group-here`; create it (groupadd no-such-group-here) or change api.group"
+    );
+    // Files one makes belong to oneself.
+    let me = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(dir.path()).unwrap());
+    if me != 0 {
+        println!("skipped: needs root");
+        return;
+    }
+    let _server = Server::start(&path, Some("daemon"), Arc::new(Fake::default())).unwrap();
+    let meta = std::fs::metadata(&path).unwrap();
+    let daemon = nix::unistd::Group::from_name("daemon").unwrap().unwrap().gid.as_raw();
+    assert_eq!(std::os::unix::fs::MetadataExt::gid(&meta), daemon);
+}
+
+#[test]
+fn a_live_socket_is_respected_a_stale_one_replaced_and_a_file_never_touched() {
+    let rig = Rig::new(Fake::default());
+    let error = Server::start(&rig.path(), None, Arc::new(Fake::default())).err().unwrap();
+    let expected = format!(
+        "another fwd (process {}) listens on {}; give this one a socket of its own with --socket PATH (and fwctl the same --socket PATH)",
+        std::process::id(),
+        rig.path().display()
+    );
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(rig.get("/v1/stats").0, 200);
+
+    let stale = rig.dir.path().join("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let _server = Server::start(&stale, None, Arc::new(Fake::default())).unwrap();
+
+    let foreign = rig.dir.path().join("foreign.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&foreign).unwrap();
+    let error = Server::start(&foreign, None, Arc::new(Fake::default())).err().unwrap();
+    assert!(error.to_string().starts_with("another program listens on"), "{error}");
+
+    let file = rig.dir.path().join("file");
+    std::fs::write(&file, "mine").unwrap();
+    let error = Server::start(&file, None, Arc::new(Fake::default())).err().unwrap();
+    assert!(matches!(error, ServeError::NotASocket { .. }), "{error}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"mine");
+
+    let long = rig.dir.path().join("x".repeat(120));
+    let error = Server::start(&long, None, Arc::new(Fake::default())).err().unwrap();
+    assert!(error.to_string().contains("more than 107 bytes"), "{error}");
+}
+
+#[test]
+fn stopping_waits_for_no_idle_client() {
+    let rig = Rig::new(Fake::default());
+    let _idle = rig.connect();
+    let started = std::time::Instant::now();
+    drop(rig);
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn stopping_cuts_off_a_reader_that_is_stuck() {
+    let rig = Rig::new(Fake { flows: vec![tcp_flow(1, "ESTABLISHED")], repeat: 99_999, ..Fake::default() });
+    let mut stuck = rig.connect();
+    stuck.write_all(b"GET /v1/flows HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    walk_at_rest(&rig);
+    let Rig { dir: _dir, fake, _server: server } = rig;
+    drop(server);
+    assert!(!answer(stuck).1.ends_with("\r\n0\r\n\r\n"), "the answer looks complete");
+    // The walk lets go of the daemon: ours is the last reference in the end.
+    for _ in 0..100 {
+        if Arc::strong_count(&fake) == 1 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the walk goes on");
+}
+
+#[test]
+fn flow_rows_survive_json_whatever_their_key() {
+    for key in [
+        FlowKey::Ports { sport: 1, dport: 2 },
+        FlowKey::Icmp { ty: 8, code: 0, id: 9 },
+        FlowKey::Gre { srckey: 0, dstkey: 3 },
+        FlowKey::None {},
+    ] {
+        let row = flow(6, "10.0.0.1", "10.0.0.2", key, key);
+        let text = serde_json::to_string(&row).unwrap();
+        assert_eq!(serde_json::from_str::<FlowRow>(&text).unwrap(), row, "{text}");
+    }
+    let text = serde_json::to_string(&tcp_flow(5, "ESTABLISHED")).unwrap();
+    assert!(
+        text.contains(
+            r#""orig":{"src":"10.1.0.2","dst":"10.2.0.2","sport":5,"dport":80,"packets":0,"bytes":0}"#
+        ),
+        "{text}"
+    );
+}

@@ -1,0 +1,122 @@
+//! `fwctl`, the operator's tool: asks the daemon through its API and prints the answers the way `iptables` and
+//! `conntrack` do. One thread, one request at a time; nothing of the daemon is linked in but its types.
+//!
+//! Output goes to standard output, everything about it (errors, counts, warnings) to standard error. A reader that
+//! goes away (`fwctl flows | head`) ends the command quietly.
+
+mod apply;
+pub mod args;
+mod client;
+mod flows;
+mod rules;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use crate::api::types::{ErrorBody, ErrorKind};
+use args::{Cli, Command, Unavailable};
+use clap::Parser as _;
+use client::Client;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// What ends a command early.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The operator asked for something that makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// Something the operator named is not there or cannot be used.
+    #[error("{0}")]
+    Wrong(String),
+    /// The daemon is not there, or stopped answering.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The daemon said no.
+    #[error("{}", .0.message)]
+    Refused(Box<ErrorBody>),
+    /// The answer cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CliError {
+    /// The exit code of this failure; see the help text of [`Cli`].
+    fn code(&self) -> u8 {
+        match self {
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Refused(body) if body.kind == ErrorKind::Unsupported => 3,
+            Self::Refused(_) | Self::Output(_) | Self::Wrong(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Unreachable(_) => 4,
+        }
+    }
+
+    /// Tells the operator.
+    fn report(&self, to: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Self::Refused(body) => {
+                for diagnostic in &body.diagnostics {
+                    if diagnostic.rendered.is_empty() {
+                        let (file, line, column) = (&diagnostic.file, diagnostic.line, diagnostic.column);
+                        writeln!(to, "{file}:{line}:{column}: {}", diagnostic.message)?;
+                    } else {
+                        writeln!(to, "{}\n", diagnostic.rendered.trim_end())?;
+                    }
+                }
+                writeln!(to, "fwctl: {}", body.message)
+            }
+            other => writeln!(to, "fwctl: {other}"),
+        }
+    }
+}
+
+/// Runs the command the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    ExitCode::from(run(&cli, &mut io::stdout().lock(), &mut io::stderr().lock()))
+}
+
+/// Runs a command; gives its exit code.
+pub fn run(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+    let mut out = io::BufWriter::with_capacity(64 << 10, out);
+    let done = dispatch(cli, &mut out, err).and_then(|code| {
+        out.flush()?;
+        Ok(code)
+    });
+    done.unwrap_or_else(|error| {
+        // What was printed before the failure is still worth having.
+        let _ = out.flush();
+        // Standard error may be gone too; the exit code says the rest.
+        let _ = error.report(err);
+        error.code()
+    })
+}
+
+fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, CliError> {
+    let client = || Client::new(&cli.socket);
+    match &cli.command {
+        Command::Stats(args) => stats::run(&client()?, args, out)?,
+        Command::Rules(args) => rules::run(&client()?, args, out, err)?,
+        Command::Flows(args) => flows::run(&client()?, args, out, err)?,
+        Command::Apply(args) => apply::run(&client()?, args, out, err)?,
+        Command::Version => version(&client()?, out)?,
+        Command::Check(_) => return not_built_in(Unavailable::Check),
+        Command::Replay(_) => return not_built_in(Unavailable::Replay),
+    }
+    Ok(0)
+}
+
+fn not_built_in(command: Unavailable) -> Result<u8, CliError> {
+    Err(CliError::Usage(format!("`{command}` is not built in yet")))
+}
+
+fn version(client: &Client, out: &mut dyn Write) -> Result<(), CliError> {
+    writeln!(out, "fwctl {}", env!("CARGO_PKG_VERSION"))?;
+    out.flush()?;
+    let daemon: crate::api::types::Version = client.get("/v1/version")?;
+    writeln!(out, "fwd {} (process {})", daemon.version, daemon.pid)?;
+    Ok(())
+}

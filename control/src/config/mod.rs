@@ -1,0 +1,378 @@
+//! What the daemon is told to do: command line, configuration file and `--set`, checked as a whole.
+//!
+//! Control thread only, at start. Precedence: built-in defaults, then `--config FILE`, then the named options
+//! (`--left`, `--rules`, ...), then `--set`. Every problem of every source is found in one go and shown with its
+//! place. The list of settings in [`settings`] is the only one: the file reader, `--set`, the hints for misspelled
+//! names and [`Config::default_toml`] all come from it.
+//!
+//! Invariant: a [`Config`] that [`Config::load`] returned is within all limits and free of contradictions that can be
+//! seen without asking the kernel (whether a NIC exists is not).
+
+mod args;
+mod check;
+mod default_file;
+mod error;
+mod field;
+mod hints;
+mod load;
+pub mod names;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use args::FwdArgs;
+pub use error::{ConfigErrors, Problem};
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Everything the daemon is told.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Config {
+    /// The wires, in the order given. Never empty once loaded.
+    pub wires: Vec<WireConfig>,
+    /// Where the rules are.
+    pub rules: RulesConfig,
+    /// The polling threads.
+    pub workers: WorkersConfig,
+    /// How frames get in and out.
+    pub xdp: XdpConfig,
+    /// The memory frames live in.
+    pub umem: UmemConfig,
+    /// The flow table.
+    pub flows: FlowsConfig,
+    /// Connection tracking, named as netfilter's sysctls are.
+    pub conntrack: ConntrackConfig,
+    /// Frames that are not IP.
+    pub l2: L2Config,
+    /// Answers to rejected packets.
+    pub reject: RejectConfig,
+    /// The socket `fwctl` talks to.
+    pub api: ApiConfig,
+    /// What is done to our NICs.
+    pub net: NetConfig,
+    /// The daemon's log.
+    pub log: LogConfig,
+}
+
+/// Two NICs joined: what comes in on one leaves on the other.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct WireConfig {
+    /// What reports call it; unique.
+    pub name: String,
+    /// Interface name of the left NIC.
+    pub left: String,
+    /// Interface name of the right NIC.
+    pub right: String,
+    /// Queues to serve on each NIC; `None`: as many as the NIC has.
+    pub queues: Option<u16>,
+}
+
+/// Where the rules are.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct RulesConfig {
+    /// IPv4 rules in `iptables-save` form; `None`: an empty table, policy ACCEPT, as in the kernel.
+    pub v4: Option<PathBuf>,
+    /// IPv6 rules in `ip6tables-save` form.
+    pub v6: Option<PathBuf>,
+}
+
+/// The polling threads.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct WorkersConfig {
+    /// How many, and on which cores.
+    pub cores: Cores,
+    /// What a worker does when no packet comes.
+    pub idle: Idle,
+}
+
+/// Which cores the workers are pinned to.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Cores {
+    /// One worker per NIC queue, at most one per core we may run on, the first core left to control if there are two.
+    #[default]
+    Auto,
+    /// This many workers, cores chosen as with [`Self::Auto`].
+    Count(u16),
+    /// One worker on each of these cores.
+    List(Vec<u16>),
+}
+
+/// Defines an enum whose variants are words in the configuration.
+macro_rules! words {
+    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $vdoc:literal])+ $(#[$attr:meta])* $variant:ident => $word:literal,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+        pub enum $name { $($(#[doc = $vdoc])+ $(#[$attr])* $variant,)+ }
+
+        impl $name {
+            /// The words as written, with what they stand for.
+            pub const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant),)+];
+
+            /// The word as written.
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+words! {
+    /// What a worker does when no packet comes.
+    Idle {
+        /// Keeps polling: lowest latency, a core at full load.
+        Spin => "spin",
+        /// Polls for a while, then sleeps until the kernel has a packet.
+        #[default]
+        Adaptive => "adaptive",
+        /// Sleeps at once.
+        Sleep => "sleep",
+    }
+}
+
+words! {
+    /// Where the XDP program runs.
+    XdpMode {
+        /// Native, and generic with a warning where the driver has no native XDP.
+        #[default]
+        Auto => "auto",
+        /// In the driver, or not at all.
+        Native => "native",
+        /// In the kernel's generic hook.
+        Generic => "generic",
+    }
+}
+
+words! {
+    /// A feature that depends on hardware or system.
+    Auto {
+        /// If it can be had.
+        #[default]
+        Auto => "auto",
+        /// Or do not start.
+        On => "on",
+        /// Never.
+        Off => "off",
+    }
+}
+
+words! {
+    /// Which packets are tracked.
+    Tracking {
+        /// A family's packets only if its rules ask for connection state, as in netfilter.
+        #[default]
+        Auto => "auto",
+        /// All.
+        Always => "always",
+    }
+}
+
+words! {
+    /// What happens to offloads that break AF_XDP (GRO, LRO, VLAN stripping, checksum offload).
+    Offloads {
+        /// Switched off at start, put back at exit.
+        #[default]
+        Fix => "fix",
+        /// Left as they are.
+        Leave => "leave",
+    }
+}
+
+words! {
+    /// How much the daemon says.
+    LogLevel {
+        /// Only what went wrong.
+        Error => "error",
+        /// And what may go wrong.
+        Warn => "warn",
+        /// And what happened.
+        #[default]
+        Info => "info",
+        /// And why.
+        Debug => "debug",
+        /// Everything.
+        Trace => "trace",
+    }
+}
+
+/// How frames get in and out.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct XdpConfig {
+    /// Where the XDP program runs.
+    pub mode: XdpMode,
+    /// Whether the NIC reads and writes our memory itself.
+    pub zero_copy: Auto,
+    /// Busy-poll time per call in microseconds; 0: no busy polling.
+    pub busy_poll_us: u32,
+}
+
+/// The memory frames live in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UmemConfig {
+    /// Frames per worker; `None`: enough to fill every ring the worker serves, and the bursts in its hands.
+    pub frames_per_worker: Option<u32>,
+    /// Bytes per frame; a power of two. `None`: 2048, or 4096 where the MTU asks for it.
+    pub frame_size_bytes: Option<u32>,
+    /// Descriptors per rx and tx ring; a power of two.
+    pub ring_size_descs: u32,
+    /// Whether the memory is made of 2 MiB pages.
+    pub hugepages: Auto,
+}
+
+/// The flow table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowsConfig {
+    /// Most flows, all workers together.
+    pub max: u32,
+    /// Which packets are tracked.
+    pub tracking: Tracking,
+}
+
+/// Connection tracking, named as netfilter's sysctls are (without `nf_conntrack_`). Holds a value for every name in
+/// [`settings::CONNTRACK`] and no other; switches are 0 and 1, timeouts are seconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConntrackConfig {
+    values: BTreeMap<&'static str, u32>,
+}
+
+/// Frames that are not IP.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct L2Config {
+    /// Which of them are forwarded.
+    pub pass: L2Pass,
+}
+
+/// Which frames that are not IP are forwarded.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum L2Pass {
+    /// All, as a Linux bridge does.
+    #[default]
+    All,
+    /// Only these.
+    Only {
+        /// EtherTypes, ascending, each once.
+        ethertypes: Vec<u16>,
+        /// Whether 802.3 frames with a length in place of the EtherType (LLC, SNAP) are forwarded.
+        llc: bool,
+    },
+}
+
+/// Answers to rejected packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectConfig {
+    /// Most ICMP errors a second, per worker, that REJECT sends; 0: no limit.
+    pub icmp_msgs_per_sec: u32,
+    /// How many may be sent at once after a pause.
+    pub icmp_msgs_burst: u32,
+}
+
+/// The socket `fwctl` talks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Absolute path; one per daemon.
+    pub socket: PathBuf,
+    /// Group whose members may use it besides root; `None`: root alone.
+    pub group: Option<String>,
+}
+
+/// What is done to our NICs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetConfig {
+    /// Offloads that break AF_XDP.
+    pub offloads: Offloads,
+    /// Whether NICs take frames for other stations; a bump in the wire must.
+    pub promiscuous: bool,
+    /// Where it is written down what was changed on a NIC, so that the next start can undo it after a crash.
+    pub journal_dir: PathBuf,
+}
+
+/// The daemon's log.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LogConfig {
+    /// How much the daemon says.
+    pub level: LogLevel,
+}
+
+/// Where daemon and `fwctl` meet unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/palisade/fwd.sock";
+
+impl Default for UmemConfig {
+    fn default() -> Self {
+        Self { frames_per_worker: None, frame_size_bytes: None, ring_size_descs: 2048, hugepages: Auto::Auto }
+    }
+}
+
+impl Default for FlowsConfig {
+    fn default() -> Self {
+        Self { max: 1 << 20, tracking: Tracking::Auto }
+    }
+}
+
+impl Default for RejectConfig {
+    fn default() -> Self {
+        // icmp_msgs_per_sec and icmp_msgs_burst of net.ipv4: 1000 and 50 when these were written.
+        Self { icmp_msgs_per_sec: 1000, icmp_msgs_burst: 50 }
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { socket: DEFAULT_SOCKET.into(), group: None }
+    }
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self { offloads: Offloads::Fix, promiscuous: true, journal_dir: "/run/palisade".into() }
+    }
+}
+
+impl Default for ConntrackConfig {
+    fn default() -> Self {
+        Self { values: settings::CONNTRACK.iter().map(|s| (s.name, s.default)).collect() }
+    }
+}
+
+impl ConntrackConfig {
+    /// The value of a setting named in [`settings::CONNTRACK`]; `None` for any other name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<u32> {
+        self.values.get(name).copied()
+    }
+
+    /// Every setting with its value, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        self.values.iter().map(|(name, value)| (*name, *value))
+    }
+
+    fn set(&mut self, name: &'static str, value: u32) {
+        self.values.insert(name, value);
+    }
+}
+
+impl Config {
+    /// Puts together what the operator asked for.
+    ///
+    /// # Errors
+    /// Every problem found: unreadable file, syntax, unknown names, values out of range, contradictions.
+    pub fn load(args: &FwdArgs) -> Result<Self, ConfigErrors> {
+        load::load(args)
+    }
+
+    /// Defaults with some settings changed, each written `NAME=VALUE`: for programs that use the dataplane without NICs.
+    ///
+    /// # Errors
+    /// As [`Self::load`], save that wires and rules may be missing.
+    pub fn from_settings(set: &[String]) -> Result<Self, ConfigErrors> {
+        load::from_settings(set)
+    }
+
+    /// The text of a configuration file with every setting at its default, explained. Settings that have no default
+    /// are commented out, so the text reads back as [`Config::default`].
+    #[must_use]
+    pub fn default_toml() -> String {
+        default_file::default_toml()
+    }
+}

@@ -1,0 +1,369 @@
+//! Every setting there is: name, what it takes, what it does, where it goes. The file reader, `--set`, the hints for
+//! misspelled names and the default file are all made from these lists.
+
+use super::field::{Field, Missing};
+use super::value::Value;
+use super::{Auto, Config, Idle, LogLevel, Offloads, Tracking, WireConfig, XdpMode};
+
+pub use super::value::Kind;
+
+/// A setting of `T`.
+pub struct Setting<T> {
+    /// Name with its section, `workers.idle`.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// What it does, for the operator.
+    pub doc: &'static str,
+    /// What to write in the default file when there is no default.
+    pub(super) example: &'static str,
+    pub(super) put: fn(&mut T, Value),
+    pub(super) show: fn(&T) -> Option<String>,
+}
+
+macro_rules! setting {
+    ($name:literal, $kind:expr, |$t:ident| $field:expr, $doc:literal) => {
+        Setting {
+            name: $name,
+            kind: $kind,
+            doc: $doc,
+            example: "",
+            put: |$t, value| Field::put(&mut $field, value),
+            show: |$t| Field::show(&$field),
+        }
+    };
+    ($name:literal, optional $kind:expr, |$t:ident| $field:expr, $example:literal, $doc:literal) => {
+        Setting {
+            name: $name,
+            kind: $kind,
+            doc: $doc,
+            example: $example,
+            put: |$t, value| Missing(&mut $field).put(value),
+            show: |$t| $field.as_ref().and_then(Field::show),
+        }
+    };
+}
+
+/// Settings of the daemon, section by section, [`CONNTRACK`] and [`WIRE`] aside.
+pub const SETTINGS: &[Setting<Config>] = &[
+    setting!("rules.v4", optional Kind::File, |c| c.rules.v4, "rules.v4",
+        "IPv4 rules, as iptables-save prints them. Relative to this file's directory."),
+    setting!("rules.v6", optional Kind::File, |c| c.rules.v6, "rules.v6",
+        "IPv6 rules, as ip6tables-save prints them. Without rules a family is forwarded, as in the kernel."),
+    setting!(
+        "workers.cores",
+        Kind::Cores,
+        |c| c.workers.cores,
+        "Worker threads: how many (2), on which cores ([2, 3]), or \"auto\" for one per NIC queue."
+    ),
+    setting!(
+        "workers.idle",
+        Kind::Words(Idle::words),
+        |c| c.workers.idle,
+        "What a worker does when no packet comes: \"spin\", \"sleep\", or \"adaptive\" for one, then the other."
+    ),
+    setting!(
+        "xdp.mode",
+        Kind::Words(XdpMode::words),
+        |c| c.xdp.mode,
+        "Where the XDP program runs. \"auto\": in the driver, else (slower, with a warning) in the generic hook."
+    ),
+    setting!(
+        "xdp.zero_copy",
+        Kind::Words(Auto::words),
+        |c| c.xdp.zero_copy,
+        "Whether the NIC reads and writes our memory itself. \"on\" refuses to start where it cannot."
+    ),
+    setting!(
+        "xdp.busy_poll_us",
+        Kind::Int(0, 10_000),
+        |c| c.xdp.busy_poll_us,
+        "Time a call may spend polling the driver, in microseconds; 0: no busy polling."
+    ),
+    setting!(
+        "umem.frames_per_worker",
+        Kind::AutoInt(128, 1 << 24),
+        |c| c.umem.frames_per_worker,
+        "Packet buffers per worker. \"auto\": enough for every ring and the bursts in flight."
+    ),
+    setting!(
+        "umem.frame_size_bytes",
+        Kind::AutoPow2(2048, 4096),
+        |c| c.umem.frame_size_bytes,
+        "Size of a packet buffer. \"auto\": 2048, or 4096 where the MTU asks for it."
+    ),
+    setting!(
+        "umem.ring_size_descs",
+        Kind::Pow2(64, 32_768),
+        |c| c.umem.ring_size_descs,
+        "Length of the rx and tx rings of each queue."
+    ),
+    setting!(
+        "umem.hugepages",
+        Kind::Words(Auto::words),
+        |c| c.umem.hugepages,
+        "Whether packet memory is made of 2 MiB pages. \"on\" refuses to start without them."
+    ),
+    setting!(
+        "flows.max",
+        Kind::Int(64, 1 << 28),
+        |c| c.flows.max,
+        "Most connections tracked, all workers together."
+    ),
+    setting!(
+        "flows.tracking",
+        Kind::Words(Tracking::words),
+        |c| c.flows.tracking,
+        "\"auto\" tracks a family only if its rules ask for connection state, as netfilter does."
+    ),
+    setting!(
+        "l2.pass",
+        Kind::EtherTypes,
+        |c| c.l2.pass,
+        "Which frames that are not IP are forwarded: \"all\" as a Linux bridge does, or a list of EtherTypes by name \
+         or number ([\"arp\", \"lldp\", \"0x8864\"]); \"llc\" stands for 802.3 frames. [] forwards none, ARP neither."
+    ),
+    setting!(
+        "reject.icmp_msgs_per_sec",
+        Kind::Int(0, 1_000_000),
+        |c| c.reject.icmp_msgs_per_sec,
+        "Most ICMP errors a second that each worker sends for REJECT; 0: no limit."
+    ),
+    setting!(
+        "reject.icmp_msgs_burst",
+        Kind::Int(1, 1_000_000),
+        |c| c.reject.icmp_msgs_burst,
+        "How many of them may go out at once after a pause."
+    ),
+    setting!(
+        "api.socket",
+        Kind::AbsoluteFile,
+        |c| c.api.socket,
+        "Socket that fwctl talks to. Each daemon on a machine needs its own."
+    ),
+    setting!("api.group", optional Kind::Name("the name of a group"), |c| c.api.group, "netadmin",
+        "Group whose members may use fwctl besides root."),
+    setting!(
+        "net.offloads",
+        Kind::Words(Offloads::words),
+        |c| c.net.offloads,
+        "NIC offloads that break AF_XDP (GRO, LRO, VLAN stripping, checksums): \"fix\" switches them off and puts them \
+         back at exit, \"leave\" does not touch them."
+    ),
+    setting!(
+        "net.promiscuous",
+        Kind::Switch,
+        |c| c.net.promiscuous,
+        "Whether the NICs take frames for other stations. A bump in the wire must."
+    ),
+    setting!(
+        "net.journal_dir",
+        Kind::AbsoluteFile,
+        |c| c.net.journal_dir,
+        "Where it is noted what was changed on a NIC, so that the next start can undo it after a crash."
+    ),
+    setting!(
+        "log.level",
+        Kind::Words(LogLevel::words),
+        |c| c.log.level,
+        "How much the daemon says on standard error."
+    ),
+];
+
+/// Settings of a wire, one `[[wire]]` each.
+pub const WIRE: &[Setting<WireConfig>] = &[
+    setting!(
+        "name",
+        Kind::Name("a name for the wire"),
+        |w| w.name,
+        "What reports call this wire. Without it: wire0, wire1, ..."
+    ),
+    setting!("left", Kind::Iface, |w| w.left, "Interface name of the left NIC."),
+    setting!("right", Kind::Iface, |w| w.right, "Interface name of the right NIC."),
+    setting!(
+        "queues",
+        Kind::AutoInt(1, 64),
+        |w| w.queues,
+        "Queues to serve on each NIC. \"auto\": all the NIC has."
+    ),
+];
+
+/// Sections in the order of the default file, with what they are about.
+pub const SECTIONS: &[(&str, &str)] = &[
+    ("rules", "What is let through."),
+    ("workers", "The threads that move packets."),
+    ("xdp", "How packets get from the NICs to us."),
+    ("umem", "The memory packets live in."),
+    ("flows", "The table of connections."),
+    (
+        "conntrack",
+        "How connections are followed. Names, meaning and defaults are those of the sysctls \
+                   net.netfilter.nf_conntrack_*; times are in seconds.",
+    ),
+    ("l2", "Frames that are not IP."),
+    ("reject", "Answers to rejected packets."),
+    ("api", "Where fwctl finds the daemon."),
+    ("net", "What is done to the NICs."),
+    ("log", "What the daemon says."),
+];
+
+/// A connection tracking setting, named as netfilter's sysctl without `nf_conntrack_`.
+pub struct ConntrackSetting {
+    /// Name without section.
+    pub name: &'static str,
+    /// Value unless told otherwise: netfilter's.
+    pub default: u32,
+    /// Switch, seconds or a count.
+    pub kind: Kind,
+    /// What it does, for the operator.
+    pub doc: &'static str,
+}
+
+/// Longest timeout: more would not fit the kernel's own 32-bit jiffies either.
+pub(super) const TIMEOUT_MAX_SECS: u32 = 4_000_000;
+
+const fn switch(name: &'static str, default: u32, doc: &'static str) -> ConntrackSetting {
+    ConntrackSetting { name, default, kind: Kind::Switch, doc }
+}
+
+const fn secs(name: &'static str, default: u32, doc: &'static str) -> ConntrackSetting {
+    ConntrackSetting { name, default, kind: Kind::Int(1, TIMEOUT_MAX_SECS), doc }
+}
+
+/// Every connection tracking setting. Defaults as seen on Linux 6.18; `tcp_timeout_syn_sent2` has no sysctl there.
+pub const CONNTRACK: &[ConntrackSetting] = &[
+    switch("checksum", 1, "Whether a wrong TCP, UDP or ICMP checksum makes a packet INVALID."),
+    secs("generic_timeout", 600, "Protocols without a tracker of their own."),
+    secs("gre_timeout", 30, "GRE, seen in one direction."),
+    secs("gre_timeout_stream", 180, "GRE, seen in both."),
+    secs("icmp_timeout", 30, "ICMP echo and the other queries."),
+    secs("icmpv6_timeout", 30, "The same for ICMPv6."),
+    secs("sctp_timeout_closed", 10, "SCTP, before the first answer and after the end."),
+    secs("sctp_timeout_cookie_echoed", 3, "SCTP, COOKIE ECHO seen."),
+    secs("sctp_timeout_cookie_wait", 3, "SCTP, INIT seen."),
+    secs("sctp_timeout_established", 210, "SCTP, association up."),
+    secs("sctp_timeout_heartbeat_sent", 30, "SCTP, HEARTBEAT on a new path."),
+    secs("sctp_timeout_shutdown_ack_sent", 3, "SCTP, SHUTDOWN ACK seen."),
+    secs("sctp_timeout_shutdown_recd", 3, "SCTP, SHUTDOWN seen from the other side."),
+    secs("sctp_timeout_shutdown_sent", 3, "SCTP, SHUTDOWN seen."),
+    switch("tcp_be_liberal", 0, "Whether segments outside the window pass as ESTABLISHED."),
+    switch("tcp_ignore_invalid_rst", 0, "Whether a RST below the window passes, without effect."),
+    switch("tcp_loose", 1, "Whether a connection may be picked up in the middle."),
+    ConntrackSetting {
+        name: "tcp_max_retrans",
+        default: 3,
+        kind: Kind::Int(0, 255),
+        doc: "Retransmissions without an answer after which tcp_timeout_max_retrans holds.",
+    },
+    secs("tcp_timeout_close", 10, "TCP, after a RST."),
+    secs("tcp_timeout_close_wait", 60, "TCP, one side has closed and was answered."),
+    secs("tcp_timeout_established", 432_000, "TCP, connection up: five days."),
+    secs("tcp_timeout_fin_wait", 120, "TCP, one side has closed."),
+    secs("tcp_timeout_last_ack", 30, "TCP, both sides have closed."),
+    secs("tcp_timeout_max_retrans", 300, "TCP, retransmitting without an answer."),
+    secs("tcp_timeout_syn_recv", 60, "TCP, SYN answered."),
+    secs("tcp_timeout_syn_sent", 120, "TCP, SYN seen."),
+    secs("tcp_timeout_syn_sent2", 120, "TCP, SYN seen from both sides."),
+    secs("tcp_timeout_time_wait", 120, "TCP, closed and acknowledged."),
+    secs("tcp_timeout_unacknowledged", 300, "TCP, data not acknowledged."),
+    secs("udp_timeout", 30, "UDP, seen in one direction, or not yet for two seconds."),
+    secs("udp_timeout_stream", 120, "UDP, seen in both."),
+];
+
+/// A setting found by name.
+#[derive(Clone, Copy)]
+pub(super) enum Known {
+    Main(&'static Setting<Config>),
+    Conntrack(&'static ConntrackSetting),
+}
+
+impl Known {
+    /// Every setting but the wires'.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        SETTINGS.iter().map(Self::Main).chain(CONNTRACK.iter().map(Self::Conntrack))
+    }
+
+    /// The setting of this full name, `section.leaf`.
+    pub(super) fn find(name: &str) -> Option<Self> {
+        Self::all().find(|known| known.section() == section_of(name) && known.leaf() == leaf_of(name))
+    }
+
+    /// The section it stands in.
+    pub(super) fn section(self) -> &'static str {
+        match self {
+            Self::Main(setting) => section_of(setting.name),
+            Self::Conntrack(_) => "conntrack",
+        }
+    }
+
+    /// Its name within the section.
+    pub(super) fn leaf(self) -> &'static str {
+        match self {
+            Self::Main(setting) => leaf_of(setting.name),
+            Self::Conntrack(setting) => setting.name,
+        }
+    }
+
+    /// Its name with the section.
+    pub(super) fn name(self) -> String {
+        format!("{}.{}", self.section(), self.leaf())
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Self::Main(setting) => setting.kind,
+            Self::Conntrack(setting) => setting.kind,
+        }
+    }
+
+    pub(super) fn doc(self) -> &'static str {
+        match self {
+            Self::Main(setting) => setting.doc,
+            Self::Conntrack(setting) => setting.doc,
+        }
+    }
+
+    pub(super) fn put(self, config: &mut Config, value: Value) {
+        match (self, value) {
+            (Self::Main(setting), value) => (setting.put)(config, value),
+            (Self::Conntrack(setting), Value::Switch(on)) => {
+                config.conntrack.set(setting.name, u32::from(on));
+            }
+            (Self::Conntrack(setting), Value::Int(number)) => config.conntrack.set(setting.name, number),
+            (Self::Conntrack(_), value) => {
+                unreachable!("connection tracking takes switches and numbers: {value:?}")
+            }
+        }
+    }
+
+    /// Its value as TOML, if it has one.
+    pub(super) fn show(self, config: &Config) -> Option<String> {
+        match self {
+            Self::Main(setting) => (setting.show)(config),
+            Self::Conntrack(setting) => {
+                let value = config.conntrack.get(setting.name)?;
+                Some(if matches!(setting.kind, Kind::Switch) {
+                    (value != 0).to_string()
+                } else {
+                    value.to_string()
+                })
+            }
+        }
+    }
+
+    /// What the default file shows, commented out, when there is no default.
+    pub(super) fn example(self) -> &'static str {
+        match self {
+            Self::Main(setting) => setting.example,
+            Self::Conntrack(_) => "",
+        }
+    }
+}
+
+fn section_of(name: &str) -> &str {
+    name.split_once('.').map_or("", |(section, _)| section)
+}
+
+fn leaf_of(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(_, leaf)| leaf)
+}
