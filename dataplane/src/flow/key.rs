@@ -169,7 +169,7 @@ mod tests {
     fn an_icmp_query_keeps_its_identifier_and_code_when_inverted() {
         let seed = Seed::random();
         for (family, ask, answer) in [
-            (Family::V4, 8, 0),
+            (Family::V4, 8_u8, 0_u8),
             (Family::V4, 13, 14),
             (Family::V4, 15, 16),
             (Family::V4, 17, 18),
@@ -179,7 +179,7 @@ mod tests {
             let there = echo(family, ask);
             let back = inverse(&there);
             assert_eq!((back.src, back.dst, back.src_port), (9, 7, 77));
-            assert_eq!(back.dst_port, u16::from(answer as u8) << 8 | 3);
+            assert_eq!(back.dst_port, u16::from(answer) << 8 | 3);
             assert_eq!(flow_hash(&seed, &there), flow_hash(&seed, &back));
         }
     }
