@@ -6,7 +6,7 @@ use super::*;
 use crate::clock::Now;
 use crate::ids::{Generation, WorkerId};
 use crate::packet::tcp_flag::{ACK, FIN, RST, SYN, URG};
-use crate::packet::{Family, Fragment, Kind, L4Fault, Packet, proto};
+use crate::packet::{Fragment, Kind, L4Fault, Packet, proto};
 use crate::rules::model::CtState;
 use CtState::{Established, Invalid, New, Related, Untracked};
 use frames::{A, B, C, Frame, icmp, icmp_error, tcp, udp};
