@@ -51,6 +51,7 @@ pub(super) const fn is_icmp(family: Family, proto: u8) -> bool {
 
 /// The tuple of the other direction. An ICMP tuple that is no query is its own inverse but for the addresses; such
 /// a tuple is never in the table.
+#[inline]
 pub(super) fn inverse(tuple: &Tuple) -> Tuple {
     let (src_port, dst_port) = if is_icmp(tuple.family, tuple.proto) {
         (tuple.src_port, icmp_inverse(tuple.family, tuple.dst_port).unwrap_or(tuple.dst_port))
@@ -145,7 +146,7 @@ mod tests {
     fn an_icmp_query_keeps_its_identifier_and_code_when_inverted() {
         let seed = Seed::random();
         for (family, ask, answer) in [
-            (Family::V4, 8, 0),
+            (Family::V4, 8_u8, 0_u8),
             (Family::V4, 13, 14),
             (Family::V4, 15, 16),
             (Family::V4, 17, 18),
@@ -155,7 +156,7 @@ mod tests {
             let there = echo(family, ask);
             let back = inverse(&there);
             assert_eq!((back.src, back.dst, back.src_port), (9, 7, 77));
-            assert_eq!(back.dst_port, u16::from(answer as u8) << 8 | 3);
+            assert_eq!(back.dst_port, u16::from(answer) << 8 | 3);
             assert_eq!(flow_hash(&seed, &there), flow_hash(&seed, &back));
         }
     }

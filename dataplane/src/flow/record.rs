@@ -125,19 +125,18 @@ pub(super) struct Record<'a> {
     pub(super) tail: &'a Tail,
 }
 
-/// A tuple and its inverse in the records' form, ready to be compared.
+/// An IPv4 tuple and its inverse in the record's form, ready to be compared: addresses and ports.
 #[derive(Clone, Copy)]
-pub(super) struct Probe {
-    pub(super) family: Family,
-    same: Key,
-    inverse: Key,
+pub(super) struct ProbeV4 {
+    same: [u64; 2],
+    inverse: [u64; 2],
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Key {
-    /// IPv4: the first word holds both addresses. IPv6: source, destination, high halves first.
-    addresses: [u64; 4],
-    ports: u64,
+/// An IPv6 tuple and its inverse in the record's form: source, destination (high halves first) and ports.
+#[derive(Clone, Copy)]
+pub(super) struct ProbeV6 {
+    same: [u64; 5],
+    inverse: [u64; 5],
 }
 
 impl Slot {
@@ -252,38 +251,49 @@ fn ports_word(tuple: &Tuple) -> u64 {
     u64::from(tuple.src_port) | u64::from(tuple.dst_port) << 16 | u64::from(tuple.proto) << 32
 }
 
-impl Key {
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "addresses are taken apart into words")]
-    fn of(tuple: &Tuple) -> Self {
-        let addresses = match tuple.family {
-            Family::V4 => [(tuple.src as u64) << 32 | tuple.dst as u64 & 0xffff_ffff, 0, 0, 0],
-            Family::V6 => {
-                [(tuple.src >> 64) as u64, tuple.src as u64, (tuple.dst >> 64) as u64, tuple.dst as u64]
-            }
-        };
-        Self { addresses, ports: ports_word(tuple) }
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "an IPv4 address is in the low 32 bits")]
+const fn addresses_v4(tuple: &Tuple) -> u64 {
+    (tuple.src as u64) << 32 | tuple.dst as u64 & 0xffff_ffff
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the two halves of an IPv6 address")]
+const fn addresses_v6(tuple: &Tuple) -> [u64; 4] {
+    [(tuple.src >> 64) as u64, tuple.src as u64, (tuple.dst >> 64) as u64, tuple.dst as u64]
+}
+
+/// The direction a packet has in a flow, from whether its tuple or the inverse is the flow's. A tuple that is its
+/// own inverse (source equals destination) counts as the reply to itself, as in the kernel.
+#[inline]
+const fn direction(is_same: bool, is_inverse: bool) -> Option<Direction> {
+    if is_inverse {
+        Some(Direction::Reply)
+    } else if is_same {
+        Some(Direction::Orig)
+    } else {
+        None
     }
 }
 
-impl Probe {
+impl ProbeV4 {
     #[inline]
     pub(super) fn new(tuple: &Tuple) -> Self {
-        Self { family: tuple.family, same: Key::of(tuple), inverse: Key::of(&super::key::inverse(tuple)) }
+        let inverse = super::key::inverse(tuple);
+        let key = |tuple: &Tuple| [addresses_v4(tuple), ports_word(tuple)];
+        Self { same: key(tuple), inverse: key(&inverse) }
     }
+}
 
-    /// The direction a packet of this tuple has in a flow of `key`. A tuple that is its own inverse (source equals
-    /// destination) counts as the reply to itself, as in the kernel.
+impl ProbeV6 {
     #[inline]
-    fn direction(&self, addresses: [u64; 4], ports: u64) -> Option<Direction> {
-        let key = Key { addresses, ports };
-        if key == self.inverse {
-            Some(Direction::Reply)
-        } else if key == self.same {
-            Some(Direction::Orig)
-        } else {
-            None
-        }
+    pub(super) fn new(tuple: &Tuple) -> Self {
+        let inverse = super::key::inverse(tuple);
+        let key = |tuple: &Tuple| {
+            let [a, b, c, d] = addresses_v6(tuple);
+            [a, b, c, d, ports_word(tuple)]
+        };
+        Self { same: key(tuple), inverse: key(&inverse) }
     }
 }
 
@@ -294,15 +304,16 @@ impl RecordV4 {
     }
 
     #[inline]
-    pub(super) fn direction(&self, probe: &Probe) -> Option<Direction> {
-        probe.direction([self.addresses.load(Relaxed), 0, 0, 0], self.common.ports.load(Relaxed))
+    pub(super) fn direction(&self, probe: &ProbeV4) -> Option<Direction> {
+        let (addresses, ports) = (self.addresses.load(Relaxed), self.common.ports.load(Relaxed));
+        let differs = |key: [u64; 2]| (addresses ^ key[0]) | (ports ^ key[1]);
+        direction(differs(probe.same) == 0, differs(probe.inverse) == 0)
     }
 
     /// Writes what identifies a new flow and clears the rest.
     pub(super) fn reset(&self, tuple: &Tuple) {
-        let key = Key::of(tuple);
-        self.addresses.store(key.addresses[0], Relaxed);
-        self.parts().reset(key.ports);
+        self.addresses.store(addresses_v4(tuple), Relaxed);
+        self.parts().reset(ports_word(tuple));
     }
 
     pub(super) fn orig(&self) -> Tuple {
@@ -319,20 +330,19 @@ impl RecordV6 {
     }
 
     #[inline]
-    pub(super) fn direction(&self, probe: &Probe) -> Option<Direction> {
-        probe.direction(
-            std::array::from_fn(|i| self.addresses[i].load(Relaxed)),
-            self.common.ports.load(Relaxed),
-        )
+    pub(super) fn direction(&self, probe: &ProbeV6) -> Option<Direction> {
+        let [a, b, c, d] = &self.addresses;
+        let words = [a, b, c, d, &self.common.ports].map(|word| word.load(Relaxed));
+        let differs = |key: [u64; 5]| words.iter().zip(key).fold(0, |all, (word, key)| all | (word ^ key));
+        direction(differs(probe.same) == 0, differs(probe.inverse) == 0)
     }
 
     /// Writes what identifies a new flow and clears the rest.
     pub(super) fn reset(&self, tuple: &Tuple) {
-        let key = Key::of(tuple);
-        for (word, value) in self.addresses.iter().zip(key.addresses) {
+        for (word, value) in self.addresses.iter().zip(addresses_v6(tuple)) {
             word.store(value, Relaxed);
         }
-        self.parts().reset(key.ports);
+        self.parts().reset(ports_word(tuple));
     }
 
     pub(super) fn orig(&self) -> Tuple {

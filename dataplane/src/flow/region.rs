@@ -142,8 +142,8 @@ impl Region {
             Some(region) => region,
             None => Self::map_memfd(layout, false, prefault)?,
         };
-        if huge && region.backing == Backing::Plain {
-            region.ask_for_huge_pages(prefault);
+        if region.backing == Backing::Plain {
+            region.advise(huge, prefault);
         }
         region.write_header(max_flows, worker, seed);
         Ok(region)
@@ -201,15 +201,16 @@ impl Region {
         if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(region) }
     }
 
-    /// Advises transparent huge pages and, if memory is to be taken now, has the kernel build them at once
-    /// (`MADV_COLLAPSE`, Linux 6.1, works whatever the shmem policy says short of `deny`).
-    fn ask_for_huge_pages(&mut self, prefault: bool) {
+    /// Takes all memory now and asks for huge pages, as far as the kernel goes along. Memory that is there already
+    /// is put together at once (`MADV_COLLAPSE`, Linux 6.1, works whatever the shmem policy says short of `deny`).
+    fn advise(&mut self, huge: bool, prefault: bool) {
         let advise = |advice| {
             // SAFETY: the range is this region's own mapping; none of the advices used changes what it holds.
             unsafe { libc::madvise(self.base.as_ptr().cast(), self.layout.bytes, advice) == 0 }
         };
-        let advised = advise(libc::MADV_HUGEPAGE);
-        if prefault && advise(libc::MADV_COLLAPSE) && advised {
+        let advised = huge && advise(libc::MADV_HUGEPAGE);
+        let populated = prefault && advise(libc::MADV_POPULATE_WRITE);
+        if advised && populated && advise(libc::MADV_COLLAPSE) {
             self.backing = Backing::TransparentHuge;
         }
     }

@@ -12,7 +12,7 @@
 
 use super::bucket::{Bucket, Entry, LANES};
 use super::key::{Seed, flow_hash};
-use super::record::{Probe, Record, Slot};
+use super::record::{ProbeV4, ProbeV6, Record, Slot};
 use super::region::{Region, family_index};
 use super::tracked::Direction;
 use crate::packet::{Family, Tuple};
@@ -125,34 +125,46 @@ impl Table {
     /// The flow a tuple belongs to, in either direction.
     #[inline]
     pub(super) fn find(&self, hash: u64, tuple: &Tuple) -> Option<(Slot, Direction)> {
-        let probe = Probe::new(tuple);
-        let (home, tag) = (self.home(hash), Self::tag(hash));
-        let bucket = self.bucket(home);
-        if let Some(hit) = self.find_in(bucket, tag, &probe) {
-            return Some(hit);
+        // Decided once, so that the loop below knows the size of what it compares.
+        match tuple.family {
+            Family::V4 => {
+                let probe = ProbeV4::new(tuple);
+                self.find_with(hash, Family::V4, |index| self.region.v4()[index].direction(&probe))
+            }
+            Family::V6 => {
+                let probe = ProbeV6::new(tuple);
+                self.find_with(hash, Family::V6, |index| self.region.v6()[index].direction(&probe))
+            }
         }
-        if bucket.overflow.load(Relaxed) == 0 {
-            return None;
-        }
-        self.find_in(self.bucket(self.alternative(home, tag)), tag, &probe)
     }
 
     #[inline]
-    fn find_in(&self, bucket: &Bucket, tag: u16, probe: &Probe) -> Option<(Slot, Direction)> {
-        let mut lanes = bucket.matches(tag);
-        while lanes != 0 {
-            let slot = bucket.slot(lanes.trailing_zeros() as usize);
-            lanes &= lanes - 1;
-            let direction = match slot.family() {
-                Family::V4 if probe.family == Family::V4 => self.region.v4()[slot.index()].direction(probe),
-                Family::V6 if probe.family == Family::V6 => self.region.v6()[slot.index()].direction(probe),
-                _ => None,
-            };
-            if let Some(direction) = direction {
-                return Some((slot, direction));
+    fn find_with(
+        &self,
+        hash: u64,
+        family: Family,
+        direction: impl Fn(usize) -> Option<Direction>,
+    ) -> Option<(Slot, Direction)> {
+        let (home, tag) = (self.home(hash), Self::tag(hash));
+        let mut bucket = self.bucket(home);
+        let mut is_last = bucket.overflow.load(Relaxed) == 0;
+        loop {
+            let mut lanes = bucket.matches(tag);
+            while lanes != 0 {
+                let slot = bucket.slot(lanes.trailing_zeros() as usize);
+                lanes &= lanes - 1;
+                if slot.family() == family
+                    && let Some(direction) = direction(slot.index())
+                {
+                    return Some((slot, direction));
+                }
             }
+            if is_last {
+                return None;
+            }
+            bucket = self.bucket(self.alternative(home, tag));
+            is_last = true;
         }
-        None
     }
 
     /// Inserts a flow that is not there yet. `fill` writes the record's other fields before it becomes visible.

@@ -209,6 +209,7 @@ impl TcpState {
     }
 
     /// Seconds of idleness the state allows.
+    #[inline]
     pub(super) const fn timeout_secs(self, settings: &TrackSettings) -> u32 {
         match self {
             Self::None | Self::SynSent => settings.tcp_timeout_syn_sent,
@@ -263,10 +264,15 @@ pub(super) fn advance(
     settings: &TrackSettings,
 ) -> Step {
     let old = flow.state;
-    let (next, checked) = match course(flow, seg, direction, entry, settings) {
-        Course::Check(next) => (next, false),
-        Course::Go(next) => (next, true),
-        Course::Done(step) => return step,
+    // Nearly every packet: data or an ACK of an open connection, which stays open.
+    let (next, checked) = if old == TcpState::Established && seg.class() == Class::Ack {
+        (old, false)
+    } else {
+        match course(flow, seg, direction, entry, settings) {
+            Course::Check(next) => (next, false),
+            Course::Go(next) => (next, true),
+            Course::Done(step) => return step,
+        }
     };
     if !checked {
         match window::check(flow, seg, direction, settings) {
