@@ -1,1 +1,21 @@
-//! Palisade's benchmarks, load generator and figures.
+//! Palisade's benchmarks: a load generator and a sink inside the kernel ([`load`], [`sink`]), and the parts of the runs
+//! that measure the figures with a goal .
+//!
+//! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
+
+pub mod affinity;
+pub mod load;
+pub mod sink;
+
+/// What can go wrong in a benchmark: said in one sentence and ending it.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Index of an interface in the calling thread's network namespace.
+///
+/// # Errors
+/// If there is no such interface.
+pub fn iface_index(name: &str) -> Result<u32, Error> {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    netdevice::name_to_index(&socket, name).map_err(|error| format!("interface {name}: {error}").into())
+}

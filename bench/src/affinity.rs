@@ -1,0 +1,42 @@
+//! Where threads run. Measurements are worth nothing while the scheduler moves the measured around.
+
+use crate::Error;
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::fs;
+
+/// Pins the calling thread, and what it starts, to one core.
+///
+/// # Errors
+/// If there is no such core.
+pub fn pin_to(core: usize) -> Result<(), Error> {
+    pin(None, core)
+}
+
+/// Pins the threads of the kernel that poll `iface` (threaded NAPI) to one core; returns how many there are. Interfaces
+/// of the same name in other namespaces have threads of the same name: those are pinned too.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn pin_napi_threads(iface: &str, core: usize) -> Result<usize, Error> {
+    let prefix = format!("napi/{iface}-");
+    let mut count = 0;
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if comm.starts_with(&prefix) {
+            pin(Some(pid), core)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+fn pin(pid: Option<Pid>, core: usize) -> Result<(), Error> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(pid, &set).map_err(|error| format!("pin to core {core}: {error}").into())
+}
