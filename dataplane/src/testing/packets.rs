@@ -36,6 +36,8 @@ pub struct Builder {
     payload: Vec<u8>,
     break_checksum: bool,
     no_checksum: bool,
+    /// The payload is everything above IP.
+    raw: bool,
 }
 
 fn builder(src: IpAddr, dst: IpAddr, protocol: u8) -> Builder {
@@ -62,6 +64,7 @@ fn builder(src: IpAddr, dst: IpAddr, protocol: u8) -> Builder {
         payload: Vec::new(),
         break_checksum: false,
         no_checksum: false,
+        raw: false,
     }
 }
 
@@ -83,10 +86,10 @@ pub fn udplite(src: impl Into<IpAddr>, dst: impl Into<IpAddr>) -> Builder {
     builder(src.into(), dst.into(), proto::UDPLITE)
 }
 
-/// An IP packet of any other protocol.
+/// An IP packet of any protocol, whose payload is everything above IP.
 #[must_use]
 pub fn ip(src: impl Into<IpAddr>, dst: impl Into<IpAddr>, protocol: u8) -> Builder {
-    builder(src.into(), dst.into(), protocol)
+    Builder { raw: true, ..builder(src.into(), dst.into(), protocol) }
 }
 
 /// An ICMP or ICMPv6 message, by the family of the addresses.
@@ -366,7 +369,7 @@ impl Builder {
     fn upper_layer(&self) -> Vec<u8> {
         let is_later = self.fragment >> 1 != 0;
         let (mut upper, at) = match self.proto {
-            _ if is_later => return self.payload.clone(),
+            _ if is_later || self.raw => return self.payload.clone(),
             proto::TCP => (self.tcp_header(), Some(16)),
             proto::UDP | proto::UDPLITE => (self.udp_header(), Some(6)),
             proto::ICMP | proto::ICMPV6 => (self.icmp.to_vec(), Some(2)),

@@ -1,0 +1,63 @@
+//! Aging. Walks every worker's flow region read-only, in bounded slices, and names flows whose time is up to the
+//! worker that owns them; the worker looks again and removes. Runs on its own low-priority thread: a table of ten
+//! million flows is walked without a worker noticing.
+
+use dataplane::clock::Now;
+use dataplane::flow::{ExpiredFlow, Region};
+use rtrb::Producer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Slots looked at per slice.
+const SLICE_SLOTS: usize = 8192;
+/// Pause between two slices of one region while a round is under way.
+const SLICE_PAUSE: Duration = Duration::from_micros(200);
+/// How often a round over all regions starts: the shortest netfilter timeout is one second.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// One worker's table as the ager sees it.
+#[derive(Debug)]
+pub struct Aged {
+    /// The table, read-only.
+    pub region: Arc<Region>,
+    /// Where its owner hears of expired flows.
+    pub named: Producer<ExpiredFlow>,
+}
+
+/// Ages `tables` until `stop` is set. `started` is the zero of the workers' clock.
+pub fn run(tables: &mut [Aged], started: Instant, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let round = Instant::now();
+        for table in &mut *tables {
+            table.age(started, stop);
+        }
+        while round.elapsed() < ROUND && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Aged {
+    /// One walk over the whole table.
+    fn age(&mut self, started: Instant, stop: &AtomicBool) {
+        let mut found = Vec::new();
+        let mut from = Some(0);
+        while let Some(slot) = from {
+            let now = Now { nanos: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX) };
+            from = self.region.expired(now, slot, SLICE_SLOTS, &mut found);
+            for flow in found.drain(..) {
+                // A full ring is not waited for: what does not fit is found again in the next round.
+                if self.named.push(flow).is_err() {
+                    break;
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if from.is_some() {
+                std::thread::sleep(SLICE_PAUSE);
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Publication of rules: compiles off the path, offers the result to the workers, and keeps the rule counters of what
+//! it replaced, by stable rule id, so that a reload loses no count.
+//!
+//! Control threads only. A replaced snapshot stays here until every worker has moved on; then its counts are folded
+//! into the history and it is freed, here and not on a worker.
+
+use dataplane::ids::Generation;
+use dataplane::packet::Family;
+use dataplane::rules::model::{RuleId, RuleRef, Ruleset};
+use dataplane::rules::{CompileError, Compiled};
+use dataplane::worker::{FamilyRules, Mailbox, Settings, Snapshot};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Packets and bytes (IP lengths, as iptables counts them).
+pub type Counts = (u64, u64);
+
+/// What a counter belongs to, across reloads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum CounterKey {
+    Rule(Family, RuleId),
+    Policy(Family, String),
+}
+
+/// The rules of both families.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// IPv4.
+    pub v4: Arc<Ruleset>,
+    /// IPv6.
+    pub v6: Arc<Ruleset>,
+}
+
+impl Rules {
+    /// The rules of one family.
+    #[must_use]
+    pub fn family(&self, family: Family) -> &Arc<Ruleset> {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+}
+
+/// Compiles and publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    mailbox: Arc<Mailbox>,
+    workers: usize,
+    ports: Vec<String>,
+    track_always: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    rules: Rules,
+    settings: Settings,
+    generation: Generation,
+    /// Replaced snapshots that some worker may still run.
+    retired: Vec<Arc<Snapshot>>,
+    /// Counts of snapshots that nobody runs any more.
+    history: HashMap<CounterKey, Counts>,
+}
+
+impl Publisher {
+    /// Compiles the first rules and makes the mailbox that workers read.
+    ///
+    /// # Errors
+    /// If the rules do not compile.
+    pub fn new(
+        rules: Rules,
+        settings: Settings,
+        ports: Vec<String>,
+        workers: usize,
+        track_always: bool,
+    ) -> Result<Self, CompileError> {
+        let generation = Generation(1);
+        let first = compile(&rules, &settings, &ports, workers, track_always, generation)?;
+        let mailbox = Arc::new(Mailbox::new(first, workers));
+        let state = State { rules, settings, generation, retired: Vec::new(), history: HashMap::new() };
+        Ok(Self { mailbox, workers, ports, track_always, state: Mutex::new(state) })
+    }
+
+    /// What workers read.
+    #[must_use]
+    pub fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
+    }
+
+    /// Replaces the rules of the families given; the other keeps its own. Returns the new generation, which workers
+    /// adopt between their next two bursts.
+    ///
+    /// # Errors
+    /// If the rules do not compile; nothing has changed then.
+    pub fn publish(&self, v4: Option<Ruleset>, v6: Option<Ruleset>) -> Result<Generation, CompileError> {
+        let mut state = self.state();
+        let rules = Rules {
+            v4: v4.map_or_else(|| Arc::clone(&state.rules.v4), Arc::new),
+            v6: v6.map_or_else(|| Arc::clone(&state.rules.v6), Arc::new),
+        };
+        let generation = Generation(state.generation.0.wrapping_add(1).max(1));
+        let next =
+            compile(&rules, &state.settings, &self.ports, self.workers, self.track_always, generation)?;
+        state.retired.push(self.mailbox.publish(next));
+        state.rules = rules;
+        state.generation = generation;
+        Ok(generation)
+    }
+
+    /// Folds and frees replaced snapshots that no worker runs any more. Called now and then by the supervisor.
+    pub fn reclaim(&self) {
+        let mut state = self.state();
+        if !self.mailbox.all_adopted(state.generation) {
+            return;
+        }
+        let State { retired, history, .. } = &mut *state;
+        for snapshot in retired.drain(..) {
+            for family in [Family::V4, Family::V6] {
+                for (key, counts) in counted(&snapshot, family) {
+                    add(history.entry(key).or_default(), counts);
+                }
+            }
+        }
+    }
+
+    /// The generation last published.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.state().generation
+    }
+
+    /// Whether every worker runs what was last published.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.mailbox.all_adopted(self.state().generation)
+    }
+
+    /// The rules in force and what each of them (and each policy, `rule: None`) has counted since the daemon started.
+    #[must_use]
+    pub fn rules(&self, family: Family) -> (Arc<Ruleset>, HashMap<RuleRef, Counts>) {
+        let state = self.state();
+        let mut totals = state.history.clone();
+        let newest = self.mailbox.newest();
+        for snapshot in state.retired.iter().chain([&newest]) {
+            for (key, counts) in counted(snapshot, family) {
+                add(totals.entry(key).or_default(), counts);
+            }
+        }
+        let ruleset = Arc::clone(state.rules.family(family));
+        let by_ref = references(&ruleset)
+            .map(|by| (by, totals.get(&key(&ruleset, by)).copied().unwrap_or_default()))
+            .collect();
+        (ruleset, by_ref)
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn compile(
+    rules: &Rules,
+    settings: &Settings,
+    ports: &[String],
+    workers: usize,
+    track_always: bool,
+    generation: Generation,
+) -> Result<Snapshot, CompileError> {
+    let family = |ruleset: &Arc<Ruleset>| -> Result<FamilyRules, CompileError> {
+        Ok(FamilyRules::new(Compiled::new(Arc::clone(ruleset), ports)?, workers, track_always))
+    };
+    Ok(Snapshot { generation, v4: family(&rules.v4)?, v6: family(&rules.v6)?, settings: settings.clone() })
+}
+
+/// What one snapshot has counted so far, over all workers, by key.
+fn counted(snapshot: &Snapshot, family: Family) -> HashMap<CounterKey, Counts> {
+    let rules = snapshot.rules(family);
+    let mut sums = HashMap::new();
+    for counters in &rules.counters {
+        for (line, counts) in rules.compiled.lines().iter().zip(counters.totals()) {
+            add(sums.entry(key(rules.compiled.ruleset(), line.by)).or_default(), counts);
+        }
+    }
+    sums
+}
+
+fn key(ruleset: &Ruleset, by: RuleRef) -> CounterKey {
+    let chain = ruleset.chain(by.chain);
+    match by.rule {
+        Some(rule) => CounterKey::Rule(ruleset.family, chain.rules[rule as usize].id),
+        None => CounterKey::Policy(ruleset.family, chain.name.clone()),
+    }
+}
+
+fn add(sum: &mut Counts, counts: Counts) {
+    sum.0 += counts.0;
+    sum.1 += counts.1;
+}
+
+/// Every rule and every policy of a ruleset.
+fn references(ruleset: &Ruleset) -> impl Iterator<Item = RuleRef> + '_ {
+    use dataplane::rules::model::ChainId;
+    (0_u32..).zip(&ruleset.chains).flat_map(|(index, chain)| {
+        let chain_id = ChainId(index);
+        let rules = (0_u32..).zip(&chain.rules).map(move |(rule, _)| RuleRef { chain: chain_id, rule: Some(rule) });
+        rules.chain(chain.policy.map(|_| RuleRef { chain: chain_id, rule: None }))
+    })
+}

@@ -1,0 +1,253 @@
+//! `fwctl replay`: the dataplane over a capture file, offline and without root, with the capture's own clock.
+//!
+//! The same parser, tracker, rules and worker as in the gateway, on loopback devices ([`dataplane::testing`]); what
+//! differs is where frames come from and who turns the clock.
+
+mod capture;
+mod sides;
+
+pub use capture::{Captured, CaptureError};
+
+use crate::iptables;
+use dataplane::clock::Now;
+use dataplane::ids::PortId;
+use dataplane::packet::Family;
+use dataplane::reason::DropReason;
+use dataplane::rules::model::{CtState, RuleRef, Ruleset};
+use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, Outcome};
+use serde::Serialize;
+use sides::Sides;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// What to replay, and how.
+#[derive(Clone, Debug)]
+pub struct ReplayOptions {
+    /// The capture.
+    pub capture: PathBuf,
+    /// IPv4 rules.
+    pub rules: Option<PathBuf>,
+    /// IPv6 rules.
+    pub rules6: Option<PathBuf>,
+    /// Prefixes that live on the left; empty: the first speaker of each address pair does.
+    pub left: Vec<ipnet::IpNet>,
+    /// Interface names, settings and sizes.
+    pub gateway: GatewayConfig,
+    /// One JSON object per line instead of text.
+    pub json: bool,
+}
+
+/// Exit code: all is well.
+pub const EXIT_OK: i32 = 0;
+/// Exit code: the rules are wrong, or the capture cannot be read.
+pub const EXIT_WRONG: i32 = 1;
+/// Exit code: the rules are right but not supported.
+pub const EXIT_UNSUPPORTED: i32 = 3;
+
+/// One packet's line with `--json`.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    n: u64,
+    time: f64,
+    ingress: &'a str,
+    verdict: &'static str,
+    reason: Option<&'static str>,
+    ct_state: Option<&'static str>,
+    rule: Option<&'a str>,
+    rule_text: Option<&'a str>,
+    answers: usize,
+}
+
+/// What the summary counts.
+#[derive(Debug, Default)]
+struct Summary {
+    packets: u64,
+    verdicts: BTreeMap<&'static str, u64>,
+    reasons: BTreeMap<&'static str, u64>,
+    cut: u64,
+}
+
+/// Replays a capture and returns the exit code.
+///
+/// # Errors
+/// Only if writing to `out` or `err` fails.
+pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
+    let mut rulesets = Vec::new();
+    for (path, family) in [(&options.rules, Family::V4), (&options.rules6, Family::V6)] {
+        let Some(path) = path else { continue };
+        match iptables::load_file(path, family, err)? {
+            Ok(ruleset) => rulesets.push(ruleset),
+            Err(code) => return Ok(code),
+        }
+    }
+    let mut gateway = match gateway(options, &rulesets) {
+        Ok(gateway) => gateway,
+        Err(error) => {
+            writeln!(err, "error: {error}")?;
+            return Ok(EXIT_WRONG);
+        }
+    };
+    let mut replay = Replay { options, labels: Labels::new(&rulesets), sides: Sides::new(&options.left) };
+    replay.run(&mut gateway, out, err)
+}
+
+/// The gateway to replay on. A capture that was cut has no checksums worth looking at.
+fn gateway(options: &ReplayOptions, rulesets: &[Ruleset]) -> Result<Gateway, Box<dyn std::error::Error>> {
+    let mut cut = false;
+    capture::for_each(&options.capture, |captured| cut |= captured.cut).or_else(|error| match error {
+        // Damage further on is reported when the replay gets there.
+        CaptureError::Format { packet, .. } if packet > 1 => Ok(()),
+        other => Err(other),
+    })?;
+    let mut config = options.gateway.clone();
+    if cut {
+        config.settings.track.checksum = false;
+    }
+    config.frame_len_max = u32::MAX;
+    Ok(Gateway::new(rulesets, config)?)
+}
+
+struct Replay<'a> {
+    options: &'a ReplayOptions,
+    labels: Labels,
+    sides: Sides,
+}
+
+impl Replay<'_> {
+    fn run(&mut self, gateway: &mut Gateway, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
+        let mut summary = Summary::default();
+        let mut written = Ok(());
+        let mut aged = 0;
+        let read = capture::for_each(&self.options.capture, |captured| {
+            if written.is_ok() {
+                summary.packets += 1;
+                summary.cut += u64::from(captured.cut);
+                // Timestamps may step back a little between a capture's interfaces; the clock does not.
+                let now = Now { nanos: captured.nanos.max(gateway.now().nanos) };
+                let second = now.nanos / 1_000_000_000;
+                gateway.set_clock(now);
+                if std::mem::replace(&mut aged, second) != second {
+                    gateway.age();
+                }
+                let side = self.sides.side(&captured.frame);
+                let outcome = gateway.send(side, &captured.frame);
+                written = self.report(&mut summary, captured.nanos, side, &outcome, out);
+            }
+        });
+        written?;
+        self.summarise(&summary, if self.options.json { &mut *err } else { &mut *out })?;
+        match read {
+            Ok(()) => Ok(EXIT_OK),
+            Err(error) => {
+                writeln!(err, "error: {error}")?;
+                Ok(EXIT_WRONG)
+            }
+        }
+    }
+
+    /// Prints one packet's line and counts it.
+    fn report(
+        &self,
+        summary: &mut Summary,
+        nanos: u64,
+        side: PortId,
+        outcome: &Outcome,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let dropped = outcome.fate.map_or(Some("frame_too_long"), |fate| fate.dropped.map(DropReason::name));
+        let verdict = match outcome.fate.map(|fate| fate.dropped) {
+            Some(None) => "accept",
+            Some(Some(DropReason::RuleReject | DropReason::RuleRejectSilent)) => "reject",
+            _ => "drop",
+        };
+        *summary.verdicts.entry(verdict).or_default() += 1;
+        if let Some(reason) = dropped {
+            *summary.reasons.entry(reason).or_default() += 1;
+        }
+        let family = outcome.family;
+        let label = outcome.fate.and_then(|fate| fate.rule).zip(family);
+        let label = label.and_then(|(by, family)| self.labels.get(family, by));
+        let line = Line {
+            n: summary.packets,
+            #[expect(clippy::cast_precision_loss, reason = "microseconds survive for 285 years")]
+            time: (nanos / 1000) as f64 / 1e6,
+            ingress: &self.options.gateway.names[side.index()],
+            verdict,
+            reason: dropped,
+            ct_state: outcome.fate.and_then(|fate| fate.ct_state).map(CtState::name),
+            rule: label.map(|label| label.0.as_str()),
+            rule_text: label.map(|label| label.1.as_str()),
+            answers: outcome.answers.len(),
+        };
+        if self.options.json {
+            serde_json::to_writer(&mut *out, &line)?;
+            return writeln!(out);
+        }
+        let dash = |text: Option<&'static str>| text.unwrap_or("-");
+        let (rule, text) = label.map_or(("-", ""), |label| (label.0.as_str(), label.1.as_str()));
+        writeln!(
+            out,
+            "{:>6} {:17.6} {:8} {:7} {:20} {:12} {rule:16} {text}",
+            line.n,
+            line.time,
+            line.ingress,
+            verdict,
+            dash(dropped),
+            dash(line.ct_state)
+        )
+    }
+
+    fn summarise(&self, summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
+        write!(out, "{} packets", summary.packets)?;
+        for (verdict, count) in &summary.verdicts {
+            write!(out, ", {count} {verdict}")?;
+        }
+        writeln!(out)?;
+        for (reason, count) in &summary.reasons {
+            writeln!(out, "  {count:>8} {reason}")?;
+        }
+        if summary.cut > 0 {
+            writeln!(
+                out,
+                "note: the capture cut {} packets; their checksums were not verified",
+                summary.cut
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// How rules are called: `FORWARD:3` as `iptables -L --line-numbers` counts, `FORWARD:policy`; and their text.
+struct Labels(Vec<(Family, BTreeMap<(u32, Option<u32>), (String, String)>)>);
+
+impl Labels {
+    fn new(rulesets: &[Ruleset]) -> Self {
+        let empty = |family| Ruleset::empty(family);
+        let of = |family: Family| rulesets.iter().find(|rules| rules.family == family).cloned();
+        let families = [Family::V4, Family::V6];
+        Self(families.map(|family| (family, labels(&of(family).unwrap_or_else(|| empty(family))))).into())
+    }
+
+    fn get(&self, family: Family, by: RuleRef) -> Option<&(String, String)> {
+        let (_, labels) = self.0.iter().find(|(have, _)| *have == family)?;
+        labels.get(&(by.chain.0, by.rule))
+    }
+}
+
+fn labels(ruleset: &Ruleset) -> BTreeMap<(u32, Option<u32>), (String, String)> {
+    let mut labels = BTreeMap::new();
+    for (chain_index, chain) in (0_u32..).zip(&ruleset.chains) {
+        let name = &chain.name;
+        let policy = format!("-P {name} {}", if chain.policy == Some(dataplane::rules::model::Policy::Drop) { "DROP" } else { "ACCEPT" });
+        labels.insert((chain_index, None), (format!("{name}:policy"), policy));
+        for (rule_index, rule) in (0_u32..).zip(&chain.rules) {
+            let text = iptables::printer::rule(ruleset, chain, rule);
+            labels.insert((chain_index, Some(rule_index)), (format!("{name}:{}", rule_index + 1), text));
+        }
+    }
+    labels
+}
+
+/// The left NIC's position in the gateway's names.
+const _: () = assert!(LEFT.index() == 0);
