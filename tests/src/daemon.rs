@@ -41,6 +41,7 @@ pub struct DaemonBuilder<'lab> {
     right: String,
     args: Vec<String>,
     wrapper: Vec<String>,
+    core: usize,
 }
 
 impl Daemon {
@@ -61,7 +62,7 @@ impl Daemon {
     pub fn builder(lab: &Lab) -> DaemonBuilder<'_> {
         let dir = TempDir::with_prefix("palisade-test-").expect("a temporary directory can be made");
         let (left, right) = (GATEWAY_LEFT.to_owned(), GATEWAY_RIGHT.to_owned());
-        DaemonBuilder { lab, dir, left, right, args: Vec::new(), wrapper: Vec::new() }
+        DaemonBuilder { lab, dir, left, right, args: Vec::new(), wrapper: Vec::new(), core: worker_core() }
     }
 
     /// The child process.
@@ -220,6 +221,13 @@ impl DaemonBuilder<'_> {
         self
     }
 
+    /// The core its worker is pinned to; the machine's last one otherwise.
+    #[must_use]
+    pub fn core(mut self, core: usize) -> Self {
+        self.core = core;
+        self
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Panics
@@ -258,7 +266,7 @@ impl DaemonBuilder<'_> {
         for (name, path) in [("api.socket", dir.join("fwd.sock")), ("net.journal_dir", dir.join("journal"))] {
             command.arg("--set").arg(format!("{name}={}", path.display()));
         }
-        command.arg("--set").arg(format!("workers.cores=[{}]", worker_core()));
+        command.arg("--set").arg(format!("workers.cores=[{}]", self.core));
         command.args(self.args);
         (Process::spawn(command), self.dir)
     }
@@ -304,6 +312,12 @@ impl Stats {
     #[must_use]
     pub fn flows(&self) -> u64 {
         self.0.pointer("/flows/count").and_then(Value::as_u64).unwrap_or_default()
+    }
+
+    /// Flows made since the daemon started.
+    #[must_use]
+    pub fn flows_inserted(&self) -> u64 {
+        self.0.pointer("/flows/inserted").and_then(Value::as_u64).unwrap_or_default()
     }
 
     /// Number of the rules in force.
