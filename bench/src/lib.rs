@@ -1,10 +1,14 @@
-//! Palisade's benchmarks: a load generator and a sink inside the kernel ([`load`], [`sink`]), and the parts of the runs
-//! that measure the figures with a goal .
+//! Palisade's benchmarks: a load generator and a sink inside the kernel ([`load`], [`sink`]), the machine they are run
+//! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`report`]).
 //!
 //! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
 
 pub mod affinity;
+pub mod conditions;
+pub mod gateway;
 pub mod load;
+pub mod report;
+pub mod rig;
 pub mod sink;
 
 /// What can go wrong in a benchmark: said in one sentence and ending it.

@@ -43,9 +43,10 @@ pub const SRC_FIRST: Ipv4Addr = Ipv4Addr::new(10, 77, 64, 0);
 /// `BPF_F_TEST_XDP_LIVE_FRAMES`, `include/uapi/linux/bpf.h`.
 const LIVE_FRAMES: u32 = 1 << 1;
 
-/// Repetitions for a second's run without a rate: more than one core has been seen to make. What is left over when the
-/// time is up is dropped at once.
-const PACKETS_PER_SEC_MAX: u64 = 10_000_000;
+/// Repetitions asked of the kernel per second of a run without a rate: more than a core makes when somebody forwards.
+/// What is left over when the time is up is dropped, at 60 ns each; where it is too little, the run goes on after a gap
+/// of a set-up.
+const REPEATS_PER_SEC: u64 = 10_000_000;
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -106,16 +107,17 @@ impl Load {
         let start = Instant::now();
         let repeat = match amount {
             Amount::Packets(packets) => packets,
-            Amount::Time(time) => {
-                let packets = self.rate_pps.unwrap_or(PACKETS_PER_SEC_MAX) * (time.as_secs() + 1);
-                u32::try_from(packets.min(i32::MAX.unsigned_abs().into()))?
-            }
+            Amount::Time(time) => repeats(self.rate_pps.unwrap_or(REPEATS_PER_SEC), time)?,
         };
-        let input =
-            ProgramInput { data_in: Some(&frame), flags: LIVE_FRAMES, repeat, ..ProgramInput::default() };
-        let _ = loaded.progs.generate.test_run(input)?;
-        let counted = loaded.maps.bss_data.as_deref().ok_or("the generator has no .bss")?;
-        Ok(Sent { packets: counted.sent, elapsed: start.elapsed() })
+        loop {
+            let input =
+                ProgramInput { data_in: Some(&frame), flags: LIVE_FRAMES, repeat, ..ProgramInput::default() };
+            let _ = loaded.progs.generate.test_run(input)?;
+            let data = loaded.maps.bss_data.as_deref().ok_or("the generator has no .bss")?;
+            if data.is_over != 0 || matches!(amount, Amount::Packets(_)) {
+                return Ok(Sent { packets: data.sent, elapsed: start.elapsed() });
+            }
+        }
     }
 
     /// A frame of the load: what varies is zero, and so are the checksums.
@@ -145,6 +147,13 @@ impl Load {
         frame.resize(self.frame_bytes, 0);
         Ok(frame)
     }
+}
+
+/// Packets of `time` at `rate_pps`, as many as one call can be asked for.
+fn repeats(rate_pps: u64, time: Duration) -> Result<u32, Error> {
+    let packets = u128::from(rate_pps) * time.as_millis() / 1000;
+    // The kernel takes a signed number, and zero means one.
+    Ok(u32::try_from(packets.clamp(1, i32::MAX.unsigned_abs().into()))?)
 }
 
 /// Ones' complement sums of a template's IP header, and of pseudo header and datagram, in the machine's own byte order

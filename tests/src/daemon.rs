@@ -41,6 +41,7 @@ pub struct DaemonBuilder<'lab> {
     right: String,
     args: Vec<String>,
     wrapper: Vec<String>,
+    core: usize,
 }
 
 impl Daemon {
@@ -61,7 +62,7 @@ impl Daemon {
     pub fn builder(lab: &Lab) -> DaemonBuilder<'_> {
         let dir = TempDir::with_prefix("palisade-test-").expect("a temporary directory can be made");
         let (left, right) = (GATEWAY_LEFT.to_owned(), GATEWAY_RIGHT.to_owned());
-        DaemonBuilder { lab, dir, left, right, args: Vec::new(), wrapper: Vec::new() }
+        DaemonBuilder { lab, dir, left, right, args: Vec::new(), wrapper: Vec::new(), core: worker_core() }
     }
 
     /// The child process.
@@ -220,6 +221,13 @@ impl DaemonBuilder<'_> {
         self
     }
 
+    /// The core its worker is pinned to; the machine's last one otherwise.
+    #[must_use]
+    pub fn core(mut self, core: usize) -> Self {
+        self.core = core;
+        self
+    }
+
     /// Starts it and waits until it is ready.
     ///
     /// # Panics
@@ -258,7 +266,7 @@ impl DaemonBuilder<'_> {
         for (name, path) in [("api.socket", dir.join("fwd.sock")), ("net.journal_dir", dir.join("journal"))] {
             command.arg("--set").arg(format!("{name}={}", path.display()));
         }
-        command.arg("--set").arg(format!("workers.cores=[{}]", worker_core()));
+        command.arg("--set").arg(format!("workers.cores=[{}]", self.core));
         command.args(self.args);
         (Process::spawn(command), self.dir)
     }
@@ -268,6 +276,7 @@ impl DaemonBuilder<'_> {
 #[derive(Clone, Debug)]
 pub struct Stats(pub Value);
 
+/// Every method panics with the whole text if what it asks for is not there.
 impl Stats {
     /// Packets received by the gateway, all NICs together.
     #[must_use]
@@ -303,20 +312,27 @@ impl Stats {
     /// Flows tracked now.
     #[must_use]
     pub fn flows(&self) -> u64 {
-        self.0.pointer("/flows/count").and_then(Value::as_u64).unwrap_or_default()
+        self.number("/flows/count")
+    }
+
+    /// Flows made since the daemon started.
+    #[must_use]
+    pub fn flows_inserted(&self) -> u64 {
+        self.number("/flows/inserted")
     }
 
     /// Number of the rules in force.
     #[must_use]
     pub fn generation(&self) -> u64 {
-        self.0.pointer("/generation").and_then(Value::as_u64).unwrap_or_default()
+        self.number("/generation")
     }
 
     /// One counter of every queue of every NIC, summed: what the kernel and the rings say.
     #[must_use]
     pub fn queues(&self, counter: &str) -> u64 {
         let queues = self.list("ports").iter().filter_map(|port| port.get("queues")?.as_array()).flatten();
-        queues.filter_map(|queue| queue.get(counter)?.as_u64()).sum()
+        let number = |queue: &Value| queue.get(counter).and_then(Value::as_u64);
+        queues.map(|queue| number(queue).unwrap_or_else(|| panic!("no {counter} in {queue:#}"))).sum()
     }
 
     /// Whether every packet received was forwarded or dropped for a reason.
@@ -325,12 +341,24 @@ impl Stats {
         self.rx() == self.forwarded() + self.dropped()
     }
 
+    // A name that is not there must not read as zero: balances of zeros hold.
+    #[track_caller]
     fn list(&self, name: &str) -> &[Value] {
-        self.0.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+        self.0.get(name).and_then(Value::as_array).unwrap_or_else(|| panic!("no list {name} in {:#}", self.0))
     }
 
+    #[track_caller]
     fn sum(&self, list: &str, pointer: &str) -> u64 {
-        self.list(list).iter().filter_map(|item| item.pointer(pointer)?.as_u64()).sum()
+        let number = |item: &Value| item.pointer(pointer)?.as_u64();
+        let known =
+            |item| number(item).unwrap_or_else(|| panic!("no number {list}.*{pointer} in {:#}", self.0));
+        self.list(list).iter().map(known).sum()
+    }
+
+    #[track_caller]
+    fn number(&self, pointer: &str) -> u64 {
+        let number = self.0.pointer(pointer).and_then(Value::as_u64);
+        number.unwrap_or_else(|| panic!("no number {pointer} in {:#}", self.0))
     }
 }
 

@@ -208,7 +208,7 @@ fn build_foreign_program(dir: &Path) -> String {
     let source = dir.join("foreign.c");
     let object = dir.join("foreign.o").to_string_lossy().into_owned();
     let text = "struct xdp_md;\n__attribute__((section(\"xdp\"), used)) int someone_elses(struct xdp_md *ctx) { return 2; }\n\
-        char license[] __attribute__((section(\"license\"), used)) = \"GPL\";\n";
+        char _license[] __attribute__((section(\"license\"), used)) = \"GPL\";\n";
     std::fs::write(&source, text).unwrap_or_else(|error| panic!("write {}: {error}", source.display()));
     run("clang", &["-O2", "-g", "-target", "bpf", "-c", &source.to_string_lossy(), "-o", &object]);
     object

@@ -1,0 +1,63 @@
+//! Measures every figure that has a goal and prints it beside the goal.
+
+use bench::gateway::Plan;
+use bench::report::Report;
+use bench::{Error, conditions, gateway};
+use clap::{Parser, ValueEnum};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+/// Measures the figures that have a goal, one line each; exits 1 if one is not met.
+#[derive(Debug, Parser)]
+#[command(name = "figures", version)]
+struct Args {
+    /// Measure this group only.
+    #[arg(long)]
+    only: Option<Group>,
+    /// Measurements of each side of a comparison.
+    #[arg(long, default_value_t = 9)]
+    repetitions: u32,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 1.5)]
+    seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// Speed against the bare forwarder, reloads under load, exact books.
+    Gateway,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(missed) => {
+            println!("{missed} figures missed their goal");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<u32, Error> {
+    // Before anything is pinned: the count is of the cores this thread may use.
+    let cores = thread::available_parallelism()?.get();
+    conditions::print();
+    let steal = conditions::steal_ticks();
+    let plan = Plan {
+        cores,
+        repetitions: args.repetitions.max(1),
+        time: Duration::try_from_secs_f64(args.seconds)?,
+    };
+    println!("  method    {} interleaved repetitions of {} s each", plan.repetitions, args.seconds);
+    let mut report = Report::default();
+    if args.only.is_none_or(|only| only == Group::Gateway) {
+        gateway::measure(&plan, &mut report)?;
+    }
+    println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
+    Ok(report.missed())
+}
