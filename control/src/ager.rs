@@ -3,7 +3,7 @@
 //! million flows is walked without a worker noticing.
 
 use dataplane::clock::Now;
-use dataplane::flow::{ExpiredFlow, Region};
+use dataplane::flow::{Cursor, Expired, Region};
 use rtrb::Producer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ pub struct Aged {
     /// The table, read-only.
     pub region: Arc<Region>,
     /// Where its owner hears of expired flows.
-    pub named: Producer<ExpiredFlow>,
+    pub named: Producer<Expired>,
 }
 
 /// Ages `tables` until `stop` is set. `started` is the zero of the workers' clock.
@@ -42,22 +42,20 @@ impl Aged {
     /// One walk over the whole table.
     fn age(&mut self, started: Instant, stop: &AtomicBool) {
         let mut found = Vec::new();
-        let mut from = Some(0);
-        while let Some(slot) = from {
-            let now = Now { nanos: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX) };
-            from = self.region.expired(now, slot, SLICE_SLOTS, &mut found);
+        let mut cursor = Cursor::default();
+        loop {
+            let now = Now::since(started);
+            cursor = self.region.expired(now.tick(), cursor, SLICE_SLOTS, &mut found);
             for flow in found.drain(..) {
                 // A full ring is not waited for: what does not fit is found again in the next round.
                 if self.named.push(flow).is_err() {
                     break;
                 }
             }
-            if stop.load(Ordering::Relaxed) {
+            if cursor.is_start() || stop.load(Ordering::Relaxed) {
                 return;
             }
-            if from.is_some() {
-                std::thread::sleep(SLICE_PAUSE);
-            }
+            std::thread::sleep(SLICE_PAUSE);
         }
     }
 }

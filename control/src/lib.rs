@@ -1,6 +1,13 @@
 //! Palisade's control plane: rules text, configuration, NICs, the API, and the fwd and fwctl programs.
 
+pub mod ager;
 pub mod api;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod iptables;
+pub mod net;
+pub mod publish;
+pub mod replay;
+pub mod supervisor;
+pub mod system;

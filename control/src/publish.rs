@@ -4,6 +4,7 @@
 //! Control threads only. A replaced snapshot stays here until every worker has moved on; then its counts are folded
 //! into the history and it is freed, here and not on a worker.
 
+use crate::iptables::Rules;
 use dataplane::ids::Generation;
 use dataplane::packet::Family;
 use dataplane::rules::model::{RuleId, RuleRef, Ruleset};
@@ -24,17 +25,17 @@ enum CounterKey {
 
 /// The rules of both families.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct BothRules {
     /// IPv4.
-    pub v4: Arc<Ruleset>,
+    pub v4: Arc<Rules>,
     /// IPv6.
-    pub v6: Arc<Ruleset>,
+    pub v6: Arc<Rules>,
 }
 
-impl Rules {
+impl BothRules {
     /// The rules of one family.
     #[must_use]
-    pub fn family(&self, family: Family) -> &Arc<Ruleset> {
+    pub fn family(&self, family: Family) -> &Arc<Rules> {
         match family {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,
@@ -54,7 +55,7 @@ pub struct Publisher {
 
 #[derive(Debug)]
 struct State {
-    rules: Rules,
+    rules: BothRules,
     settings: Settings,
     generation: Generation,
     /// Replaced snapshots that some worker may still run.
@@ -69,7 +70,7 @@ impl Publisher {
     /// # Errors
     /// If the rules do not compile.
     pub fn new(
-        rules: Rules,
+        rules: BothRules,
         settings: Settings,
         ports: Vec<String>,
         workers: usize,
@@ -93,9 +94,9 @@ impl Publisher {
     ///
     /// # Errors
     /// If the rules do not compile; nothing has changed then.
-    pub fn publish(&self, v4: Option<Ruleset>, v6: Option<Ruleset>) -> Result<Generation, CompileError> {
+    pub fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
         let mut state = self.state();
-        let rules = Rules {
+        let rules = BothRules {
             v4: v4.map_or_else(|| Arc::clone(&state.rules.v4), Arc::new),
             v6: v6.map_or_else(|| Arc::clone(&state.rules.v6), Arc::new),
         };
@@ -138,7 +139,7 @@ impl Publisher {
 
     /// The rules in force and what each of them (and each policy, `rule: None`) has counted since the daemon started.
     #[must_use]
-    pub fn rules(&self, family: Family) -> (Arc<Ruleset>, HashMap<RuleRef, Counts>) {
+    pub fn rules(&self, family: Family) -> (Arc<Rules>, HashMap<RuleRef, Counts>) {
         let state = self.state();
         let mut totals = state.history.clone();
         let newest = self.mailbox.newest();
@@ -147,11 +148,13 @@ impl Publisher {
                 add(totals.entry(key).or_default(), counts);
             }
         }
-        let ruleset = Arc::clone(state.rules.family(family));
-        let by_ref = references(&ruleset)
-            .map(|by| (by, totals.get(&key(&ruleset, by)).copied().unwrap_or_default()))
+        let rules = Arc::clone(state.rules.family(family));
+        let by_ref = rules
+            .ruleset
+            .references()
+            .map(|by| (by, totals.get(&key(&rules.ruleset, by)).copied().unwrap_or_default()))
             .collect();
-        (ruleset, by_ref)
+        (rules, by_ref)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -160,15 +163,15 @@ impl Publisher {
 }
 
 fn compile(
-    rules: &Rules,
+    rules: &BothRules,
     settings: &Settings,
     ports: &[String],
     workers: usize,
     track_always: bool,
     generation: Generation,
 ) -> Result<Snapshot, CompileError> {
-    let family = |ruleset: &Arc<Ruleset>| -> Result<FamilyRules, CompileError> {
-        Ok(FamilyRules::new(Compiled::new(Arc::clone(ruleset), ports)?, workers, track_always))
+    let family = |rules: &Arc<Rules>| -> Result<FamilyRules, CompileError> {
+        Ok(FamilyRules::new(Compiled::new(Arc::clone(&rules.ruleset), ports)?, workers, track_always))
     };
     Ok(Snapshot { generation, v4: family(&rules.v4)?, v6: family(&rules.v6)?, settings: settings.clone() })
 }
@@ -196,14 +199,4 @@ fn key(ruleset: &Ruleset, by: RuleRef) -> CounterKey {
 fn add(sum: &mut Counts, counts: Counts) {
     sum.0 += counts.0;
     sum.1 += counts.1;
-}
-
-/// Every rule and every policy of a ruleset.
-fn references(ruleset: &Ruleset) -> impl Iterator<Item = RuleRef> + '_ {
-    use dataplane::rules::model::ChainId;
-    (0_u32..).zip(&ruleset.chains).flat_map(|(index, chain)| {
-        let chain_id = ChainId(index);
-        let rules = (0_u32..).zip(&chain.rules).map(move |(rule, _)| RuleRef { chain: chain_id, rule: Some(rule) });
-        rules.chain(chain.policy.map(|_| RuleRef { chain: chain_id, rule: None }))
-    })
 }

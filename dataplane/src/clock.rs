@@ -26,6 +26,12 @@ impl Now {
         Self { nanos: secs * 1_000_000_000 }
     }
 
+    /// Time passed since `started`, the clock's zero. Reads the clock; for threads, not for what they call.
+    #[must_use]
+    pub fn since(started: std::time::Instant) -> Self {
+        Self { nanos: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX) }
+    }
+
     /// The same moment in ticks.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "ticks wrap by design")]

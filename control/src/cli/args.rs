@@ -3,7 +3,6 @@
 use crate::api::types::{Family, Net};
 use crate::config::DEFAULT_SOCKET;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::fmt;
 use std::path::PathBuf;
 
 /// What `fwctl` takes on its command line.
@@ -42,24 +41,6 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Versions of fwctl and of the daemon.
     Version,
-}
-
-/// Commands that other modules bring.
-#[derive(Clone, Copy, Debug)]
-pub enum Unavailable {
-    /// `fwctl check`.
-    Check,
-    /// `fwctl replay`.
-    Replay,
-}
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Check => "check",
-            Self::Replay => "replay",
-        })
-    }
 }
 
 /// `--family`.

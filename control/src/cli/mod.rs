@@ -14,10 +14,16 @@ mod stats;
 mod tests;
 
 use crate::api::types::{ErrorBody, ErrorKind};
-use args::{Cli, Command, Unavailable};
+use crate::check::{self, CheckOptions};
+use crate::config::{Config, Tracking};
+use crate::replay::{self, ReplayOptions};
+use crate::supervisor;
+use args::{Cli, Command};
 use clap::Parser as _;
 use client::Client;
-use std::io::{self, Write};
+use dataplane::packet::Family;
+use dataplane::testing::gateway::GatewayConfig;
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 /// What ends a command early.
@@ -103,14 +109,48 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Flows(args) => flows::run(&client()?, args, out, err)?,
         Command::Apply(args) => apply::run(&client()?, args, out, err)?,
         Command::Version => version(&client()?, out)?,
-        Command::Check(_) => return not_built_in(Unavailable::Check),
-        Command::Replay(_) => return not_built_in(Unavailable::Replay),
+        Command::Check(args) => return check(args, out, err),
+        Command::Replay(args) => return replay(args, out, err),
     }
     Ok(0)
 }
 
-fn not_built_in(command: Unavailable) -> Result<u8, CliError> {
-    Err(CliError::Usage(format!("`{command}` is not built in yet")))
+fn check(args: &args::CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, CliError> {
+    let options = CheckOptions {
+        file: &args.file,
+        family: family(args.family),
+        print: args.print,
+        json: args.json,
+        colour: io::stderr().is_terminal(),
+    };
+    Ok(check::run(&options, out, err)?)
+}
+
+fn replay(args: &args::ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, CliError> {
+    let config = Config::from_settings(&args.set).map_err(|errors| CliError::Usage(errors.to_string()))?;
+    let options = ReplayOptions {
+        capture: args.capture.clone(),
+        rules: args.rules.clone(),
+        rules6: args.rules6.clone(),
+        left: args.left.clone(),
+        gateway: GatewayConfig {
+            names: [args.left_if.clone(), args.right_if.clone()],
+            settings: supervisor::settings(&config),
+            track_always: config.flows.tracking == Tracking::Always,
+            max_flows: config.flows.max,
+            ..GatewayConfig::default()
+        },
+        json: args.json,
+    };
+    Ok(u8::try_from(replay::run(&options, out, err)?).unwrap_or(1))
+}
+
+/// IPv4 unless said otherwise.
+fn family(arg: Option<args::FamilyArg>) -> Family {
+    match arg {
+        Some(args::FamilyArg::V6) => Family::V6,
+        _ => Family::V4,
+    }
 }
 
 fn version(client: &Client, out: &mut dyn Write) -> Result<(), CliError> {

@@ -133,7 +133,6 @@ fn render_queue(out: &mut String, counters: &QueueStats) {
         rx_dropped,
         rx_ring_full,
         fill_ring_empty,
-        tx_ring_full,
         invalid_descs,
         kicks,
         kicks_again,
@@ -142,7 +141,6 @@ fn render_queue(out: &mut String, counters: &QueueStats) {
         ("kernel dropped", rx_dropped),
         ("rx ring full", rx_ring_full),
         ("fill ring empty", fill_ring_empty),
-        ("tx ring full", tx_ring_full),
         ("invalid", invalid_descs),
         ("kicks again", kicks_again),
     ];

@@ -27,6 +27,7 @@ use dataplane::packet::Family;
 use dataplane::rules::model::Ruleset;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A rules file that was read.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub struct Loaded {
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// What they mean.
-    pub ruleset: Ruleset,
+    pub ruleset: Arc<Ruleset>,
     /// How they are written.
     pub texts: Texts,
 }
@@ -55,7 +56,7 @@ impl Rules {
     pub fn empty(family: Family) -> Self {
         let ruleset = Ruleset::empty(family);
         let texts = Texts { rules: ruleset.chains.iter().map(|_| Vec::new()).collect() };
-        Self { ruleset, texts }
+        Self { ruleset: Arc::new(ruleset), texts }
     }
 }
 

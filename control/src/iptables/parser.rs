@@ -10,6 +10,7 @@ use dataplane::packet::Family;
 use dataplane::rules::model::{Chain, ChainId, Policy, Rule, RuleId, Ruleset, Target};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Longest chain name in bytes: `XT_EXTENSION_MAXNAMELEN` less its terminator.
 const CHAIN_NAME_MAX: usize = 28;
@@ -297,7 +298,7 @@ impl Parser<'_> {
         let clean = self.report.is_clean();
         let mut diagnostics = self.report.found;
         diagnostics.sort_by_key(|diagnostic| diagnostic.span.start);
-        Loaded { rules: clean.then_some(Rules { ruleset, texts }), diagnostics }
+        Loaded { rules: clean.then(|| Rules { ruleset: Arc::new(ruleset), texts }), diagnostics }
     }
 
     /// Reports jumps that lead back to a chain the packet is already in.

@@ -68,7 +68,7 @@ const FRAME_LEN_MAX: usize = 256 * 1024;
 ///
 /// # Errors
 /// If the file cannot be read; packets before the damage have been delivered by then.
-pub fn for_each(path: &Path, mut each: impl FnMut(Captured)) -> Result<(), CaptureError> {
+pub(super) fn for_each(path: &Path, mut each: impl FnMut(Captured)) -> Result<(), CaptureError> {
     let file = path.display().to_string();
     let io = |source| CaptureError::Io { file: file.clone(), source };
     let mut opened = File::open(path).map_err(io)?;

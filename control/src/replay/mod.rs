@@ -8,16 +8,17 @@ mod sides;
 
 pub use capture::{Captured, CaptureError};
 
-use crate::iptables;
+use crate::api::types::Net;
+use crate::iptables::{self, Rules};
 use dataplane::clock::Now;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
-use dataplane::rules::model::{CtState, RuleRef, Ruleset};
-use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, Outcome};
+use dataplane::rules::model::{CtState, RuleRef};
+use dataplane::testing::gateway::{Gateway, GatewayConfig, Outcome};
 use serde::Serialize;
 use sides::Sides;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -31,7 +32,7 @@ pub struct ReplayOptions {
     /// IPv6 rules.
     pub rules6: Option<PathBuf>,
     /// Prefixes that live on the left; empty: the first speaker of each address pair does.
-    pub left: Vec<ipnet::IpNet>,
+    pub left: Vec<Net>,
     /// Interface names, settings and sizes.
     pub gateway: GatewayConfig,
     /// One JSON object per line instead of text.
@@ -77,7 +78,7 @@ pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) ->
     for (path, family) in [(&options.rules, Family::V4), (&options.rules6, Family::V6)] {
         let Some(path) = path else { continue };
         match iptables::load_file(path, family, err)? {
-            Ok(ruleset) => rulesets.push(ruleset),
+            Ok(rules) => rulesets.push(rules),
             Err(code) => return Ok(code),
         }
     }
@@ -93,7 +94,7 @@ pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) ->
 }
 
 /// The gateway to replay on. A capture that was cut has no checksums worth looking at.
-fn gateway(options: &ReplayOptions, rulesets: &[Ruleset]) -> Result<Gateway, Box<dyn std::error::Error>> {
+fn gateway(options: &ReplayOptions, rulesets: &[Rules]) -> Result<Gateway, Box<dyn std::error::Error>> {
     let mut cut = false;
     capture::for_each(&options.capture, |captured| cut |= captured.cut).or_else(|error| match error {
         // Damage further on is reported when the replay gets there.
@@ -105,7 +106,8 @@ fn gateway(options: &ReplayOptions, rulesets: &[Ruleset]) -> Result<Gateway, Box
         config.settings.track.checksum = false;
     }
     config.frame_len_max = u32::MAX;
-    Ok(Gateway::new(rulesets, config)?)
+    let rulesets: Vec<_> = rulesets.iter().map(|rules| (*rules.ruleset).clone()).collect();
+    Ok(Gateway::new(&rulesets, config)?)
 }
 
 struct Replay<'a> {
@@ -219,35 +221,28 @@ impl Replay<'_> {
 }
 
 /// How rules are called: `FORWARD:3` as `iptables -L --line-numbers` counts, `FORWARD:policy`; and their text.
-struct Labels(Vec<(Family, BTreeMap<(u32, Option<u32>), (String, String)>)>);
+struct Labels([(Rules, HashMap<RuleRef, (String, String)>); 2]);
 
 impl Labels {
-    fn new(rulesets: &[Ruleset]) -> Self {
-        let empty = |family| Ruleset::empty(family);
-        let of = |family: Family| rulesets.iter().find(|rules| rules.family == family).cloned();
-        let families = [Family::V4, Family::V6];
-        Self(families.map(|family| (family, labels(&of(family).unwrap_or_else(|| empty(family))))).into())
+    fn new(rules: &[Rules]) -> Self {
+        let of = |family: Family| rules.iter().find(|rules| rules.ruleset.family == family).cloned();
+        Self([Family::V4, Family::V6].map(|family| {
+            let rules = of(family).unwrap_or_else(|| Rules::empty(family));
+            let labels = labels(&rules);
+            (rules, labels)
+        }))
     }
 
     fn get(&self, family: Family, by: RuleRef) -> Option<&(String, String)> {
-        let (_, labels) = self.0.iter().find(|(have, _)| *have == family)?;
-        labels.get(&(by.chain.0, by.rule))
+        self.0.iter().find(|(rules, _)| rules.ruleset.family == family)?.1.get(&by)
     }
 }
 
-fn labels(ruleset: &Ruleset) -> BTreeMap<(u32, Option<u32>), (String, String)> {
-    let mut labels = BTreeMap::new();
-    for (chain_index, chain) in (0_u32..).zip(&ruleset.chains) {
-        let name = &chain.name;
-        let policy = format!("-P {name} {}", if chain.policy == Some(dataplane::rules::model::Policy::Drop) { "DROP" } else { "ACCEPT" });
-        labels.insert((chain_index, None), (format!("{name}:policy"), policy));
-        for (rule_index, rule) in (0_u32..).zip(&chain.rules) {
-            let text = iptables::printer::rule(ruleset, chain, rule);
-            labels.insert((chain_index, Some(rule_index)), (format!("{name}:{}", rule_index + 1), text));
-        }
-    }
-    labels
+fn labels(rules: &Rules) -> HashMap<RuleRef, (String, String)> {
+    let label = |by: RuleRef| {
+        let name = &rules.ruleset.chain(by.chain).name;
+        let number = by.rule.map_or("policy".to_owned(), |rule| (rule + 1).to_string());
+        (by, (format!("{name}:{number}"), rules.texts.line(&rules.ruleset, by)))
+    };
+    rules.ruleset.references().map(label).collect()
 }
-
-/// The left NIC's position in the gateway's names.
-const _: () = assert!(LEFT.index() == 0);

@@ -1,11 +1,11 @@
 //! Which side of the wire a captured frame came in on. A capture does not say; the operator's prefixes do, or else
 //! whoever spoke first in each pair of addresses is taken to be on the left.
 
+use crate::api::types::Net;
 use dataplane::ids::PortId;
 use dataplane::packet::Kind;
 use dataplane::testing::gateway::{LEFT, RIGHT};
 use dataplane::wire;
-use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,13 +15,13 @@ type Pair = ([u8; 16], [u8; 16]);
 /// Remembers who is where.
 #[derive(Debug)]
 pub(super) struct Sides {
-    left: Vec<IpNet>,
+    left: Vec<Net>,
     /// Whether the lower address of a pair is on the left.
     lower_is_left: HashMap<Pair, bool>,
 }
 
 impl Sides {
-    pub(super) fn new(left: &[IpNet]) -> Self {
+    pub(super) fn new(left: &[Net]) -> Self {
         Self { left: left.to_vec(), lower_is_left: HashMap::new() }
     }
 
@@ -30,7 +30,7 @@ impl Sides {
         let ends = u32::try_from(frame.len()).ok().and_then(|len| ip_ends(frame, len));
         let (src, dst) = match ends {
             Some((src, _)) if !self.left.is_empty() => {
-                return if self.left.iter().any(|net| net.contains(&src)) { LEFT } else { RIGHT };
+                return if self.left.iter().any(|net| net.contains(src)) { LEFT } else { RIGHT };
             }
             Some((src, dst)) => (octets(src), octets(dst)),
             None => mac_ends(frame),

@@ -113,9 +113,3 @@ fn skip_tags(head: &[u8], ethernet: &[u8; ETHERNET_LEN]) -> Result<(u16, u16, u8
 pub(crate) fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
     bytes.get(offset..)?.first_chunk::<2>().map(|b| u16::from_be_bytes(*b))
 }
-
-/// Big-endian 32 bits at `offset`, if they are there.
-#[inline]
-pub(crate) fn be32(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk::<4>().map(|b| u32::from_be_bytes(*b))
-}

@@ -3,6 +3,7 @@
 //! packet ahead of another; over a quiet moment `rx = forwarded + drops` holds exactly.
 
 use crate::device::DeviceCounters;
+use crate::flow::{INVALID_REASONS, TrackStats};
 use crate::ids::PortId;
 use crate::reason::{DROP_REASONS, DropReason};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -163,6 +164,33 @@ impl LaneCounters {
     }
 }
 
+/// What the worker's flow table has counted, copied out as [`LaneCounters`] are.
+#[derive(Debug, Default)]
+pub struct TrackCounters {
+    values: [Counter; 9],
+    invalid: [Counter; INVALID_REASONS],
+}
+
+impl TrackCounters {
+    /// Copies out what the tracker has counted. Owning thread only.
+    pub(super) fn publish(&self, stats: &TrackStats) {
+        let TrackStats { found, invalid, untracked, related, insert, insert_failed, drop, early_drop, expired, delete } =
+            *stats;
+        let values = [found, untracked, related, insert, insert_failed, drop, early_drop, expired, delete];
+        let copied = self.values.iter().zip(values).chain(self.invalid.iter().zip(invalid));
+        copied.for_each(|(counter, value)| counter.set(value));
+    }
+
+    /// What was last copied out.
+    #[must_use]
+    pub fn get(&self) -> TrackStats {
+        let [found, untracked, related, insert, insert_failed, drop, early_drop, expired, delete] =
+            self.values.each_ref().map(Counter::get);
+        let invalid = self.invalid.each_ref().map(Counter::get);
+        TrackStats { found, invalid, untracked, related, insert, insert_failed, drop, early_drop, expired, delete }
+    }
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 pub struct WorkerCounters {
@@ -172,6 +200,8 @@ pub struct WorkerCounters {
     pub ports: Box<[PortCounters]>,
     /// The poll loop.
     pub polls: LoopCounters,
+    /// The flow table.
+    pub track: TrackCounters,
 }
 
 impl WorkerCounters {
@@ -182,6 +212,7 @@ impl WorkerCounters {
             lanes: lanes.iter().copied().map(LaneCounters::new).collect(),
             ports: (0..ports).map(|_| PortCounters::default()).collect(),
             polls: LoopCounters::default(),
+            track: TrackCounters::default(),
         }
     }
 

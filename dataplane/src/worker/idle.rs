@@ -67,7 +67,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
     pub fn run(&mut self, started: Instant, idle: IdlePolicy, stop: &AtomicBool) {
         let mut empty_polls = 0_u32;
         while !stop.load(Ordering::Relaxed) {
-            let now = Now { nanos: u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX) };
+            let now = Now::since(started);
             if self.poll(now) > 0 {
                 empty_polls = 0;
                 continue;

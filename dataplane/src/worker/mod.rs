@@ -24,7 +24,7 @@ mod observer;
 mod path;
 mod snapshot;
 
-pub use counters::{Counter, LaneCounters, LoopCounters, PortCounters, Volume, WorkerCounters};
+pub use counters::{Counter, LaneCounters, LoopCounters, PortCounters, TrackCounters, Volume, WorkerCounters};
 pub use handoff::Handoff;
 pub use idle::{IdlePolicy, Waker};
 pub use observer::{Fate, Observer};

@@ -8,7 +8,7 @@ use super::snapshot::{Mailbox, Snapshot};
 use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::device::{BURST_MAX, Device};
-use crate::flow::{self, Expired, FlowRef, Tracked, Tracker};
+use crate::flow::{self, Expired, FlowRef, TableFull, Tracked, Tracker};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::Packet;
 use crate::reason::DropReason;
@@ -148,7 +148,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             Fate { ingress, dropped: None, ct_state: Some(tracked.state), rule: Some(decided.by) };
         match decided.verdict {
             Verdict::Accept => {
-                if self.tracker.commit(packet, &mut tracked, now).is_ok() {
+                if self.commit(packet, &mut tracked, now) {
                     self.forward(frame, packet, fate);
                 } else {
                     fate.dropped = Some(DropReason::FlowTableFull);
@@ -168,11 +168,27 @@ impl<D: Device, O: Observer> Path<D, O> {
     #[inline]
     fn track(&mut self, frame: &Frame, packet: &Packet, now: Now) -> Tracked {
         let snapshot = &*self.snapshot;
-        if snapshot.rules(packet.tuple.family).track {
-            self.tracker.track(packet, self.umem.head(frame), now, &snapshot.settings.track)
-        } else {
-            Tracked::untracked()
+        if !snapshot.rules(packet.tuple.family).track {
+            return Tracked::untracked();
         }
+        let tracked = self.tracker.track(packet, self.umem.head(frame), now, &snapshot.settings.track);
+        // As in the kernel, a flow's packets count whatever the rules say about them.
+        if let FlowRef::Existing(slot) = tracked.flow {
+            self.tracker.count(slot, tracked.direction, packet.l3_len);
+        }
+        tracked
+    }
+
+    /// Remembers the flow that an accepted packet starts. False if there is no room for it.
+    #[inline]
+    fn commit(&mut self, packet: &Packet, tracked: &mut Tracked, now: Now) -> bool {
+        let FlowRef::Tentative(_) = tracked.flow else { return true };
+        match self.tracker.commit(packet, tracked, now) {
+            Ok(Some(slot)) => self.tracker.count(slot, tracked.direction, packet.l3_len),
+            Ok(None) => {}
+            Err(TableFull) => return false,
+        }
+        true
     }
 
     /// Rules on a packet. Tier one: the flow has a verdict of this generation for this direction and ingress NIC.
@@ -347,6 +363,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         for (lane, counters) in self.lanes.iter().zip(&self.counters.lanes) {
             counters.publish(&lane.device.counters());
         }
+        self.counters.track.publish(self.tracker.stats());
         self.counters.polls.flows.set(u64::from(self.tracker.flow_count()));
     }
 

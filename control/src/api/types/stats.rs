@@ -146,8 +146,6 @@ pub struct QueueStats {
     pub rx_ring_full: u64,
     /// Times the kernel found no buffer in the fill ring.
     pub fill_ring_empty: u64,
-    /// Packets we dropped because the tx ring was full.
-    pub tx_ring_full: u64,
     /// Descriptors the kernel refused as invalid.
     pub invalid_descs: u64,
     /// System calls made to wake the kernel.

@@ -1,0 +1,76 @@
+//! What a NIC was like before we touched it, on disk, so that a start after a crash can put back what the crash left.
+//!
+//! Written and synced before the first change, removed after the last one is undone. What the journal says wins over
+//! what the NIC says: after a crash the NIC shows our changes, not its original state.
+
+use super::offloads::Offloads;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// One NIC's state before us.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    /// Name, for readers.
+    pub(super) name: String,
+    /// Its number then: another NIC may have the name by now.
+    pub(super) ifindex: u32,
+    /// Whether it was up.
+    pub(super) up: bool,
+    /// Its offloads.
+    pub(super) offloads: Offloads,
+}
+
+/// Where a NIC's entry is kept. The number is part of the name because namespaces share a file system.
+fn path(dir: &Path, name: &str, ifindex: u32) -> PathBuf {
+    dir.join(format!("{name}-{ifindex}.restore"))
+}
+
+/// The entry a dead process has left for this NIC.
+pub(super) fn left_behind(dir: &Path, name: &str, ifindex: u32) -> Option<Entry> {
+    let text = fs::read(path(dir, name, ifindex)).ok()?;
+    serde_json::from_slice::<Entry>(&text).ok().filter(|entry| entry.ifindex == ifindex && entry.name == name)
+}
+
+/// Writes an entry so that it survives a crash right afterwards.
+pub(super) fn write(dir: &Path, entry: &Entry) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let path = path(dir, &entry.name, entry.ifindex);
+    let unfinished = path.with_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&serde_json::to_vec_pretty(entry)?)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, &path)?;
+    File::open(dir)?.sync_all()
+}
+
+/// Forgets a NIC whose state is what it was.
+pub(super) fn remove(dir: &Path, entry: &Entry) {
+    // If it stays, the next start puts back what is already there.
+    let _ = fs::remove_file(path(dir, &entry.name, entry.ifindex));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_found_again_only_for_the_same_nic() {
+        let dir = tempfile::tempdir().unwrap();
+        let offloads = Offloads([("gro".to_owned(), true)].into());
+        let entry = Entry { name: "eth9".to_owned(), ifindex: 7, up: true, offloads };
+        write(dir.path(), &entry).unwrap();
+        assert_eq!(left_behind(dir.path(), "eth9", 7), Some(entry.clone()));
+        assert_eq!(left_behind(dir.path(), "eth9", 8), None);
+        remove(dir.path(), &entry);
+        assert_eq!(left_behind(dir.path(), "eth9", 7), None);
+    }
+
+    #[test]
+    fn a_damaged_entry_is_no_entry() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(path(dir.path(), "eth9", 7), b"{\"name\": \"eth").unwrap();
+        assert_eq!(left_behind(dir.path(), "eth9", 7), None);
+    }
+}

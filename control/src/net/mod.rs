@@ -1,0 +1,12 @@
+//! Our NICs: what they are, what is switched off on them while we run, and how it is put back.
+//!
+//! Control thread only, in the network namespace the daemon was started in. Everything goes through `ioctl` and packet
+//! sockets, never through `/sys`, which shows another namespace's devices unless it was mounted anew.
+
+mod ioctl;
+mod journal;
+mod nic;
+mod offloads;
+
+pub use nic::{LinkState, Nic, NicError, frame_fits};
+pub use offloads::{Feature, Offloads};

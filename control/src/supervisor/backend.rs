@@ -1,0 +1,418 @@
+//! What the API asks, answered from the workers' counters and flow regions and from the publisher. API threads.
+
+use super::plane::Plane;
+use crate::api::backend::{ApplyError, Backend};
+use crate::api::types::{
+    ApplyReport, ApplyRequest, ChainView, Diagnostic, DropCount, ErrorKind, Family, FlowFilter, FlowKey, FlowRow,
+    FlowSide, FlowStats, PolicyView, PortMode, PortStats, QueueStats, RuleView, RulesText, RulesView, Side, Stats,
+    Traffic, WireStats, WorkerStats, proto_name,
+};
+use crate::config::Config;
+use crate::iptables::{self, Rules, Severity, text::policy_name};
+use crate::publish::{Counts, Publisher};
+use dataplane::clock::Now;
+use dataplane::flow::{FlowView, InvalidReason, Region};
+use dataplane::ids::{Generation, PortId};
+use dataplane::packet::{Family as Fam, Tuple, proto};
+use dataplane::reason::DropReason;
+use dataplane::rules::CompileError;
+use dataplane::rules::model::{ChainId, RuleRef, Target};
+use dataplane::worker::{PortState, Volume, WorkerCounters};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long an `apply` waits for the workers to take the rules over; they look between bursts.
+const ADOPTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What never changes about a NIC.
+#[derive(Debug)]
+struct PortFacts {
+    name: String,
+    wire: String,
+    zero_copy: bool,
+}
+
+/// One worker, for reading.
+#[derive(Debug)]
+struct WorkerFacts {
+    core: u16,
+    counters: Arc<WorkerCounters>,
+    region: Arc<Region>,
+    lanes: Vec<(PortId, u32)>,
+}
+
+/// The running gateway, for reading and for new rules.
+#[derive(Debug)]
+pub(super) struct LiveBackend {
+    started: Instant,
+    publisher: Arc<Publisher>,
+    workers: Vec<WorkerFacts>,
+    ports: Vec<PortFacts>,
+    states: Arc<[PortState]>,
+    flows_max: u32,
+    /// Which NICs run generic XDP, filled in once they are attached.
+    generic: Mutex<Vec<bool>>,
+    /// One `apply` at a time.
+    applying: Mutex<()>,
+}
+
+impl LiveBackend {
+    pub(super) fn new(config: &Config, plane: &Plane) -> Self {
+        let port = |port: &super::plane::Port| PortFacts {
+            name: port.nic.name.clone(),
+            wire: port.wire.clone(),
+            zero_copy: port.zero_copy,
+        };
+        let worker = |handle: &super::plane::WorkerHandle| WorkerFacts {
+            core: handle.core,
+            counters: Arc::clone(&handle.counters),
+            region: Arc::clone(&handle.region),
+            lanes: handle.lanes.clone(),
+        };
+        Self {
+            started: plane.started,
+            publisher: Arc::clone(&plane.publisher),
+            workers: plane.workers.iter().map(worker).collect(),
+            ports: plane.ports.iter().map(port).collect(),
+            states: Arc::clone(&plane.states),
+            flows_max: config.flows.max,
+            generic: Mutex::new(Vec::new()),
+            applying: Mutex::new(()),
+        }
+    }
+
+    /// Notes how the NICs were attached.
+    pub(super) fn attached(&self, plane: &Plane) {
+        let generic = plane.ports.iter().map(|port| !port.xdp.is_native()).collect();
+        *self.generic.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = generic;
+    }
+
+    /// Publishes rules and waits until every worker works with them.
+    pub(super) fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
+        let generation = self.publisher.publish(v4, v6)?;
+        let deadline = Instant::now() + ADOPTION_TIMEOUT;
+        while !self.publisher.is_settled() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.publisher.reclaim();
+        Ok(generation)
+    }
+
+    fn port_stats(&self, index: usize) -> PortStats {
+        let facts = &self.ports[index];
+        let id = PortId(u8::try_from(index).unwrap_or(u8::MAX));
+        let state = &self.states[index];
+        let mut stats = PortStats {
+            name: facts.name.clone(),
+            wire: facts.wire.clone(),
+            side: if id.is_left() { Side::Left } else { Side::Right },
+            mode: match self.generic.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(index) {
+                Some(true) => PortMode::Generic,
+                _ => PortMode::Native,
+            },
+            zero_copy: facts.zero_copy,
+            link_up: state.link_up.load(Relaxed),
+            mtu: state.frame_len_max.load(Relaxed).saturating_sub(18),
+            ..PortStats::default()
+        };
+        for (number, worker) in (0_u8..).zip(&self.workers) {
+            add(&mut stats.rx, &worker.counters.port(id).rx);
+            add(&mut stats.tx, &worker.counters.port(id.peer()).forwarded);
+            add(&mut stats.tx, &worker.counters.port(id).answers);
+            for ((port, queue), lane) in worker.lanes.iter().zip(&worker.counters.lanes) {
+                if *port != id {
+                    continue;
+                }
+                let counted = lane.get();
+                stats.queues.push(QueueStats {
+                    queue: *queue,
+                    worker: number,
+                    rx_descs: counted.rx_descs,
+                    tx_descs: counted.tx_descs,
+                    rx_dropped: counted.rx_dropped,
+                    rx_ring_full: counted.rx_ring_full,
+                    fill_ring_empty: counted.rx_fill_ring_empty,
+                    invalid_descs: counted.invalid_descs,
+                    kicks: counted.kicks,
+                    kicks_again: counted.kicks_again,
+                });
+            }
+        }
+        stats
+    }
+
+    /// Drops of packets that came in on these NICs, every reason.
+    fn drops(&self, ports: &[PortId]) -> Vec<DropCount> {
+        let count = |reason: &DropReason| {
+            let mut traffic = Traffic::default();
+            for worker in &self.workers {
+                for port in ports {
+                    add(&mut traffic, &worker.counters.port(*port).drops[*reason as usize]);
+                }
+            }
+            DropCount { reason: reason.name().to_owned(), packets: traffic.packets, bytes: traffic.bytes }
+        };
+        DropReason::ALL.iter().map(count).collect()
+    }
+
+    fn wire_stats(&self, left: usize) -> WireStats {
+        let id = PortId(u8::try_from(left).unwrap_or(u8::MAX));
+        let mut stats = WireStats {
+            name: self.ports[left].wire.clone(),
+            left: self.ports[left].name.clone(),
+            right: self.ports[left + 1].name.clone(),
+            drops: self.drops(&[id, id.peer()]),
+            ..WireStats::default()
+        };
+        for worker in &self.workers {
+            add(&mut stats.left_to_right, &worker.counters.port(id).forwarded);
+            add(&mut stats.right_to_left, &worker.counters.port(id.peer()).forwarded);
+        }
+        stats
+    }
+
+    fn worker_stats(&self, index: usize) -> WorkerStats {
+        let worker = &self.workers[index];
+        let polls = &worker.counters.polls;
+        let mut stats = WorkerStats {
+            id: u8::try_from(index).unwrap_or(u8::MAX),
+            core: u32::from(worker.core),
+            bursts: polls.busy_polls.get(),
+            idle_polls: polls.idle_polls.get(),
+            sleeps: polls.sleeps.get(),
+            flows: polls.flows.get(),
+            handed_off: polls.handed_off.get(),
+            taken_over: polls.taken_over.get(),
+            generation: self.publisher.generation().0,
+            ..WorkerStats::default()
+        };
+        for port in &worker.counters.ports {
+            add(&mut stats.rx, &port.rx);
+            add(&mut stats.forwarded, &port.forwarded);
+            stats.dropped += port.dropped_packets();
+            stats.reject_answers += port.answers.packets.get();
+        }
+        stats
+    }
+
+    fn flow_stats(&self) -> FlowStats {
+        let mut stats = FlowStats { max: u64::from(self.flows_max), ..FlowStats::default() };
+        for worker in &self.workers {
+            let counted = worker.counters.track.get();
+            stats.count += u64::from(worker.region.flow_count());
+            stats.inserted += counted.insert;
+            stats.expired += counted.expired;
+            stats.evicted += counted.early_drop;
+            stats.closed += counted.delete;
+            stats.refused += counted.drop + counted.insert_failed;
+        }
+        stats
+    }
+
+    fn now(&self) -> Now {
+        Now::since(self.started)
+    }
+}
+
+impl Backend for LiveBackend {
+    fn stats(&self) -> Stats {
+        let all: Vec<PortId> = (0..self.ports.len()).filter_map(|port| u8::try_from(port).ok().map(PortId)).collect();
+        let invalid = |reason: &InvalidReason| {
+            let count = self.workers.iter().map(|worker| worker.counters.track.get().invalid[*reason as usize]).sum();
+            (reason.name().to_owned(), count)
+        };
+        Stats {
+            uptime_ms: self.now().nanos / 1_000_000,
+            generation: self.publisher.generation().0,
+            wires: (0..self.ports.len()).step_by(2).map(|left| self.wire_stats(left)).collect(),
+            ports: (0..self.ports.len()).map(|port| self.port_stats(port)).collect(),
+            workers: (0..self.workers.len()).map(|worker| self.worker_stats(worker)).collect(),
+            drops: self.drops(&all),
+            invalid: InvalidReason::ALL.iter().map(invalid).collect(),
+            flows: self.flow_stats(),
+        }
+    }
+
+    fn rules(&self, family: Family) -> Option<RulesView> {
+        let fam = match family {
+            Family::V4 => Fam::V4,
+            Family::V6 => Fam::V6,
+        };
+        let (rules, counts) = self.publisher.rules(fam);
+        Some(rules_view(family, self.publisher.generation(), &rules, &counts))
+    }
+
+    fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) {
+        let now = self.now().tick();
+        let mut ended = false;
+        for worker in &self.workers {
+            worker.region.walk(now, |view| {
+                if ended {
+                    return;
+                }
+                let row = flow_row(view);
+                ended = filter.fits(&row) && each(row).is_break();
+            });
+        }
+    }
+
+    fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {
+        let Ok(_one_at_a_time) = self.applying.try_lock() else {
+            let message = "another apply is under way".to_owned();
+            return Err(ApplyError { kind: ErrorKind::Busy, message, diagnostics: Vec::new() });
+        };
+        let mut warnings = Vec::new();
+        let mut load = |text: Option<RulesText>, family| text.map(|text| load(&text, family, &mut warnings)).transpose();
+        let v4 = load(request.v4, Fam::V4)?;
+        let v6 = load(request.v6, Fam::V6)?;
+        let refused = |error: CompileError| ApplyError {
+            kind: ErrorKind::BadRules,
+            message: error.to_string(),
+            diagnostics: Vec::new(),
+        };
+        let generation = self.publish(v4, v6).map_err(refused)?;
+        if !self.publisher.is_settled() {
+            warnings.push("a worker has not taken the rules over yet: is it stuck?".to_owned());
+        }
+        let count = |family| {
+            let (rules, _) = self.publisher.rules(family);
+            rules.ruleset.chains.iter().map(|chain| chain.rules.len() as u64).sum::<u64>()
+        };
+        Ok(ApplyReport {
+            generation: generation.0,
+            rules: count(Fam::V4) + count(Fam::V6),
+            flows_kept: self.flow_stats().count,
+            warnings,
+        })
+    }
+}
+
+fn add(sum: &mut Traffic, volume: &Volume) {
+    sum.packets += volume.packets.get();
+    sum.bytes += volume.bytes.get();
+}
+
+/// Reads rules that came with a request.
+fn load(text: &RulesText, family: Fam, warnings: &mut Vec<String>) -> Result<Rules, ApplyError> {
+    let loaded = iptables::load(&text.text, &text.file, family);
+    if let Some(rules) = loaded.rules {
+        warnings.extend(loaded.diagnostics.iter().map(|note| format!("{}:{}: {}", note.file, note.line, note.message)));
+        return Ok(rules);
+    }
+    let wrong = loaded.diagnostics.iter().any(|found| found.severity == Severity::Error);
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    let diagnostics = loaded.diagnostics.iter().map(|found| Diagnostic {
+        file: found.file.clone(),
+        line: number(found.line),
+        column: number(found.column),
+        message: found.message.clone(),
+        hint: found.hint.clone(),
+        rendered: found.render(&text.text, false),
+    });
+    Err(ApplyError {
+        kind: if wrong { ErrorKind::BadRules } else { ErrorKind::Unsupported },
+        message: format!("{} was not loaded; the old rules stay in force", text.file),
+        diagnostics: diagnostics.collect(),
+    })
+}
+
+fn rules_view(
+    family: Family,
+    generation: Generation,
+    rules: &Rules,
+    counts: &HashMap<RuleRef, Counts>,
+) -> RulesView {
+    let count = |by: RuleRef| counts.get(&by).copied().unwrap_or_default();
+    let ids = (0_u32..).map(ChainId);
+    let chains = ids.zip(&rules.ruleset.chains).map(|(id, chain)| {
+        let jumps = rules.ruleset.chains.iter().flat_map(|chain| &chain.rules);
+        let references = jumps.filter(|rule| matches!(rule.target, Target::Jump(to) | Target::Goto(to) if to == id));
+        let policy = chain.policy.map(|_| {
+            let (packets, bytes) = count(RuleRef { chain: id, rule: None });
+            PolicyView { verdict: policy_name(chain.policy).to_owned(), packets, bytes }
+        });
+        let rule_views = (0_u32..).zip(&chain.rules).map(|(number, rule)| {
+            let text = rules.texts.rule(id, number).cloned().unwrap_or_default();
+            let (packets, bytes) = count(RuleRef { chain: id, rule: Some(number) });
+            RuleView {
+                num: number + 1,
+                id: format!("{:016x}", rule.id.0),
+                packets,
+                bytes,
+                target: text.target,
+                goto: text.goto,
+                prot: text.prot,
+                opt: text.opt,
+                in_iface: text.in_iface,
+                out_iface: text.out_iface,
+                source: text.source,
+                destination: text.destination,
+                extra: text.extra,
+            }
+        });
+        ChainView {
+            name: chain.name.clone(),
+            policy,
+            references: u32::try_from(references.count()).unwrap_or(u32::MAX),
+            rules: rule_views.collect(),
+        }
+    });
+    RulesView {
+        family,
+        generation: generation.0,
+        text: rules.texts.save(&rules.ruleset, count),
+        chains: chains.collect(),
+    }
+}
+
+fn flow_row(view: &FlowView) -> FlowRow {
+    let side = |tuple: &Tuple, direction: usize| FlowSide {
+        src: address(tuple.src, tuple.family),
+        dst: address(tuple.dst, tuple.family),
+        key: flow_key(tuple),
+        packets: view.packets[direction],
+        bytes: view.bytes[direction],
+    };
+    FlowRow {
+        family: match view.orig.family {
+            Fam::V4 => Family::V4,
+            Fam::V6 => Family::V6,
+        },
+        proto: view.orig.proto,
+        proto_name: proto_name(view.orig.proto).to_owned(),
+        timeout_secs: view.secs_left,
+        state: view.tcp_state.map(|state| state.name().to_owned()),
+        orig: side(&view.orig, 0),
+        reply: side(&view.reply, 1),
+        seen_reply: view.is_seen_reply(),
+        assured: view.is_assured(),
+        mark: view.mark,
+        worker: view.worker.0,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "IPv4 lives in the low 32 bits")]
+fn address(value: u128, family: Fam) -> IpAddr {
+    match family {
+        Fam::V4 => IpAddr::V4(Ipv4Addr::from_bits(value as u32)),
+        Fam::V6 => IpAddr::V6(Ipv6Addr::from_bits(value)),
+    }
+}
+
+fn flow_key(tuple: &Tuple) -> FlowKey {
+    match tuple.proto {
+        proto::ICMP | proto::ICMPV6 => {
+            let [ty, code] = tuple.dst_port.to_be_bytes();
+            FlowKey::Icmp { ty, code, id: tuple.src_port }
+        }
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
+            FlowKey::Ports { sport: tuple.src_port, dport: tuple.dst_port }
+        }
+        proto::GRE => FlowKey::Gre { srckey: tuple.src_port, dstkey: tuple.dst_port },
+        _ => FlowKey::None {},
+    }
+}

@@ -1,0 +1,187 @@
+//! The daemon: puts the gateway together, watches over it, and takes it apart again.
+//!
+//! The calling thread is the control thread. It prepares the NICs, compiles the rules, opens the sockets, starts one
+//! pinned thread per worker, the ager and the API, and then looks around ten times a second: signals, links, workers
+//! that ended, replaced rules to free. Taking apart happens in the reverse order, on every way out, panics included:
+//! workers stop, programs are detached, NICs are put back.
+
+mod backend;
+mod plane;
+mod watch;
+
+use crate::api::server::{ServeError, Server};
+use crate::config::{Config, Tracking};
+use crate::iptables::{self, Rules};
+use crate::net::NicError;
+use crate::publish::{BothRules, Publisher};
+use crate::system::{capabilities, signals::Signals};
+use backend::LiveBackend;
+use dataplane::packet::Family;
+use dataplane::rules::CompileError;
+use dataplane::worker::{AnswerRate, L2Policy, Settings};
+use dataplane::xsk::XskError;
+use plane::Plane;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{error, info, warn};
+
+/// Why the daemon could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The process lacks rights.
+    #[error("{0}")]
+    Rights(String),
+    /// The rules file is wrong or not supported; every finding was printed.
+    #[error("{file} cannot be used: nothing was started")]
+    Rules {
+        /// Which file.
+        file: String,
+    },
+    /// The rules do not compile.
+    #[error("the rules cannot be compiled: {0}")]
+    Compile(#[from] CompileError),
+    /// A NIC cannot be used.
+    #[error(transparent)]
+    Nic(#[from] NicError),
+    /// XDP cannot be used.
+    #[error(transparent)]
+    Xdp(#[from] bpf::AttachError),
+    /// AF_XDP cannot be used.
+    #[error(transparent)]
+    Xsk(#[from] XskError),
+    /// The configuration asks for what this machine does not have.
+    #[error("{0}")]
+    Layout(String),
+    /// The API cannot be served.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The system refused something.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A worker ended that should not have.
+    #[error("worker {0} has stopped: the gateway is taken down. This is a defect; the message above says where")]
+    WorkerEnded(u8),
+}
+
+/// How often the control thread looks around.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// How long workers may take to poll for the first time.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Whatever keeps it from starting, or a worker that died. The NICs are as they were by then.
+pub fn run(config: &Config) -> Result<(), Fatal> {
+    let system = |what| move |source| Fatal::System { what, source };
+    let signals = Signals::catch().map_err(system("catching signals"))?;
+    if let Some(missing) = capabilities::missing() {
+        return Err(Fatal::Rights(missing));
+    }
+    let rules = BothRules {
+        v4: Arc::new(load_rules(config.rules.v4.as_deref(), Family::V4)?),
+        v6: Arc::new(load_rules(config.rules.v6.as_deref(), Family::V6)?),
+    };
+    let mut plane = Plane::build(config, |ports, workers| {
+        let track_always = config.flows.tracking == Tracking::Always;
+        Publisher::new(rules, settings(config), ports.to_vec(), workers, track_always)
+    })?;
+    let backend = Arc::new(LiveBackend::new(config, &plane));
+    let server = Server::start(&config.api.socket, config.api.group.as_deref(), Arc::clone(&backend) as _)?;
+    plane.start(config)?;
+    backend.attached(&plane);
+    plane.wait_until_polling(START_TIMEOUT)?;
+    announce_ready();
+    let ended = watch(config, &plane, &backend, &signals);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(server);
+    drop(plane);
+    info!("stopped; the NICs are as they were");
+    ended
+}
+
+/// Looks around until it is time to stop.
+fn watch(config: &Config, plane: &Plane, backend: &LiveBackend, signals: &Signals) -> Result<(), Fatal> {
+    let mut links = watch::Links::new(plane);
+    while !signals.stop_asked() {
+        if let Some(worker) = plane.ended_worker() {
+            error!("worker {worker} has ended");
+            return Err(Fatal::WorkerEnded(worker));
+        }
+        if signals.take_reload() {
+            reload(config, backend);
+        }
+        links.look();
+        plane.publisher.reclaim();
+        std::thread::sleep(LOOK_AROUND);
+    }
+    Ok(())
+}
+
+/// SIGHUP: reads the configured rules files again. What is wrong is logged and the old rules stay.
+fn reload(config: &Config, backend: &LiveBackend) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+    let read = |path: &Option<std::path::PathBuf>, family| match path.as_deref() {
+        None => Ok(None),
+        Some(path) => load_rules(Some(path), family).map(Some),
+    };
+    let loaded = read(&config.rules.v4, Family::V4).and_then(|v4| Ok((v4, read(&config.rules.v6, Family::V6)?)));
+    match loaded {
+        Err(fatal) => error!("SIGHUP: {fatal}; the old rules stay in force"),
+        Ok((v4, v6)) => match backend.publish(v4, v6) {
+            Ok(generation) => info!("SIGHUP: rules read again, generation {}", generation.0),
+            Err(error) => error!("SIGHUP: {error}; the old rules stay in force"),
+        },
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Reads rules and prints every finding; without a file, the empty table of a kernel without rules.
+fn load_rules(path: Option<&Path>, family: Family) -> Result<Rules, Fatal> {
+    let Some(path) = path else {
+        if family == Family::V6 {
+            warn!("no IPv6 rules (--rules6): IPv6 is accepted, as in a kernel without ip6tables rules");
+        }
+        return Ok(Rules::empty(family));
+    };
+    let loaded = iptables::load_file(path, family, &mut io::stderr());
+    match loaded.map_err(|source| Fatal::System { what: "writing to standard error", source })? {
+        Ok(rules) => Ok(rules),
+        Err(_) => Err(Fatal::Rules { file: path.display().to_string() }),
+    }
+}
+
+/// What workers are to know besides the rules.
+pub(crate) fn settings(config: &Config) -> Settings {
+    use crate::config::L2Pass;
+    let l2 = match &config.l2.pass {
+        L2Pass::All => L2Policy::All,
+        L2Pass::Only { ethertypes, llc } => {
+            let llc = llc.then_some(L2Policy::LLC);
+            L2Policy::Only(llc.into_iter().chain(ethertypes.iter().copied()).collect())
+        }
+    };
+    let answers = AnswerRate { per_sec: config.reject.icmp_msgs_per_sec, burst: config.reject.icmp_msgs_burst };
+    let mut settings = Settings { l2, answers, ..Settings::default() };
+    for (name, value) in config.conntrack.iter() {
+        let set = settings.track.set(name, &value.to_string());
+        debug_assert!(set.is_ok(), "every name of the configuration is one of the tracker's");
+    }
+    settings
+}
+
+/// Says that frames flow: a line on standard output, and a word to systemd.
+fn announce_ready() {
+    let mut out = io::stdout();
+    // Nobody may be listening; the gateway runs all the same.
+    let _ = writeln!(out, "ready").and_then(|()| out.flush());
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    info!("ready");
+}

@@ -1,0 +1,425 @@
+//! The packet path, put together: NICs, frame memory, sockets, XDP programs, flow tables and the threads that run them.
+//!
+//! Order matters. NICs are prepared first, since their MTU decides the frame size; sockets are bound and registered
+//! before the program is attached, so that the first frame finds a worker; and the program is detached before a socket
+//! is closed. Fields drop in that order.
+
+use super::Fatal;
+use crate::ager::{self, Aged};
+use crate::config::{Auto, Config, Cores, Idle, Offloads, XdpMode};
+use crate::net::{Nic, frame_fits};
+use crate::publish::Publisher;
+use crate::system::{capabilities, cores};
+use arrayvec::ArrayVec;
+use bpf::{AttachMode, XdpPort};
+use dataplane::flow::{Expired, Region, Seed, Tracker, TrackerConfig};
+use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
+use dataplane::rules::CompileError;
+use dataplane::worker::{Handoff, IdlePolicy, Lane, Parts, PortState, Waker, Worker, WorkerCounters};
+use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
+use rtrb::{Producer, RingBuffer};
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// Expired flows the ager may name ahead of a worker's removing them.
+const EXPIRED_RING: usize = 4096;
+
+/// One NIC of a wire.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) id: PortId,
+    pub(super) wire: String,
+    // Detached before the NIC is put back: fields drop in order.
+    pub(super) xdp: XdpPort,
+    pub(super) nic: Nic,
+    pub(super) zero_copy: bool,
+    pub(super) mtu: u32,
+    /// Longest frame our memory and sockets can carry for it.
+    pub(super) frame_len_max: u32,
+    queues: u32,
+}
+
+/// A worker as control knows it.
+#[derive(Debug)]
+pub(super) struct WorkerHandle {
+    pub(super) core: u16,
+    pub(super) counters: Arc<WorkerCounters>,
+    pub(super) region: Arc<Region>,
+    /// NIC and queue of each lane.
+    pub(super) lanes: Vec<(PortId, u32)>,
+    thread: Option<JoinHandle<()>>,
+    /// What the thread will run; taken by [`Plane::start`].
+    worker: Option<Worker<XskDevice>>,
+}
+
+/// Everything that forwards.
+#[derive(Debug)]
+pub(super) struct Plane {
+    stop: Arc<AtomicBool>,
+    pub(super) started: Instant,
+    pub(super) workers: Vec<WorkerHandle>,
+    ager: Option<JoinHandle<()>>,
+    aged: Vec<Aged>,
+    pub(super) ports: Vec<Port>,
+    pub(super) states: Arc<[PortState]>,
+    pub(super) publisher: Arc<Publisher>,
+}
+
+impl Plane {
+    /// Builds everything; nothing runs and no frame is taken yet.
+    pub(super) fn build(
+        config: &Config,
+        publisher: impl FnOnce(&[String], usize) -> Result<Publisher, CompileError>,
+    ) -> Result<Self, Fatal> {
+        let nics = find_nics(config)?;
+        let names: Vec<String> = nics.iter().map(|(nic, _)| nic.name.clone()).collect();
+        let cores = choose_cores(config, &nics)?;
+        let publisher = Arc::new(publisher(&names, cores.len())?);
+        // Programs are loaded before anything about a NIC is changed: a NIC that is taken stays as it is.
+        let mut loaded = Vec::new();
+        for (nic, queues) in nics {
+            let ifindex = i32::try_from(nic.ifindex).unwrap_or(i32::MAX);
+            let xdp = XdpPort::load(&nic.name, ifindex)?;
+            loaded.push((nic, queues, xdp));
+        }
+        let mut ports = prepare(config, loaded)?;
+        let geometry = Geometry::of(config, &ports, cores.len())?;
+        capabilities::may_lock(geometry.umem_bytes(cores.len())).map_err(Fatal::Rights)?;
+        let umem = Umem::new(&geometry.umem(config, cores.len()))?;
+        let devices = open_sockets(config, &umem, &ports, &geometry)?;
+        for (device, (port, queue)) in devices.iter().zip(lanes(&ports)) {
+            let port = &mut ports[port.index()];
+            port.zero_copy = device.is_zero_copy();
+            port.xdp.register(queue, device.as_raw_fd())?;
+        }
+        for port in &mut ports {
+            port.frame_len_max = geometry.frame_len_max;
+        }
+        let states = port_states(&ports);
+        let mut plane = Self {
+            stop: Arc::new(AtomicBool::new(false)),
+            started: Instant::now(),
+            workers: Vec::new(),
+            ager: None,
+            aged: Vec::new(),
+            ports,
+            states,
+            publisher,
+        };
+        plane.make_workers(config, &cores, &umem, devices)?;
+        Ok(plane)
+    }
+
+    /// Deals out the devices and makes a worker of each hand.
+    fn make_workers(
+        &mut self,
+        config: &Config,
+        cores: &[u16],
+        umem: &Arc<Umem>,
+        devices: Vec<XskDevice>,
+    ) -> Result<(), Fatal> {
+        let system = |what| move |source| Fatal::System { what, source };
+        let wakers: Result<Vec<_>, _> = cores.iter().map(|_| Waker::new().map(Arc::new)).collect();
+        let wakers = wakers.map_err(system("making event descriptors"))?;
+        let mut hands: Vec<Vec<Lane<XskDevice>>> = cores.iter().map(|_| Vec::new()).collect();
+        for (device, (port, queue)) in devices.into_iter().zip(lanes(&self.ports)) {
+            hands[queue as usize % cores.len()].push(Lane { port, device });
+        }
+        let seed = Seed::random();
+        let meshes = Handoff::mesh(&wakers, umem.frames_per_worker() as usize);
+        for (index, ((lanes, handoff), waker)) in hands.into_iter().zip(meshes).zip(wakers).enumerate() {
+            let id = WorkerId(u8::try_from(index).unwrap_or(u8::MAX));
+            let tracker = make_tracker(config, id, cores.len(), seed)?;
+            let ports: Vec<PortId> = lanes.iter().map(|lane| lane.port).collect();
+            let counters = Arc::new(WorkerCounters::new(self.ports.len(), &ports));
+            let (named, expired) = RingBuffer::<Expired>::new(EXPIRED_RING);
+            let region = tracker.region();
+            self.aged.push(Aged { region: Arc::clone(&region), named: named as Producer<Expired> });
+            let handle = WorkerHandle {
+                core: cores[index],
+                counters: Arc::clone(&counters),
+                region,
+                lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
+                thread: None,
+                worker: Some(Worker::new(
+                    Parts {
+                        id,
+                        workers: cores.len(),
+                        umem: Arc::clone(umem),
+                        pool: FramePool::new(umem, id),
+                        lanes,
+                        ports: Arc::clone(&self.states),
+                        tracker,
+                        mailbox: self.publisher.mailbox(),
+                        counters,
+                        handoff,
+                        waker,
+                        expired,
+                    },
+                    (),
+                )),
+            };
+            self.workers.push(handle);
+        }
+        Ok(())
+    }
+
+    /// Starts the threads and lets the frames in.
+    pub(super) fn start(&mut self, config: &Config) -> Result<(), Fatal> {
+        let system = |what| move |source| Fatal::System { what, source };
+        let idle = match config.workers.idle {
+            Idle::Spin => IdlePolicy::Spin,
+            Idle::Adaptive => IdlePolicy::Adaptive,
+            Idle::Sleep => IdlePolicy::Sleep,
+        };
+        let started = self.started;
+        for (index, handle) in self.workers.iter_mut().enumerate() {
+            let Some(mut worker) = handle.worker.take() else { continue };
+            let (stop, core) = (Arc::clone(&self.stop), handle.core);
+            let run = move || {
+                if let Err(error) = cores::pin(core) {
+                    warn!("worker {index} cannot be pinned to core {core}: {error}; it runs where the kernel puts it");
+                }
+                worker.run(started, idle, &stop);
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(run);
+            handle.thread = Some(thread.map_err(system("starting a worker thread"))?);
+        }
+        let mut aged = std::mem::take(&mut self.aged);
+        let stop = Arc::clone(&self.stop);
+        let ager = std::thread::Builder::new().name("ager".to_owned());
+        let ager = ager.spawn(move || ager::run(&mut aged, started, &stop));
+        self.ager = Some(ager.map_err(system("starting the ager thread"))?);
+        let mode = match config.xdp.mode {
+            XdpMode::Auto => AttachMode::Auto,
+            XdpMode::Native => AttachMode::Native,
+            XdpMode::Generic => AttachMode::Generic,
+        };
+        for port in &mut self.ports {
+            port.xdp.attach(mode)?;
+            let kind = if port.xdp.is_native() { "native" } else { "generic" };
+            let copy = if port.zero_copy { "zero-copy" } else { "copy" };
+            info!("{}: {kind} XDP, {copy} mode, {} queue(s), MTU {}", port.nic.name, port.queues, port.mtu);
+            if let Some(refusal) = port.xdp.native_refusal() {
+                warn!("{}: generic XDP is slow; native was refused: {refusal}", port.nic.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every worker has polled its queues.
+    pub(super) fn wait_until_polling(&self, timeout: Duration) -> Result<(), Fatal> {
+        let deadline = Instant::now() + timeout;
+        for (index, handle) in self.workers.iter().enumerate() {
+            let polls = &handle.counters.polls;
+            while polls.busy_polls.get() + polls.idle_polls.get() == 0 {
+                if Instant::now() > deadline || self.ended_worker().is_some() {
+                    return Err(Fatal::WorkerEnded(u8::try_from(index).unwrap_or(u8::MAX)));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
+    /// A worker whose thread has ended, if there is one.
+    pub(super) fn ended_worker(&self) -> Option<u8> {
+        let ended = |handle: &WorkerHandle| handle.thread.as_ref().is_some_and(JoinHandle::is_finished);
+        self.workers.iter().position(ended).and_then(|index| u8::try_from(index).ok())
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        // Frames stop coming first, then the workers stop; what is still in a ring is lost with the link.
+        for port in &mut self.ports {
+            port.xdp.detach();
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        let workers = self.workers.iter_mut().filter_map(|handle| handle.thread.take());
+        for thread in workers.chain(self.ager.take()) {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The NICs of all wires in port order, with their queue counts.
+fn find_nics(config: &Config) -> Result<Vec<(Nic, u32)>, Fatal> {
+    let mut nics = Vec::new();
+    for wire in &config.wires {
+        for name in [&wire.left, &wire.right] {
+            let nic = Nic::find(name)?;
+            let have = nic.queues();
+            if let Some(wanted) = wire.queues.map(u32::from).filter(|wanted| *wanted != have) {
+                return Err(Fatal::Layout(format!(
+                    "{name} has {have} receive queue(s), but wire `{}` is configured for {wanted}: a queue without a \
+                     socket would lose its frames. Set the NIC's count (`ethtool -L {name} combined {wanted}`) or leave \
+                     `queues` out",
+                    wire.name
+                )));
+            }
+            nics.push((nic, have));
+        }
+    }
+    if nics.len() > PORTS_MAX {
+        return Err(Fatal::Layout(format!("{} NICs are more than the {PORTS_MAX} that rules can tell apart", nics.len())));
+    }
+    Ok(nics)
+}
+
+/// One core per worker. A worker needs a queue on both sides of every wire, so there are at most as many as the NIC
+/// with the fewest queues has.
+fn choose_cores(config: &Config, nics: &[(Nic, u32)]) -> Result<Vec<u16>, Fatal> {
+    let queues = nics.iter().map(|(_, queues)| *queues as usize).min().unwrap_or(1);
+    let allowed = cores::allowed();
+    let chosen = match &config.workers.cores {
+        Cores::Auto => cores::choose(queues.min(allowed.len().saturating_sub(1).max(1))),
+        Cores::Count(count) => cores::choose(usize::from(*count)),
+        Cores::List(list) => list.clone(),
+    };
+    if let Some(core) = chosen.iter().find(|core| !allowed.contains(core)) {
+        return Err(Fatal::Layout(format!("core {core} does not exist or is not allowed to us; there are {allowed:?}")));
+    }
+    if chosen.len() > queues {
+        return Err(Fatal::Layout(format!(
+            "{} workers, but one of the NICs has only {queues} queue(s), and every worker needs one on each NIC: \
+             configure fewer workers or more queues (`ethtool -L`)",
+            chosen.len()
+        )));
+    }
+    Ok(chosen)
+}
+
+/// Takes the NICs into our care.
+fn prepare(config: &Config, loaded: Vec<(Nic, u32, XdpPort)>) -> Result<Vec<Port>, Fatal> {
+    let mut ports = Vec::new();
+    for (index, (mut nic, queues, xdp)) in loaded.into_iter().enumerate() {
+        let offloads = config.net.offloads == Offloads::Fix;
+        for warning in nic.prepare(&config.net.journal_dir, offloads, config.net.promiscuous)? {
+            warn!("{warning}");
+        }
+        let gone = |source| Fatal::System { what: "reading a NIC's MTU", source };
+        let mtu = nic.link().map_err(gone)?.mtu;
+        ports.push(Port {
+            id: PortId(u8::try_from(index).unwrap_or(u8::MAX)),
+            wire: config.wires[index / 2].name.clone(),
+            xdp,
+            nic,
+            zero_copy: false,
+            mtu,
+            frame_len_max: 0,
+            queues,
+        });
+    }
+    Ok(ports)
+}
+
+/// NIC and queue of every socket, in the order in which they are opened.
+fn lanes(ports: &[Port]) -> ArrayVec<(PortId, u32), 4096> {
+    ports.iter().flat_map(|port| (0..port.queues).map(|queue| (port.id, queue))).collect()
+}
+
+/// Sizes that follow from configuration and NICs.
+struct Geometry {
+    frame_size: u32,
+    frames_per_worker: u32,
+    jumbo: bool,
+    frame_len_max: u32,
+}
+
+impl Geometry {
+    fn of(config: &Config, ports: &[Port], workers: usize) -> Result<Self, Fatal> {
+        let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
+        let roomy = if mtu > 1700 { 4096 } else { 2048 };
+        let frame_size = config.umem.frame_size_bytes.unwrap_or(roomy);
+        let mut jumbo = false;
+        for port in ports {
+            jumbo |= frame_fits(&port.nic.name, port.mtu, frame_size, port.xdp.features().multi_buffer)?;
+        }
+        let ring = config.umem.ring_size_descs;
+        let lanes: u32 = ports.iter().map(|port| port.queues).sum();
+        let lanes_per_worker = lanes.div_ceil(u32::try_from(workers).unwrap_or(1).max(1));
+        // Fill and rx ring full, tx and completion ring full, and a burst in hand, for every queue.
+        let enough = lanes_per_worker * (4 * ring + 64);
+        Ok(Self {
+            frame_size,
+            frames_per_worker: config.umem.frames_per_worker.unwrap_or(enough),
+            jumbo,
+            frame_len_max: if jumbo { 65536 } else { frame_size - dataplane::xsk::HEADROOM },
+        })
+    }
+
+    fn umem_bytes(&self, workers: usize) -> u64 {
+        u64::from(self.frame_size) * u64::from(self.frames_per_worker) * workers as u64
+    }
+
+    fn umem(&self, config: &Config, workers: usize) -> UmemConfig {
+        UmemConfig {
+            frame_size: self.frame_size,
+            frames_per_worker: self.frames_per_worker,
+            workers: u32::try_from(workers).unwrap_or(1),
+            hugepages: wish(config.umem.hugepages),
+        }
+    }
+}
+
+/// `auto` as no wish.
+fn wish(auto: Auto) -> Option<bool> {
+    match auto {
+        Auto::Auto => None,
+        Auto::On => Some(true),
+        Auto::Off => Some(false),
+    }
+}
+
+fn open_sockets(
+    config: &Config,
+    umem: &Arc<Umem>,
+    ports: &[Port],
+    geometry: &Geometry,
+) -> Result<Vec<XskDevice>, Fatal> {
+    let mode = match (config.xdp.zero_copy, config.xdp.mode) {
+        (Auto::On, _) => BindMode::ZeroCopy,
+        (Auto::Off, _) | (_, XdpMode::Generic) => BindMode::Copy,
+        (Auto::Auto, _) if ports.iter().all(|port| port.xdp.features().zero_copy) => BindMode::Auto,
+        (Auto::Auto, _) => BindMode::Copy,
+    };
+    let options = SocketOptions {
+        mode,
+        ring_size: config.umem.ring_size_descs,
+        jumbo: geometry.jumbo,
+        busy_poll_us: config.xdp.busy_poll_us,
+    };
+    let queues: Vec<QueueSpec> = lanes(ports)
+        .into_iter()
+        .map(|(port, queue)| QueueSpec { ifindex: ports[port.index()].nic.ifindex, queue })
+        .collect();
+    info!("frame memory: {} KiB, {:?}, frames of {} bytes", umem.bytes() / 1024, umem.backing(), umem.frame_size());
+    Ok(open_all(umem, &queues, &options)?)
+}
+
+fn port_states(ports: &[Port]) -> Arc<[PortState]> {
+    let state = |port: &Port| PortState {
+        frame_len_max: AtomicU32::new(Nic::frame_len_max(port.mtu).min(port.frame_len_max)),
+        link_up: AtomicBool::new(port.nic.link().is_ok_and(|link| link.up)),
+    };
+    ports.iter().map(state).collect()
+}
+
+fn make_tracker(config: &Config, worker: WorkerId, workers: usize, seed: Seed) -> Result<Tracker, Fatal> {
+    let share = config.flows.max.div_ceil(u32::try_from(workers).unwrap_or(1)).max(64);
+    let tracker = Tracker::new(&TrackerConfig {
+        max_flows: share,
+        max_flows_v6: share,
+        worker,
+        seed,
+        hugepages: true,
+        prefault: false,
+    });
+    tracker.map_err(|source| Fatal::System { what: "mapping a flow table (lower flows.max?)", source })
+}

@@ -1,0 +1,32 @@
+//! Which cores there are for us, and pinning to one.
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::io;
+
+/// Cores this process may run on, ascending.
+#[must_use]
+pub fn allowed() -> Vec<u16> {
+    let Ok(set) = sched_getaffinity(None) else { return vec![0] };
+    (0..u16::try_from(CpuSet::MAX_CPU).unwrap_or(u16::MAX)).filter(|core| set.is_set(usize::from(*core))).collect()
+}
+
+/// Pins the calling thread to a core.
+///
+/// # Errors
+/// If the core does not exist or is not allowed to us.
+pub fn pin(core: u16) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(usize::from(core));
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Cores for `wanted` workers: from the highest down, so that the first core, where the rest of the system and our
+/// control threads run, is taken last.
+#[must_use]
+pub fn choose(wanted: usize) -> Vec<u16> {
+    let mut cores = allowed();
+    cores.reverse();
+    cores.truncate(wanted.max(1));
+    cores.sort_unstable();
+    cores
+}
