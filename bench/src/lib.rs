@@ -5,6 +5,7 @@
 
 pub mod affinity;
 pub mod conditions;
+pub mod floor;
 pub mod gateway;
 pub mod load;
 pub mod report;
