@@ -1,0 +1,604 @@
+//! One `-A`, `-I`, `-N` or `-P` line: getopt's rules, and which match or target an option belongs to.
+
+use dataplane::packet::Family;
+
+use super::super::diagnostics::{Diagnostic, Span};
+use super::super::lexer::Word;
+use super::super::names::{Services, nearest, protocol_names, protocol_number};
+use super::super::options::basic::{self, BASIC, Basic};
+use super::super::options::{self, EXTENSIONS, Extension, Facts, Given, Instance, Kind, OptionSpec, known};
+use super::super::syntax::{Command, Counters, Iface, Proto, Rule, Target};
+
+/// Extension headers of IPv6 that a rule's `-p` never sees, as the kernel looks behind them.
+const NEVER_SEEN: [(u8, &str); 5] = [(0, "hopopt"), (43, "ipv6-route"), (44, "ipv6-frag"), (51, "ah"), (60, "ipv6-opts")];
+
+/// Reads the words of one line.
+pub(super) struct Reader<'a> {
+    words: &'a [Word],
+    at: usize,
+    line: Span,
+    family: Family,
+    services: &'a dyn Services,
+    warnings: &'a mut Vec<Diagnostic>,
+    rule: Rule,
+    loaded: Vec<Loaded>,
+    command: Option<Head>,
+    jump: bool,
+    skip: bool,
+    illegal: Option<Span>,
+    in_iface_span: Option<Span>,
+    out_iface_span: Option<Span>,
+}
+
+/// A match or target met on this line.
+struct Loaded {
+    extension: &'static Extension,
+    instance: Box<dyn Instance>,
+    span: Span,
+    used_slots: u32,
+}
+
+/// The command of the line.
+enum Head {
+    Append { chain: Word },
+    Insert { chain: Word, position: u32, span: Span },
+    New { chain: Word },
+    Policy { chain: Word, policy: Word },
+}
+
+/// What a long option turned out to be.
+enum Found {
+    Basic(Basic, char),
+    Extension(usize, OptionSpec),
+    Ambiguous,
+    Unknown,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        words: &'a [Word],
+        line: Span,
+        family: Family,
+        services: &'a dyn Services,
+        warnings: &'a mut Vec<Diagnostic>,
+    ) -> Self {
+        Self {
+            words,
+            at: 0,
+            line,
+            family,
+            services,
+            warnings,
+            rule: Rule { span: line, ..Rule::default() },
+            loaded: Vec::new(),
+            command: None,
+            jump: false,
+            skip: false,
+            illegal: None,
+            in_iface_span: None,
+            out_iface_span: None,
+        }
+    }
+
+    /// The command of the line; `None` if the line is for the other family (`-4`, `-6`).
+    pub(super) fn read(mut self, counters: Counters) -> Result<Option<Command>, Diagnostic> {
+        self.rule.counters = counters;
+        let mut bang: Option<Span> = None;
+        while let Some(word) = self.next() {
+            match word.text.as_str() {
+                "!" if bang.is_some() => return Err(Diagnostic::error(word.span, "several `!` in a row")),
+                "!" => bang = Some(word.span),
+                "--" => {
+                    if let Some(extra) = self.next() {
+                        return Err(bad_argument(extra));
+                    }
+                }
+                text if text.starts_with("--") => self.long(word, bang.take())?,
+                text if text.starts_with('-') && text.len() > 1 => self.short(word, bang.take())?,
+                _ => return Err(self.stray(word)),
+            }
+        }
+        if let Some(bang) = bang {
+            return Err(Diagnostic::error(bang, "nothing follows this `!`"));
+        }
+        self.finish()
+    }
+
+    fn next(&mut self) -> Option<&'a Word> {
+        let word = self.words.get(self.at)?;
+        self.at += 1;
+        Some(word)
+    }
+
+    fn argument(&mut self, option: &Word) -> Result<&'a Word, Diagnostic> {
+        self.next().ok_or_else(|| {
+            Diagnostic::error(option.span, format!("option `{}` requires an argument", option.text))
+        })
+    }
+
+    fn stray(&self, word: &Word) -> Diagnostic {
+        let after_bang = self.at >= 2 && self.words.get(self.at - 2).is_some_and(|before| before.text == "!");
+        let error = bad_argument(word);
+        match word.text.as_str() {
+            _ if after_bang => error.hint("`!` goes before the option: `! -s ADDRESS`, not `-s ! ADDRESS`"),
+            text if text.starts_with('#') => error.hint("a comment must begin in the first column of its line"),
+            "COMMIT" => error.hint("iptables-restore wants the word alone on its line"),
+            _ => error,
+        }
+    }
+
+    fn short(&mut self, word: &Word, bang: Option<Span>) -> Result<(), Diagnostic> {
+        let mut letters = word.text.chars().skip(1);
+        let letter = letters.next().unwrap_or_default();
+        let Some(&(_, _, basic)) = BASIC.iter().find(|&&(short, _, _)| short == letter && letter != '0') else {
+            return Err(Diagnostic::error(word.span, format!("unknown option `-{letter}`")));
+        };
+        if letters.next().is_some() {
+            return Err(Diagnostic::unsupported(word.span, format!("`{}`: an option run together", word.text))
+                .hint("iptables misreads most of these; write the option and its value as two words"));
+        }
+        self.basic(basic, letter, word, bang)
+    }
+
+    fn long(&mut self, word: &Word, bang: Option<Span>) -> Result<(), Diagnostic> {
+        let text = word.text.get(2..).unwrap_or_default();
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        };
+        let mut found = self.lookup(name);
+        if matches!(found, Found::Unknown | Found::Ambiguous) && self.load_by_protocol(word.span) {
+            found = self.lookup(name);
+        }
+        match found {
+            Found::Basic(basic, letter) if value.is_none() => self.basic(basic, letter, word, bang),
+            Found::Basic(..) => Err(Diagnostic::unsupported(word.span, format!("`{}`: an option with `=`", word.text))
+                .hint("iptables misreads these; write the option and its value as two words")),
+            Found::Extension(position, spec) => self.extension_option(position, spec, word, value, bang),
+            Found::Ambiguous => Err(Diagnostic::error(word.span, format!("ambiguous option `--{name}`"))
+                .hint("write more of its name")),
+            Found::Unknown => Err(self.unknown_option(name, word)),
+        }
+    }
+
+    /// getopt's search: an exact name first, else the only option (or several that are the same) it abbreviates.
+    fn lookup(&self, name: &str) -> Found {
+        let basic = BASIC.iter().map(|&(short, long, basic)| (long, Found::Basic(basic, short), usize::MAX, short as u32));
+        let own = self.loaded.iter().enumerate().flat_map(|(position, loaded)| {
+            loaded.extension.options.iter().map(move |spec| {
+                (spec.name, Found::Extension(position, *spec), position, u32::from(spec.id) << 8 | u32::from(spec.args))
+            })
+        });
+        let mut only: Option<(Found, usize, u32)> = None;
+        let mut ambiguous = false;
+        for (long, found, owner, id) in basic.chain(own) {
+            if long == name {
+                return found;
+            }
+            if !name.is_empty() && long.starts_with(name) {
+                match &only {
+                    None => only = Some((found, owner, id)),
+                    // Refused options share an id but are not each other's aliases.
+                    Some((_, known_owner, known_id)) => {
+                        let refused = matches!(found, Found::Extension(_, spec) if spec.slot == 0);
+                        ambiguous |= (*known_owner, *known_id) != (owner, id) || refused;
+                    }
+                }
+            }
+        }
+        match only {
+            _ if ambiguous => Found::Ambiguous,
+            Some((found, _, _)) => found,
+            None => Found::Unknown,
+        }
+    }
+
+    /// Loads the match that `-p` implies, once. Whether anything was loaded.
+    fn load_by_protocol(&mut self, span: Span) -> bool {
+        let Some(extension) = self.rule.proto.and_then(|proto| options::find_by_protocol(proto.number, self.family)) else {
+            return false;
+        };
+        if self.loaded.iter().any(|loaded| std::ptr::eq(loaded.extension, extension)) {
+            return false;
+        }
+        self.load(extension, span);
+        true
+    }
+
+    fn load(&mut self, extension: &'static Extension, span: Span) {
+        let instance = (extension.new)(self.family);
+        self.loaded.push(Loaded { extension, instance, span, used_slots: 0 });
+    }
+
+    fn unknown_option(&self, name: &str, word: &Word) -> Diagnostic {
+        let error = Diagnostic::error(word.span, format!("unknown option `--{name}`"));
+        let owners: Vec<String> = EXTENSIONS
+            .iter()
+            .filter(|extension| extension.options.iter().any(|spec| spec.name == name))
+            .map(|extension| match (extension.kind, extension.protocol) {
+                (Kind::Target, _) => format!("`-j {}`", extension.names[0]),
+                (Kind::Match, Some(_)) => format!("`-p {}`", extension.names[0]),
+                (Kind::Match, None) => format!("`-m {}`", extension.names[0]),
+            })
+            .collect();
+        if !owners.is_empty() {
+            let mut owners = owners;
+            owners.dedup();
+            return error.hint(format!("it needs {} before it", owners.join(" or ")));
+        }
+        let basic = BASIC.iter().map(|&(_, long, _)| long);
+        let own = self.loaded.iter().flat_map(|loaded| loaded.extension.options.iter().map(|spec| spec.name));
+        match nearest(name, basic.chain(own)) {
+            Some(near) => error.hint(format!("did you mean `--{near}`?")),
+            None => error,
+        }
+    }
+
+    fn extension_option(
+        &mut self,
+        position: usize,
+        spec: OptionSpec,
+        word: &Word,
+        value: Option<&str>,
+        bang: Option<Span>,
+    ) -> Result<(), Diagnostic> {
+        if spec.slot == 0 {
+            return Err(Diagnostic::unsupported(word.span, format!("`--{}` is valid iptables, not supported yet", spec.name)));
+        }
+        if let (Some(bang), false) = (bang, spec.invertible) {
+            return Err(Diagnostic::error(bang, format!("option `--{}` cannot be inverted", spec.name)));
+        }
+        let mut args = Vec::new();
+        if let Some(value) = value {
+            if spec.args == 0 {
+                return Err(Diagnostic::error(word.span, format!("option `--{}` takes no argument", spec.name)));
+            }
+            args.push(Word { text: value.to_owned(), span: word.span });
+        }
+        while args.len() < usize::from(spec.args) {
+            args.push(self.argument(word)?.clone());
+        }
+        let facts = self.facts();
+        let Some(loaded) = self.loaded.get_mut(position) else { return Ok(()) };
+        let slot = 1u32.checked_shl(u32::from(spec.slot)).unwrap_or(0);
+        if loaded.used_slots & slot != 0 {
+            let message = format!("`--{}` does not go with an option given before, or is given twice", spec.name);
+            return Err(Diagnostic::error(word.span, message));
+        }
+        loaded.used_slots |= slot;
+        let given = Given { id: spec.id, invert: bang.is_some(), args: &args, span: word.span, facts };
+        loaded.instance.option(&given)
+    }
+
+    fn facts(&self) -> Facts<'a> {
+        Facts { family: self.family, proto: self.rule.proto, services: self.services }
+    }
+
+    fn basic(&mut self, basic: Basic, letter: char, word: &Word, bang: Option<Span>) -> Result<(), Diagnostic> {
+        let invertible = matches!(
+            basic,
+            Basic::Source
+                | Basic::Destination
+                | Basic::InInterface
+                | Basic::OutInterface
+                | Basic::Protocol
+                | Basic::Fragment
+        );
+        if let (Some(bang), false) = (bang, invertible) {
+            return Err(Diagnostic::error(bang, format!("`!` is not allowed before `{}`", word.text)));
+        }
+        let invert = bang.is_some();
+        match basic {
+            Basic::Append | Basic::Insert | Basic::NewChain | Basic::Policy => return self.head(basic, word),
+            Basic::OtherCommand => {
+                return Err(Diagnostic::unsupported(word.span, format!("`-{letter}` edits a table instead of stating it"))
+                    .hint("write the rules as they shall be, as iptables-save prints them"));
+            }
+            Basic::Misplaced => {
+                return Err(Diagnostic::error(word.span, format!("option `{}` has no place in a rules file", word.text)));
+            }
+            Basic::Ignored => {
+                self.warnings.push(Diagnostic::note(word.span, format!("`{}` means nothing in a rules file", word.text)));
+            }
+            Basic::Ipv4 => self.skip |= self.family != Family::V4,
+            Basic::Ipv6 => self.skip |= self.family != Family::V6,
+            _ => {
+                // These belong to rules; -N and -P refuse them.
+                self.illegal = self.illegal.or(Some(word.span));
+                return self.rule_option(basic, word, invert);
+            }
+        }
+        Ok(())
+    }
+
+    fn rule_option(&mut self, basic: Basic, word: &Word, invert: bool) -> Result<(), Diagnostic> {
+        let twice = || Diagnostic::error(word.span, format!("`{}` is given twice", word.text));
+        match basic {
+            Basic::Source | Basic::Destination => {
+                let value = basic::addresses(self.argument(word)?, invert, self.family)?;
+                let field = if basic == Basic::Source { &mut self.rule.src } else { &mut self.rule.dst };
+                if field.is_some() {
+                    return Err(twice());
+                }
+                *field = value;
+            }
+            Basic::InInterface | Basic::OutInterface => {
+                let seen = if basic == Basic::InInterface { self.in_iface_span } else { self.out_iface_span };
+                if seen.is_some() {
+                    return Err(twice());
+                }
+                self.iface(basic, word, invert)?;
+            }
+            Basic::Protocol if self.rule.proto.is_some() => return Err(twice()),
+            Basic::Protocol => self.protocol(word, invert)?,
+            Basic::Fragment if self.family == Family::V6 => {
+                return Err(Diagnostic::error(word.span, "`-f` does not exist in IPv6").hint("use `-m frag`"));
+            }
+            Basic::Fragment if self.rule.fragment.is_some() => return Err(twice()),
+            Basic::Fragment => self.rule.fragment = Some(invert),
+            Basic::Match => self.load_match(word)?,
+            Basic::Jump | Basic::Goto => {
+                if self.jump {
+                    return Err(Diagnostic::error(word.span, "a rule has one target only"));
+                }
+                self.jump = true;
+                let name = self.argument(word)?;
+                self.target(name, basic == Basic::Goto)?;
+            }
+            _ => self.counters(word)?,
+        }
+        Ok(())
+    }
+
+    fn iface(&mut self, basic: Basic, word: &Word, invert: bool) -> Result<(), Diagnostic> {
+        let value = self.argument(word)?;
+        let pattern = basic::iface(value, invert)?;
+        if value.text.contains(['/', ' ']) {
+            let warning = Diagnostic::warning(value.span, format!("no interface can be called `{}`", value.text));
+            self.warnings.push(warning);
+        }
+        if value.text.contains(['"', '\\', ' ', '\t']) || value.text.chars().any(char::is_control) {
+            return Err(Diagnostic::unsupported(value.span, "blanks or quotes in an interface name"));
+        }
+        let (field, span) = if basic == Basic::InInterface {
+            (&mut self.rule.in_iface, &mut self.in_iface_span)
+        } else {
+            (&mut self.rule.out_iface, &mut self.out_iface_span)
+        };
+        *field = pattern.map(|pattern| Iface { pattern, invert });
+        *span = Some(word.span);
+        Ok(())
+    }
+
+    fn protocol(&mut self, word: &Word, invert: bool) -> Result<(), Diagnostic> {
+        let value = self.argument(word)?;
+        let Some(number) = protocol_number(&value.text) else {
+            let error = Diagnostic::error(value.span, format!("unknown protocol `{}`", value.text));
+            return Err(match nearest(&value.text, protocol_names()) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint("write a number from 0 to 255 or a name from /etc/protocols"),
+            });
+        };
+        if number == 0 {
+            if invert {
+                return Err(Diagnostic::error(value.span, "`! -p all` can never match"));
+            }
+            return Ok(());
+        }
+        if let (Family::V6, false, Some((_, name))) =
+            (self.family, invert, NEVER_SEEN.iter().find(|&&(never, _)| never == number))
+        {
+            let warning = Diagnostic::warning(value.span, format!("`-p {name}` never matches in IPv6"));
+            self.warnings.push(warning.hint("rules see the protocol behind the extension headers; use the match for it"));
+        }
+        self.rule.proto = Some(Proto { number, invert });
+        Ok(())
+    }
+
+    fn load_match(&mut self, word: &Word) -> Result<(), Diagnostic> {
+        let value = self.argument(word)?;
+        let name = value.text.as_str();
+        let Some(extension) = options::find(Kind::Match, name, self.family) else {
+            return Err(unknown_extension("match", value, known::is_match(name), || {
+                let ours = EXTENSIONS.iter().filter(|e| e.kind == Kind::Match).flat_map(|e| e.names.iter().copied());
+                nearest(name, ours.chain(known::match_names()))
+            }));
+        };
+        if !extension.repeatable && self.loaded.iter().any(|loaded| std::ptr::eq(loaded.extension, extension)) {
+            return Err(Diagnostic::unsupported(value.span, format!("`-m {name}` twice in one rule"))
+                .hint("write all its options behind the first one"));
+        }
+        // A repeated match's options are for the newest one, so older ones leave getopt's table.
+        if extension.repeatable {
+            self.retire(extension)?;
+        }
+        self.load(extension, value.span);
+        Ok(())
+    }
+
+    /// Finishes an earlier instance of a repeatable match: later options belong to the new one.
+    fn retire(&mut self, extension: &'static Extension) -> Result<(), Diagnostic> {
+        let facts = self.facts();
+        for loaded in &mut self.loaded {
+            if loaded.extension.names == extension.names && loaded.extension.kind == extension.kind {
+                loaded.instance.finish(facts, loaded.span)?;
+                loaded.extension = &RETIRED;
+            }
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, name: &Word, goto: bool) -> Result<(), Diagnostic> {
+        let text = name.text.as_str();
+        if text.is_empty() {
+            return Err(Diagnostic::error(name.span, "empty target name"));
+        }
+        self.rule.target = match text {
+            "ACCEPT" if !goto => Target::Accept,
+            "DROP" if !goto => Target::Drop,
+            "RETURN" if !goto => Target::Return,
+            _ if !goto && options::find(Kind::Target, text, self.family).is_some() => {
+                if let Some(extension) = options::find(Kind::Target, text, self.family) {
+                    self.load(extension, name.span);
+                }
+                Target::None
+            }
+            _ if !goto && known::is_target(text) => {
+                return Err(unknown_extension("target", name, true, || None));
+            }
+            _ => Target::Chain { name: text.to_owned(), goto, span: name.span },
+        };
+        Ok(())
+    }
+
+    /// `-c PACKETS BYTES` or `-c PACKETS,BYTES`.
+    fn counters(&mut self, word: &Word) -> Result<(), Diagnostic> {
+        let first = self.argument(word)?;
+        let (packets, bytes) = match first.text.split_once(',') {
+            Some((packets, bytes)) => (packets, bytes),
+            None => match self.words.get(self.at) {
+                Some(second) if !second.text.starts_with(['-', '!']) => {
+                    self.at += 1;
+                    (first.text.as_str(), second.text.as_str())
+                }
+                _ => return Err(Diagnostic::error(word.span, "`-c` needs a packet and a byte counter")),
+            },
+        };
+        let number = |text: &str| {
+            text.parse::<u64>().map_err(|_| Diagnostic::error(first.span, format!("counter `{text}` is not a number")))
+        };
+        self.rule.counters = Counters { packets: number(packets)?, bytes: number(bytes)? };
+        Ok(())
+    }
+
+    fn head(&mut self, basic: Basic, word: &Word) -> Result<(), Diagnostic> {
+        if self.command.is_some() {
+            return Err(Diagnostic::error(word.span, "a line has one command only").hint("write the other on its own line"));
+        }
+        let chain = self.argument(word)?.clone();
+        if chain.text.starts_with(['-', '!']) {
+            return Err(Diagnostic::error(chain.span, "a chain name must not start with `-` or `!`"));
+        }
+        self.command = Some(match basic {
+            Basic::Append => Head::Append { chain },
+            Basic::NewChain => Head::New { chain },
+            Basic::Policy => Head::Policy { chain, policy: self.argument(word)?.clone() },
+            _ => {
+                let number = self.words.get(self.at).filter(|next| !next.text.starts_with(['-', '!']));
+                let (position, span) = match number {
+                    None => (1, word.span),
+                    Some(number) => {
+                        self.at += 1;
+                        let position = options::number(&number.text, u64::from(u32::MAX))
+                            .and_then(|position| u32::try_from(position).ok())
+                            .filter(|&position| position > 0);
+                        let message = || format!("invalid rule number `{}`", number.text);
+                        (position.ok_or_else(|| Diagnostic::error(number.span, message()))?, number.span)
+                    }
+                };
+                Head::Insert { chain, position, span }
+            }
+        });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Option<Command>, Diagnostic> {
+        let Some(command) = self.command.take() else {
+            return Err(Diagnostic::error(self.line, "no command on this line")
+                .hint("a rule begins with `-A CHAIN`; for an empty line leave out the blanks"));
+        };
+        if self.skip {
+            return Ok(None);
+        }
+        let (chain, insert) = match command {
+            Head::Append { chain } => (chain, None),
+            Head::Insert { chain, position, span } => (chain, Some((position, span))),
+            Head::New { chain } => {
+                self.only_command()?;
+                return Ok(Some(Command::Declare {
+                    name: chain.text,
+                    span: chain.span,
+                    policy: None,
+                    counters: Counters::default(),
+                    exclusive: true,
+                }));
+            }
+            Head::Policy { chain, policy } => {
+                self.only_command()?;
+                return Ok(Some(Command::Policy {
+                    name: chain.text,
+                    span: chain.span,
+                    policy: (policy.text, policy.span),
+                }));
+            }
+        };
+        self.check_chain_ifaces(&chain)?;
+        self.finish_extensions()?;
+        Ok(Some(Command::Rule { chain: chain.text, span: chain.span, insert, rule: Box::new(self.rule) }))
+    }
+
+    fn only_command(&self) -> Result<(), Diagnostic> {
+        self.illegal.map_or(Ok(()), |span| Err(Diagnostic::error(span, "this option does not go with this command")))
+    }
+
+    fn check_chain_ifaces(&self, chain: &Word) -> Result<(), Diagnostic> {
+        let span = match chain.text.as_str() {
+            "INPUT" => self.out_iface_span,
+            "OUTPUT" => self.in_iface_span,
+            _ => None,
+        };
+        span.map_or(Ok(()), |span| {
+            let what = if chain.text == "INPUT" { "`-o` in INPUT" } else { "`-i` in OUTPUT" };
+            Err(Diagnostic::error(span, format!("{what}: no such interface is known there")))
+        })
+    }
+
+    fn finish_extensions(&mut self) -> Result<(), Diagnostic> {
+        let facts = self.facts();
+        for mut loaded in std::mem::take(&mut self.loaded) {
+            loaded.instance.finish(facts, loaded.span)?;
+            if loaded.extension.kind == Kind::Target {
+                self.rule.target = Target::Extension(loaded.instance.into());
+            } else {
+                self.rule.matches.push(loaded.instance.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stands in for a match whose options are closed.
+static RETIRED: Extension = Extension {
+    kind: Kind::Match,
+    names: &[],
+    family: None,
+    protocol: None,
+    repeatable: true,
+    options: &[],
+    new: |family| (options::comment::COMMENT.new)(family),
+};
+
+fn bad_argument(word: &Word) -> Diagnostic {
+    Diagnostic::error(word.span, format!("bad argument `{}`", word.text))
+}
+
+fn unknown_extension(
+    what: &str,
+    name: &Word,
+    is_known: bool,
+    near: impl FnOnce() -> Option<&'static str>,
+) -> Diagnostic {
+    let text = name.text.as_str();
+    if is_known {
+        let diagnostic = Diagnostic::unsupported(name.span, format!("{what} `{text}` is valid iptables, not supported yet"));
+        return match known::why_not(text) {
+            Some(why) => diagnostic.hint(why),
+            None => diagnostic,
+        };
+    }
+    let error = Diagnostic::error(name.span, format!("unknown {what} `{text}`"));
+    match near() {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error,
+    }
+}
