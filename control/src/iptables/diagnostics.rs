@@ -197,11 +197,9 @@ mod tests {
     fn a_diagnostic_shows_place_caret_and_hint() {
         let text = b"*filter\n-A FORWARD -p tpc\nCOMMIT\n";
         let span = Span { line: 2, start: 22, end: 25 };
-        let shown = Diagnostic::error(span, "unknown protocol `tpc`").hint("did you mean `tcp`?").render(
-            text,
-            "rules.v4",
-            false,
-        );
+        let shown = Diagnostic::error(span, "unknown protocol `tpc`")
+            .hint("did you mean `tcp`?")
+            .render(text, "rules.v4", false);
         assert_eq!(
             shown,
             "error: unknown protocol `tpc`\n --> rules.v4:2:15\n  |\n2 | -A FORWARD -p tpc\n  |               ^^^\n  |\n  = help: did you mean `tcp`?\n"

@@ -71,7 +71,10 @@ pub fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
 /// A diagnostic for NUL bytes, a carriage return at the end, foreign bytes or an overlong line.
 pub fn check_line(line: Line<'_>) -> Result<&str, Diagnostic> {
     if line.bytes.len() >= LINE_BYTES_MAX {
-        let message = format!("this line has {} bytes, iptables-restore reads at most {LINE_BYTES_MAX}", line.bytes.len());
+        let message = format!(
+            "this line has {} bytes, iptables-restore reads at most {LINE_BYTES_MAX}",
+            line.bytes.len()
+        );
         return Err(Diagnostic::error(line.part(0, 1), message).hint("split the rule into several"));
     }
     if let Some(at) = line.bytes.iter().position(|&byte| byte == 0) {

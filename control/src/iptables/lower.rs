@@ -74,7 +74,10 @@ impl Building {
             }
             Command::Policy { name, span, policy } => match self.by_name.get(&name) {
                 Some(&index) if index < BUILT_IN.len() => self.set_policy(index, &policy),
-                Some(_) => Err(Diagnostic::error(span, format!("`{name}` is not a built-in chain and has no policy"))),
+                Some(_) => Err(Diagnostic::error(
+                    span,
+                    format!("`{name}` is not a built-in chain and has no policy"),
+                )),
                 None => Err(no_chain(&name, span, &self.by_name)),
             },
             Command::Rule { chain, span, insert, rule } => self.rule(&chain, span, insert, *rule),
@@ -98,7 +101,10 @@ impl Building {
         }
         basic::check_chain_name(&name, span)?;
         if let Some((word, place)) = policy.filter(|(word, _)| word != "-") {
-            let warning = Diagnostic::warning(place, format!("policy `{word}` on the user chain `{name}` has no effect"));
+            let warning = Diagnostic::warning(
+                place,
+                format!("policy `{word}` on the user chain `{name}` has no effect"),
+            );
             diagnostics.push(warning.hint("only built-in chains have a policy; write `-`"));
         }
         self.by_name.insert(name.clone(), self.chains.len());
@@ -116,12 +122,15 @@ impl Building {
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<(), Diagnostic> {
         let built_in = index < BUILT_IN.len();
-        let (Some(chain), Some(rules)) = (self.chains.get_mut(index), self.rules.get_mut(index)) else { return Ok(()) };
+        let (Some(chain), Some(rules)) = (self.chains.get_mut(index), self.rules.get_mut(index)) else {
+            return Ok(());
+        };
         if chain.span.line != 0 {
             let lost = if built_in { 0 } else { rules.len() };
             let mut warning = Diagnostic::warning(span, format!("chain `{}` is declared twice", chain.name));
             if lost > 0 {
-                warning = warning.hint(format!("as in iptables-restore, the {lost} rules it had so far are gone"));
+                warning =
+                    warning.hint(format!("as in iptables-restore, the {lost} rules it had so far are gone"));
                 rules.clear();
                 self.rule_count -= lost;
             }
@@ -150,7 +159,13 @@ impl Building {
         Ok(())
     }
 
-    fn rule(&mut self, chain: &str, span: Span, insert: Option<(u32, Span)>, rule: Rule) -> Result<(), Diagnostic> {
+    fn rule(
+        &mut self,
+        chain: &str,
+        span: Span,
+        insert: Option<(u32, Span)>,
+        rule: Rule,
+    ) -> Result<(), Diagnostic> {
         let index = *self.by_name.get(chain).ok_or_else(|| no_chain(chain, span, &self.by_name))?;
         self.check_target(&rule)?;
         let Some(rules) = self.rules.get_mut(index) else { return Ok(()) };
@@ -159,17 +174,24 @@ impl Building {
             Some((position, place)) => {
                 let at = usize::try_from(position - 1).unwrap_or(usize::MAX);
                 if at > rules.len() {
-                    let message = format!("position {position} is beyond the end of `{chain}`, which has {} rules", rules.len());
+                    let message = format!(
+                        "position {position} is beyond the end of `{chain}`, which has {} rules",
+                        rules.len()
+                    );
                     return Err(Diagnostic::error(place, message));
                 }
                 Some(at)
             }
         };
-        let copies = rule.src.as_ref().map_or(1, |list| list.nets.len()) * rule.dst.as_ref().map_or(1, |list| list.nets.len());
+        let copies = rule.src.as_ref().map_or(1, |list| list.nets.len())
+            * rule.dst.as_ref().map_or(1, |list| list.nets.len());
         self.rule_count += copies;
         if self.rule_count > RULES_MAX {
             self.rule_count -= copies;
-            return Err(Diagnostic::unsupported(rule.span, format!("more than {RULES_MAX} rules, address lists counted out")));
+            return Err(Diagnostic::unsupported(
+                rule.span,
+                format!("more than {RULES_MAX} rules, address lists counted out"),
+            ));
         }
         for copy in expand(&rule) {
             match at {
@@ -184,9 +206,10 @@ impl Building {
     fn check_target(&self, rule: &Rule) -> Result<(), Diagnostic> {
         let Target::Chain { name, span, .. } = &rule.target else { return Ok(()) };
         match self.by_name.get(name) {
-            Some(&index) if index < BUILT_IN.len() => {
-                Err(Diagnostic::error(*span, format!("`{name}` is a built-in chain; rules cannot jump to it")))
-            }
+            Some(&index) if index < BUILT_IN.len() => Err(Diagnostic::error(
+                *span,
+                format!("`{name}` is a built-in chain; rules cannot jump to it"),
+            )),
             Some(_) => Ok(()),
             None => Err(no_target(name, *span, &self.by_name)),
         }
@@ -246,8 +269,11 @@ fn note_host_chains(file: &File, diagnostics: &mut Vec<Diagnostic>) {
     let host = file.chains.iter().filter(|chain| chain.name == "INPUT" || chain.name == "OUTPUT");
     if let Some(rule) = host.flat_map(|chain| &chain.rules).min_by_key(|rule| rule.span.line) {
         diagnostics.push(
-            Diagnostic::note(rule.span, "a bump in the wire does not consult INPUT and OUTPUT; their rules are kept, not used")
-                .hint("packets that pass through are judged by FORWARD"),
+            Diagnostic::note(
+                rule.span,
+                "a bump in the wire does not consult INPUT and OUTPUT; their rules are kept, not used",
+            )
+            .hint("packets that pass through are judged by FORWARD"),
         );
     }
 }
@@ -273,21 +299,31 @@ fn check_walks(file: &File, diagnostics: &mut Vec<Diagnostic>) {
     for start in 0..file.chains.len() {
         let reachable = start < BUILT_IN.len();
         if let Some((cycle, span)) = walk(start, &edges, &mut marks) {
-            let names: Vec<&str> =
-                cycle.iter().filter_map(|&chain| file.chains.get(chain)).map(|chain| chain.name.as_str()).collect();
+            let names: Vec<&str> = cycle
+                .iter()
+                .filter_map(|&chain| file.chains.get(chain))
+                .map(|chain| chain.name.as_str())
+                .collect();
             let message = format!("jumps go round in a loop: {}", names.join(" -> "));
             diagnostics.push(if reachable {
                 Diagnostic::error(span, message)
             } else {
-                Diagnostic::unsupported(span, message).hint("no built-in chain reaches it, so iptables lets it be; remove it")
+                Diagnostic::unsupported(span, message)
+                    .hint("no built-in chain reaches it, so iptables lets it be; remove it")
             });
             return;
         }
-        if let (true, Some(Mark::Done(depth)), Some(chain)) = (reachable, marks.get(start), file.chains.get(start)) {
+        if let (true, Some(Mark::Done(depth)), Some(chain)) =
+            (reachable, marks.get(start), file.chains.get(start))
+        {
             if depth - 1 > JUMP_DEPTH_MAX {
-                let span = edges.get(start).and_then(|edges| edges.first()).map_or(chain.span, |&(_, span)| span);
-                let message =
-                    format!("chains nest {} deep below {}, the kernel allows {JUMP_DEPTH_MAX}", depth - 1, chain.name);
+                let span =
+                    edges.get(start).and_then(|edges| edges.first()).map_or(chain.span, |&(_, span)| span);
+                let message = format!(
+                    "chains nest {} deep below {}, the kernel allows {JUMP_DEPTH_MAX}",
+                    depth - 1,
+                    chain.name
+                );
                 diagnostics.push(Diagnostic::error(span, message));
             }
         }

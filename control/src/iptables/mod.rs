@@ -55,11 +55,13 @@ pub fn load_with(text: &[u8], file_name: &str, family: Family, services: &dyn Se
     let parser::Parsed { tables, mut diagnostics } = parser::parse(text, family, services);
     if let [_, others @ ..] = tables.as_slice() {
         for table in others {
-            let warning = Diagnostic::warning(table.span, "another *filter table; it replaces the one before");
+            let warning =
+                Diagnostic::warning(table.span, "another *filter table; it replaces the one before");
             diagnostics.push(warning.hint("as in iptables-restore, only the last one counts"));
         }
     }
-    if tables.is_empty() && !diagnostics.iter().any(|diagnostic| diagnostic.severity >= Severity::Unsupported) {
+    if tables.is_empty() && !diagnostics.iter().any(|diagnostic| diagnostic.severity >= Severity::Unsupported)
+    {
         let message = format!("{file_name} has no *filter table");
         diagnostics.push(
             Diagnostic::unsupported(Span::default(), message)
@@ -70,7 +72,8 @@ pub fn load_with(text: &[u8], file_name: &str, family: Family, services: &dyn Se
     for table in tables {
         syntax = Some(lower::assemble(table, family, &mut diagnostics));
     }
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.span.line == 0, diagnostic.span.line, diagnostic.span.start));
+    diagnostics
+        .sort_by_key(|diagnostic| (diagnostic.span.line == 0, diagnostic.span.line, diagnostic.span.start));
     let mut loaded = Loaded { ruleset: None, syntax, diagnostics };
     if loaded.worst().is_none_or(|worst| worst < Severity::Unsupported) {
         loaded.ruleset = loaded.syntax.as_ref().and_then(lower::lower);

@@ -238,7 +238,8 @@ pub fn protocol_number(text: &str) -> Option<u8> {
         return u8::try_from(number).ok();
     }
     let lower = text.to_ascii_lowercase();
-    let in_file = |wanted: &str| PROTOCOLS.iter().find(|(_, names)| names.contains(&wanted)).map(|&(number, _)| number);
+    let in_file =
+        |wanted: &str| PROTOCOLS.iter().find(|(_, names)| names.contains(&wanted)).map(|&(number, _)| number);
     in_file(&lower)
         .or_else(|| in_file(text))
         .or_else(|| EXTRA_PROTOCOLS.iter().find(|(_, name)| *name == lower).map(|&(number, _)| number))

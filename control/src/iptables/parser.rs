@@ -38,7 +38,11 @@ enum State {
     Outside,
     Filter(Table),
     /// A table of iptables that is not ours, or an unknown one: its lines are looked at only as far as needed.
-    Other { name: &'static str, chains: &'static [&'static str], span: Span },
+    Other {
+        name: &'static str,
+        chains: &'static [&'static str],
+        span: Span,
+    },
 }
 
 struct Parser<'a> {
@@ -70,7 +74,9 @@ impl Parser<'_> {
     }
 
     fn line(&mut self, state: State, line: Line<'_>) -> State {
-        if line.bytes.is_empty() || (line.bytes.first() == Some(&b'#') && line.bytes.len() < lexer::LINE_BYTES_MAX) {
+        if line.bytes.is_empty()
+            || (line.bytes.first() == Some(&b'#') && line.bytes.len() < lexer::LINE_BYTES_MAX)
+        {
             return state;
         }
         let text = match lexer::check_line(line) {
@@ -172,7 +178,8 @@ impl Parser<'_> {
                 return;
             }
         }
-        let message = format!("table `{name}` is not supported yet; only an empty one with ACCEPT policies is");
+        let message =
+            format!("table `{name}` is not supported yet; only an empty one with ACCEPT policies is");
         let hint = format!("take the *{name} table out of this file; it would have no effect here");
         self.report(Diagnostic::unsupported(line.span(), message).hint(hint));
     }
@@ -205,7 +212,9 @@ impl Parser<'_> {
     fn declaration(&mut self, line: Line<'_>, text: &str) -> Result<Command, Diagnostic> {
         let mut words = plain_words(line, text, 1);
         let Some(name) = words.next() else {
-            return Err(Diagnostic::error(line.span(), "chain name missing").hint("write `:CHAIN POLICY [0:0]`"));
+            return Err(
+                Diagnostic::error(line.span(), "chain name missing").hint("write `:CHAIN POLICY [0:0]`")
+            );
         };
         let Some(policy) = words.next() else {
             return Err(Diagnostic::error(line.span(), format!("policy of chain `{}` missing", name.text))
@@ -216,7 +225,8 @@ impl Parser<'_> {
             match read_counters(&word.text) {
                 Some(read) => counters = read,
                 None => {
-                    let warning = Diagnostic::warning(word.span, format!("`{}` is no `[packets:bytes]`", word.text));
+                    let warning =
+                        Diagnostic::warning(word.span, format!("`{}` is no `[packets:bytes]`", word.text));
                     self.report(warning.hint("ignored, as iptables-restore does without -c"));
                 }
             }
@@ -237,10 +247,8 @@ fn plain_words<'a>(line: Line<'a>, text: &'a str, from: usize) -> impl Iterator<
     text.split([' ', '\t']).filter_map(move |word| {
         let start = at;
         at += word.len() + 1;
-        (!word.is_empty()).then(|| Word {
-            text: word.to_owned(),
-            span: line.part(from + start, from + start + word.len()),
-        })
+        (!word.is_empty())
+            .then(|| Word { text: word.to_owned(), span: line.part(from + start, from + start + word.len()) })
     })
 }
 
@@ -253,8 +261,12 @@ fn counters_prefix(line: Line<'_>, text: &str) -> Result<(Option<Counters>, usiz
     let Some(close) = close else {
         return Err(Diagnostic::error(line.part(0, 1), "unfinished counters").hint("write `[packets:bytes]`"));
     };
-    // Without -c, iptables-restore does not read the numbers at all.
-    Ok((text.get(..=close).and_then(read_counters), close + 1))
+    match text.get(..=close).and_then(read_counters) {
+        Some(counters) => Ok((Some(counters), close + 1)),
+        None => Err(Diagnostic::unsupported(line.part(0, close + 1), "these counters are not numbers").hint(
+            "iptables-restore skips them without -c and refuses them with it; write `[packets:bytes]`",
+        )),
+    }
 }
 
 /// `[packets:bytes]`.

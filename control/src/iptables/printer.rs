@@ -22,14 +22,16 @@ pub type CounterSource<'a> = &'a dyn Fn(RuleRef) -> Counters;
 pub fn save(file: &File, counters: Option<CounterSource<'_>>) -> String {
     let mut out = String::from("*filter\n");
     let order = print_order(file);
-    let count = |id, rule| counters.map_or(Counters::default(), |counters| counters(RuleRef { chain: id, rule }));
+    let count =
+        |id, rule| counters.map_or(Counters::default(), |counters| counters(RuleRef { chain: id, rule }));
     for &(id, chain) in &order {
         let policy = match chain.policy {
             Some(Policy::Accept) => "ACCEPT",
             Some(Policy::Drop) => "DROP",
             None => "-",
         };
-        let Counters { packets, bytes } = if chain.policy.is_some() { count(id, None) } else { Counters::default() };
+        let Counters { packets, bytes } =
+            if chain.policy.is_some() { count(id, None) } else { Counters::default() };
         let _ = writeln!(out, ":{} {policy} [{packets}:{bytes}]", chain.name);
     }
     for &(id, chain) in &order {
@@ -168,9 +170,17 @@ pub fn listing(file: &File, counters: CounterSource<'_>) -> String {
             }
             None => writeln!(out, "Chain {} ({} references)", chain.name, references(file, &chain.name)),
         };
-        out.push_str("num   pkts bytes target     prot opt in     out     source               destination         \n");
+        out.push_str(
+            "num   pkts bytes target     prot opt in     out     source               destination         \n",
+        );
         for (number, rule) in (0u32..).zip(&chain.rules) {
-            list_rule(&mut out, number + 1, rule, counters(RuleRef { chain: id, rule: Some(number) }), file.family);
+            list_rule(
+                &mut out,
+                number + 1,
+                rule,
+                counters(RuleRef { chain: id, rule: Some(number) }),
+                file.family,
+            );
         }
     }
     out
@@ -198,17 +208,12 @@ fn list_rule(out: &mut String, number: u32, rule: &Rule, counters: Counters, fam
         Some(false) => "-f",
         Some(true) => "!f",
     };
-    let (in_iface, in_flag) = iface_cell(rule.in_iface.as_ref());
-    let (out_iface, out_flag) = iface_cell(rule.out_iface.as_ref());
+    let (in_iface, out_iface) = (iface_cell(rule.in_iface.as_ref()), iface_cell(rule.out_iface.as_ref()));
     let (src, src_flag) = net_cell(rule.src.as_ref(), family);
     let (dst, dst_flag) = net_cell(rule.dst.as_ref(), family);
-    let (in_iface, out_iface) = (format!("{in_flag}{in_iface}"), format!("{out_flag}{out_iface}"));
-    let (in_iface, out_iface) = (in_iface.trim_start(), out_iface.trim_start());
-    let in_pad = if in_flag == '!' { "" } else { " " };
-    let out_pad = if out_flag == '!' { "" } else { " " };
-    let _ = write!(out, "{number:<4} {packets:>5} {bytes:>5} {target:<9} {proto_flag}{proto:<4} {fragment}  ");
-    let _ = write!(out, "{in_pad}{in_iface:<0$} {out_pad}{out_iface:<1$} ", 7 - in_pad.len(), 7 - out_pad.len());
-    let _ = write!(out, "{src_flag}{src:<19} {dst_flag}{dst:<19} ");
+    let _ =
+        write!(out, "{number:<4} {packets:>5} {bytes:>5} {target:<9} {proto_flag}{proto:<4} {fragment}  ");
+    let _ = write!(out, "{in_iface:<6} {out_iface:<6} {src_flag}{src:<19} {dst_flag}{dst:<19} ");
     if let Target::Chain { goto: true, .. } = rule.target {
         out.push_str("[goto] ");
     }
@@ -221,10 +226,10 @@ fn list_rule(out: &mut String, number: u32, rule: &Rule, counters: Counters, fam
     out.push('\n');
 }
 
-fn iface_cell(iface: Option<&Iface>) -> (String, char) {
-    iface.map_or(("*".to_owned(), ' '), |Iface { pattern, invert }| {
-        let plus = if pattern.prefix { "+" } else { "" };
-        (format!("{}{plus}", pattern.name), if *invert { '!' } else { ' ' })
+fn iface_cell(iface: Option<&Iface>) -> String {
+    iface.map_or("*".to_owned(), |Iface { pattern, invert }| {
+        let (bang, plus) = (if *invert { "!" } else { "" }, if pattern.prefix { "+" } else { "" });
+        format!("{bang}{}{plus}", pattern.name)
     })
 }
 
@@ -234,7 +239,11 @@ fn net_cell(addresses: Option<&Addresses>, family: Family) -> (String, char) {
     let net = addresses.and_then(|list| Some((*list.nets.first()?, list.invert)));
     net.map_or((everything.to_owned(), ' '), |(net, invert)| {
         let host = net.mask == full_mask(net.family);
-        let text = if host { address_text(net.addr, net.family == Family::V6) } else { net_text(net, net.family == Family::V6) };
+        let text = if host {
+            address_text(net.addr, net.family == Family::V6)
+        } else {
+            net_text(net, net.family == Family::V6)
+        };
         (text, if invert { '!' } else { ' ' })
     })
 }
@@ -252,4 +261,17 @@ fn short_number(number: u64) -> String {
         }
     }
     format!("{}T", number.saturating_add(500) / 1000)
+}
+
+/// The counters a file was loaded with: what [`save`] and [`listing`] show right after a load with counters.
+#[must_use]
+pub fn initial_counters(file: &File, at: RuleRef) -> Counters {
+    let chain = usize::try_from(at.chain.0).ok().and_then(|chain| file.chains.get(chain));
+    match at.rule {
+        None => chain.map(|chain| chain.counters),
+        Some(rule) => {
+            chain.and_then(|chain| chain.rules.get(usize::try_from(rule).ok()?)).map(|rule| rule.counters)
+        }
+    }
+    .unwrap_or_default()
 }

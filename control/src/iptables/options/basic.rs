@@ -140,9 +140,13 @@ fn address(word: &Word, host: &str, family: Family, masked: bool) -> Result<u128
     } else if let Some(addr) = ipv4(host) {
         return Ok(u128::from(addr));
     }
-    let looks_numeric = host.is_empty()
-        || host.contains([':', '/', '%', '[', ' '])
-        || host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if family == Family::V4 && without_leading_zeros(host) {
+        return Err(Diagnostic::unsupported(word.span, format!("leading zeros in the address `{host}`"))
+            .hint("some programs read such numbers as octal; write it without them"));
+    }
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let looks_numeric =
+        !host.bytes().all(is_name_byte) || host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     if !looks_numeric {
         return Err(Diagnostic::unsupported(word.span, format!("host name `{host}`; only addresses are accepted")).hint(
             "a firewall must not depend on the name server it may be cutting off; write the addresses themselves",
@@ -156,6 +160,8 @@ fn address(word: &Word, host: &str, family: Family, masked: bool) -> Result<u128
     Err(if other_family {
         let (this, other) = if family == Family::V4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
         error.hint(format!("these are {this} rules; {other} rules belong in a file of their own"))
+    } else if host == "!" {
+        error.hint("`!` goes before the option: `! -s ADDRESS`, not `-s ! ADDRESS`")
     } else if masked && host.is_empty() {
         error.hint("an address must stand before the `/`")
     } else {
@@ -177,6 +183,15 @@ fn ipv4(host: &str) -> Option<u32> {
         parts += 1;
     }
     Some(addr.checked_shl(8 * (4 - parts)).unwrap_or(0))
+}
+
+/// Whether `host` is an address but for leading zeros.
+fn without_leading_zeros(host: &str) -> bool {
+    let strip = |part: &str| match part.trim_start_matches('0') {
+        "" if !part.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    ipv4(&host.split('.').map(strip).collect::<Vec<_>>().join(".")).is_some()
 }
 
 fn mask(text: &str, family: Family) -> Option<u128> {
@@ -202,7 +217,10 @@ pub fn iface(word: &Word, invert: bool) -> Result<Option<IfacePattern>, Diagnost
         return Err(Diagnostic::error(word.span, "empty interface name"));
     }
     if text.len() > IFACE_BYTES_MAX {
-        return Err(Diagnostic::error(word.span, format!("interface name `{text}` is longer than {IFACE_BYTES_MAX} bytes")));
+        return Err(Diagnostic::error(
+            word.span,
+            format!("interface name `{text}` is longer than {IFACE_BYTES_MAX} bytes"),
+        ));
     }
     if text == "+" && !invert {
         return Ok(None);
@@ -222,7 +240,10 @@ pub fn check_chain_name(name: &str, span: Span) -> Result<(), Diagnostic> {
         return Err(Diagnostic::error(span, "empty chain name"));
     }
     if name.len() > CHAIN_BYTES_MAX {
-        return Err(Diagnostic::error(span, format!("chain name `{name}` is longer than {CHAIN_BYTES_MAX} bytes")));
+        return Err(Diagnostic::error(
+            span,
+            format!("chain name `{name}` is longer than {CHAIN_BYTES_MAX} bytes"),
+        ));
     }
     if name.starts_with(['-', '!']) {
         return Err(Diagnostic::error(span, "a chain name must not start with `-` or `!`"));
@@ -231,7 +252,10 @@ pub fn check_chain_name(name: &str, span: Span) -> Result<(), Diagnostic> {
         return Err(Diagnostic::error(span, format!("invalid chain name `{name}`")));
     }
     if ["ACCEPT", "DROP", "RETURN", "QUEUE"].contains(&name) {
-        return Err(Diagnostic::error(span, format!("chain name `{name}` clashes with the target of that name")));
+        return Err(Diagnostic::error(
+            span,
+            format!("chain name `{name}` clashes with the target of that name"),
+        ));
     }
     let is_target = |family| super::find(super::Kind::Target, name, family).is_some();
     if super::known::is_target(name) || is_target(Family::V4) || is_target(Family::V6) {
@@ -239,8 +263,11 @@ pub fn check_chain_name(name: &str, span: Span) -> Result<(), Diagnostic> {
             .hint("give the chain another name"));
     }
     if name.contains(['"', '\\']) || name.chars().any(char::is_control) {
-        return Err(Diagnostic::unsupported(span, "quotes, backslashes or control characters in a chain name")
-            .hint("iptables-save could not print it back; give the chain another name"));
+        return Err(Diagnostic::unsupported(
+            span,
+            "quotes, backslashes or control characters in a chain name",
+        )
+        .hint("iptables-save could not print it back; give the chain another name"));
     }
     Ok(())
 }
@@ -251,7 +278,11 @@ mod tests {
     use crate::iptables::diagnostics::Severity;
 
     fn read(text: &str, family: Family) -> Result<Option<Addresses>, Diagnostic> {
-        addresses(&Word { text: text.to_owned(), span: Span { line: 1, start: 0, end: text.len() } }, false, family)
+        addresses(
+            &Word { text: text.to_owned(), span: Span { line: 1, start: 0, end: text.len() } },
+            false,
+            family,
+        )
     }
 
     fn one(text: &str, family: Family) -> (u128, u128) {
@@ -274,7 +305,17 @@ mod tests {
 
     #[test]
     fn bad_addresses_are_errors_and_names_are_unsupported() {
-        for bad in ["", "256.1.1.1", "1.2.3.4.5", "::1", "1.2.3.4/33", "1.2.3.4/", "1.2.3.4/a", "1.2.3.4/255.0", "1.2.3.4,"] {
+        for bad in [
+            "",
+            "256.1.1.1",
+            "1.2.3.4.5",
+            "::1",
+            "1.2.3.4/33",
+            "1.2.3.4/",
+            "1.2.3.4/a",
+            "1.2.3.4/255.0",
+            "1.2.3.4,",
+        ] {
             assert_eq!(read(bad, Family::V4).unwrap_err().severity, Severity::Error, "{bad}");
         }
         for bad in ["1.2.3.4", "::/129", "[::1]", "fe80::1%eth0"] {
@@ -287,7 +328,8 @@ mod tests {
 
     #[test]
     fn chain_names_follow_iptables_rules() {
-        let check = |name: &str| check_chain_name(name, Span::default()).map_err(|diagnostic| diagnostic.severity);
+        let check =
+            |name: &str| check_chain_name(name, Span::default()).map_err(|diagnostic| diagnostic.severity);
         assert_eq!(check("abcdefghijklmnopqrstuvwxyzab"), Ok(()));
         assert_eq!(check("a:b"), Ok(()));
         for bad in ["abcdefghijklmnopqrstuvwxyzabc", "-x", "!x", "a b", "ACCEPT", ""] {

@@ -33,7 +33,8 @@ impl Instance for Comment {
     fn option(&mut self, given: &Given<'_>) -> Result<(), Diagnostic> {
         let word = first(given)?;
         if word.text.len() > COMMENT_BYTES_MAX {
-            let message = format!("this comment has {} bytes, the kernel keeps {COMMENT_BYTES_MAX}", word.text.len());
+            let message =
+                format!("this comment has {} bytes, the kernel keeps {COMMENT_BYTES_MAX}", word.text.len());
             return Err(Diagnostic::unsupported(word.span, message).hint("shorten it"));
         }
         self.text = Some(word.text.clone());
@@ -42,7 +43,9 @@ impl Instance for Comment {
 
     fn finish(&mut self, _facts: Facts<'_>, span: Span) -> Result<(), Diagnostic> {
         if self.text.is_none() {
-            return Err(Diagnostic::error(span, "`-m comment` without a comment").hint("add `--comment TEXT`"));
+            return Err(
+                Diagnostic::error(span, "`-m comment` without a comment").hint("add `--comment TEXT`")
+            );
         }
         Ok(())
     }

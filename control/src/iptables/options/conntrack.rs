@@ -100,8 +100,11 @@ impl Instance for State {
             match state {
                 Some(&(_, state)) => set = set.with(state),
                 None if self.words.option == "ctstate" && (upper == "SNAT" || upper == "DNAT") => {
-                    return Err(Diagnostic::unsupported(span, format!("`--ctstate {upper}` is not supported yet"))
-                        .hint("it needs address translation, which this gateway does not do"));
+                    return Err(Diagnostic::unsupported(
+                        span,
+                        format!("`--ctstate {upper}` is not supported yet"),
+                    )
+                    .hint("it needs address translation, which this gateway does not do"));
                 }
                 None => {
                     return Err(Diagnostic::error(span, format!("bad connection state `{item}`"))

@@ -233,6 +233,12 @@ fn kind(word: &Word, words: &Words) -> Result<(u8, (u8, u8)), Diagnostic> {
     let byte = |text: &str| number(text, 255).and_then(|value| u8::try_from(value).ok());
     match text.split_once('/') {
         None => byte(text).map(|ty| (ty, (0, 255))).ok_or_else(unknown),
+        Some((ty, codes))
+            if codes.split_once(':').is_some_and(|(low, _)| byte(ty).and(byte(low)).is_some()) =>
+        {
+            Err(Diagnostic::unsupported(word.span, "a range of ICMP codes")
+                .hint("iptables reads the first code only"))
+        }
         Some((ty, code)) => byte(ty).zip(byte(code)).map(|(ty, code)| (ty, (code, code))).ok_or_else(unknown),
     }
 }

@@ -153,16 +153,18 @@ impl Extension {
 /// The extension `-m NAME` or `-j NAME` loads.
 #[must_use]
 pub fn find(kind: Kind, name: &str, family: Family) -> Option<&'static Extension> {
-    EXTENSIONS
-        .iter()
-        .copied()
-        .find(|extension| extension.kind == kind && extension.is_for(family) && extension.names.contains(&name))
+    EXTENSIONS.iter().copied().find(|extension| {
+        extension.kind == kind && extension.is_for(family) && extension.names.contains(&name)
+    })
 }
 
 /// The match whose options `-p` brings along.
 #[must_use]
 pub fn find_by_protocol(protocol: u8, family: Family) -> Option<&'static Extension> {
-    EXTENSIONS.iter().copied().find(|extension| extension.protocol == Some(protocol) && extension.is_for(family))
+    EXTENSIONS
+        .iter()
+        .copied()
+        .find(|extension| extension.protocol == Some(protocol) && extension.is_for(family))
 }
 
 /// A number as C's `strtoul` with base 0 reads it, at most `max`: decimal, `0x` or a leading zero for octal.

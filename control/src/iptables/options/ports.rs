@@ -165,7 +165,10 @@ impl Ports {
             ranges: vec![(range.low, range.high)],
             invert: range.invert,
         };
-        src.map(|range| one(PortSide::Src, range)).into_iter().chain(dst.map(|range| one(PortSide::Dst, range))).collect()
+        src.map(|range| one(PortSide::Src, range))
+            .into_iter()
+            .chain(dst.map(|range| one(PortSide::Dst, range)))
+            .collect()
     }
 
     /// What an empty match such as a bare `-m tcp` still demands: a packet that carries ports.
@@ -210,11 +213,10 @@ impl Instance for PortsMatch {
 pub fn require_protocol(name: &str, protocol: u8, facts: Facts<'_>, span: Span) -> Result<(), Diagnostic> {
     match facts.proto {
         Some(proto) if proto.number == protocol && !proto.invert => Ok(()),
-        Some(proto) if proto.number == protocol && (protocol == 6 || protocol == 17) => Err(Diagnostic::unsupported(
-            span,
-            format!("`-m {name}` together with `! -p {name}`"),
-        )
-        .hint(format!("iptables-nft reads whatever bytes are there as {name}; write what is meant"))),
+        Some(proto) if proto.number == protocol && (protocol == 6 || protocol == 17) => {
+            Err(Diagnostic::unsupported(span, format!("`-m {name}` together with `! -p {name}`"))
+                .hint(format!("iptables-nft reads whatever bytes are there as {name}; write what is meant")))
+        }
         _ => Err(Diagnostic::error(span, format!("`-m {name}` needs `-p {name}` in the same rule"))
             .hint(format!("add `-p {name}`"))),
     }
@@ -224,7 +226,13 @@ pub fn require_protocol(name: &str, protocol: u8, facts: Facts<'_>, span: Span) 
 ///
 /// # Errors
 /// An unknown service or a number above 65535.
-pub fn port(word: &Word, from: usize, text: &str, proto: Option<&str>, services: &dyn Services) -> Result<u16, Diagnostic> {
+pub fn port(
+    word: &Word,
+    from: usize,
+    text: &str,
+    proto: Option<&str>,
+    services: &dyn Services,
+) -> Result<u16, Diagnostic> {
     if let Some(port) = number(text, u64::from(u16::MAX)).and_then(|port| u16::try_from(port).ok()) {
         return Ok(port);
     }

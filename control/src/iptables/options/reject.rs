@@ -82,7 +82,9 @@ impl Instance for Reject {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("kinds are {}", names.collect::<Vec<_>>().join(", ")),
             };
-            return Err(Diagnostic::error(word.span, format!("unknown reject type `{}`", word.text)).hint(hint));
+            return Err(
+                Diagnostic::error(word.span, format!("unknown reject type `{}`", word.text)).hint(hint)
+            );
         };
         self.with = with;
         self.span = Some(word.span);
@@ -92,8 +94,11 @@ impl Instance for Reject {
     fn finish(&mut self, facts: Facts<'_>, span: Span) -> Result<(), Diagnostic> {
         let is_tcp = facts.proto.is_some_and(|proto| proto.number == 6 && !proto.invert);
         if self.with == RejectWith::TcpReset && !is_tcp {
-            return Err(Diagnostic::error(self.span.unwrap_or(span), "`tcp-reset` needs `-p tcp` in the same rule")
-                .hint("add `-p tcp`, or reject with an ICMP error"));
+            return Err(Diagnostic::error(
+                self.span.unwrap_or(span),
+                "`tcp-reset` needs `-p tcp` in the same rule",
+            )
+            .hint("add `-p tcp`, or reject with an ICMP error"));
         }
         Ok(())
     }

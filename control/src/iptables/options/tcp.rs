@@ -109,16 +109,19 @@ fn flags(word: &Word) -> Result<u8, Diagnostic> {
         bits |= match name.to_ascii_uppercase().as_str() {
             "ALL" => 0x3f,
             "NONE" => 0,
-            upper => FLAG_NAMES.iter().find(|(known, _)| *known == upper).map(|&(_, bit)| bit).ok_or_else(|| {
-                Diagnostic::error(word.span, format!("unknown TCP flag `{name}`"))
-                    .hint("flags are SYN ACK FIN RST URG PSH ALL NONE, separated by commas")
-            })?,
+            upper => FLAG_NAMES.iter().find(|(known, _)| *known == upper).map(|&(_, bit)| bit).ok_or_else(
+                || {
+                    Diagnostic::error(word.span, format!("unknown TCP flag `{name}`"))
+                        .hint("flags are SYN ACK FIN RST URG PSH ALL NONE, separated by commas")
+                },
+            )?,
         };
     }
     Ok(bits)
 }
 
 fn names(bits: u8) -> String {
-    let set: Vec<&str> = FLAG_NAMES.iter().filter(|(_, bit)| bits & bit != 0).map(|&(name, _)| name).collect();
+    let set: Vec<&str> =
+        FLAG_NAMES.iter().filter(|(_, bit)| bits & bit != 0).map(|&(name, _)| name).collect();
     if set.is_empty() { "NONE".to_owned() } else { set.join(",") }
 }

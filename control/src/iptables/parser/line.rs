@@ -10,7 +10,8 @@ use super::super::options::{self, EXTENSIONS, Extension, Facts, Given, Instance,
 use super::super::syntax::{Command, Counters, Iface, Proto, Rule, Target};
 
 /// Extension headers of IPv6 that a rule's `-p` never sees, as the kernel looks behind them.
-const NEVER_SEEN: [(u8, &str); 5] = [(0, "hopopt"), (43, "ipv6-route"), (44, "ipv6-frag"), (51, "ah"), (60, "ipv6-opts")];
+const NEVER_SEEN: [(u8, &str); 5] =
+    [(0, "hopopt"), (43, "ipv6-route"), (44, "ipv6-frag"), (51, "ah"), (60, "ipv6-opts")];
 
 /// Reads the words of one line.
 pub(super) struct Reader<'a> {
@@ -121,7 +122,9 @@ impl<'a> Reader<'a> {
         let error = bad_argument(word);
         match word.text.as_str() {
             _ if after_bang => error.hint("`!` goes before the option: `! -s ADDRESS`, not `-s ! ADDRESS`"),
-            text if text.starts_with('#') => error.hint("a comment must begin in the first column of its line"),
+            text if text.starts_with('#') => {
+                error.hint("a comment must begin in the first column of its line")
+            }
             "COMMIT" => error.hint("iptables-restore wants the word alone on its line"),
             _ => error,
         }
@@ -130,12 +133,16 @@ impl<'a> Reader<'a> {
     fn short(&mut self, word: &Word, bang: Option<Span>) -> Result<(), Diagnostic> {
         let mut letters = word.text.chars().skip(1);
         let letter = letters.next().unwrap_or_default();
-        let Some(&(_, _, basic)) = BASIC.iter().find(|&&(short, _, _)| short == letter && letter != '0') else {
+        let Some(&(_, _, basic)) = BASIC.iter().find(|&&(short, _, _)| short == letter && letter != '0')
+        else {
             return Err(Diagnostic::error(word.span, format!("unknown option `-{letter}`")));
         };
         if letters.next().is_some() {
-            return Err(Diagnostic::unsupported(word.span, format!("`{}`: an option run together", word.text))
-                .hint("iptables misreads most of these; write the option and its value as two words"));
+            return Err(Diagnostic::unsupported(
+                word.span,
+                format!("`{}`: an option run together", word.text),
+            )
+            .hint("iptables misreads most of these; write the option and its value as two words"));
         }
         self.basic(basic, letter, word, bang)
     }
@@ -152,8 +159,10 @@ impl<'a> Reader<'a> {
         }
         match found {
             Found::Basic(basic, letter) if value.is_none() => self.basic(basic, letter, word, bang),
-            Found::Basic(..) => Err(Diagnostic::unsupported(word.span, format!("`{}`: an option with `=`", word.text))
-                .hint("iptables misreads these; write the option and its value as two words")),
+            Found::Basic(..) => {
+                Err(Diagnostic::unsupported(word.span, format!("`{}`: an option with `=`", word.text))
+                    .hint("iptables misreads these; write the option and its value as two words"))
+            }
             Found::Extension(position, spec) => self.extension_option(position, spec, word, value, bang),
             Found::Ambiguous => Err(Diagnostic::error(word.span, format!("ambiguous option `--{name}`"))
                 .hint("write more of its name")),
@@ -163,10 +172,17 @@ impl<'a> Reader<'a> {
 
     /// getopt's search: an exact name first, else the only option (or several that are the same) it abbreviates.
     fn lookup(&self, name: &str) -> Found {
-        let basic = BASIC.iter().map(|&(short, long, basic)| (long, Found::Basic(basic, short), usize::MAX, short as u32));
+        let basic = BASIC
+            .iter()
+            .map(|&(short, long, basic)| (long, Found::Basic(basic, short), usize::MAX, short as u32));
         let own = self.loaded.iter().enumerate().flat_map(|(position, loaded)| {
             loaded.extension.options.iter().map(move |spec| {
-                (spec.name, Found::Extension(position, *spec), position, u32::from(spec.id) << 8 | u32::from(spec.args))
+                (
+                    spec.name,
+                    Found::Extension(position, *spec),
+                    position,
+                    u32::from(spec.id) << 8 | u32::from(spec.args),
+                )
             })
         });
         let mut only: Option<(Found, usize, u32)> = None;
@@ -195,7 +211,9 @@ impl<'a> Reader<'a> {
 
     /// Loads the match that `-p` implies, once. Whether anything was loaded.
     fn load_by_protocol(&mut self, span: Span) -> bool {
-        let Some(extension) = self.rule.proto.and_then(|proto| options::find_by_protocol(proto.number, self.family)) else {
+        let Some(extension) =
+            self.rule.proto.and_then(|proto| options::find_by_protocol(proto.number, self.family))
+        else {
             return false;
         };
         if self.loaded.iter().any(|loaded| std::ptr::eq(loaded.extension, extension)) {
@@ -243,7 +261,10 @@ impl<'a> Reader<'a> {
         bang: Option<Span>,
     ) -> Result<(), Diagnostic> {
         if spec.slot == 0 {
-            return Err(Diagnostic::unsupported(word.span, format!("`--{}` is valid iptables, not supported yet", spec.name)));
+            return Err(Diagnostic::unsupported(
+                word.span,
+                format!("`--{}` is valid iptables, not supported yet", spec.name),
+            ));
         }
         if let (Some(bang), false) = (bang, spec.invertible) {
             return Err(Diagnostic::error(bang, format!("option `--{}` cannot be inverted", spec.name)));
@@ -251,7 +272,10 @@ impl<'a> Reader<'a> {
         let mut args = Vec::new();
         if let Some(value) = value {
             if spec.args == 0 {
-                return Err(Diagnostic::error(word.span, format!("option `--{}` takes no argument", spec.name)));
+                return Err(Diagnostic::error(
+                    word.span,
+                    format!("option `--{}` takes no argument", spec.name),
+                ));
             }
             args.push(Word { text: value.to_owned(), span: word.span });
         }
@@ -262,7 +286,8 @@ impl<'a> Reader<'a> {
         let Some(loaded) = self.loaded.get_mut(position) else { return Ok(()) };
         let slot = 1u32.checked_shl(u32::from(spec.slot)).unwrap_or(0);
         if loaded.used_slots & slot != 0 {
-            let message = format!("`--{}` does not go with an option given before, or is given twice", spec.name);
+            let message =
+                format!("`--{}` does not go with an option given before, or is given twice", spec.name);
             return Err(Diagnostic::error(word.span, message));
         }
         loaded.used_slots |= slot;
@@ -274,7 +299,13 @@ impl<'a> Reader<'a> {
         Facts { family: self.family, proto: self.rule.proto, services: self.services }
     }
 
-    fn basic(&mut self, basic: Basic, letter: char, word: &Word, bang: Option<Span>) -> Result<(), Diagnostic> {
+    fn basic(
+        &mut self,
+        basic: Basic,
+        letter: char,
+        word: &Word,
+        bang: Option<Span>,
+    ) -> Result<(), Diagnostic> {
         let invertible = matches!(
             basic,
             Basic::Source
@@ -291,14 +322,23 @@ impl<'a> Reader<'a> {
         match basic {
             Basic::Append | Basic::Insert | Basic::NewChain | Basic::Policy => return self.head(basic, word),
             Basic::OtherCommand => {
-                return Err(Diagnostic::unsupported(word.span, format!("`-{letter}` edits a table instead of stating it"))
-                    .hint("write the rules as they shall be, as iptables-save prints them"));
+                return Err(Diagnostic::unsupported(
+                    word.span,
+                    format!("`-{letter}` edits a table instead of stating it"),
+                )
+                .hint("write the rules as they shall be, as iptables-save prints them"));
             }
             Basic::Misplaced => {
-                return Err(Diagnostic::error(word.span, format!("option `{}` has no place in a rules file", word.text)));
+                return Err(Diagnostic::error(
+                    word.span,
+                    format!("option `{}` has no place in a rules file", word.text),
+                ));
             }
             Basic::Ignored => {
-                self.warnings.push(Diagnostic::note(word.span, format!("`{}` means nothing in a rules file", word.text)));
+                self.warnings.push(Diagnostic::note(
+                    word.span,
+                    format!("`{}` means nothing in a rules file", word.text),
+                ));
             }
             Basic::Ipv4 => self.skip |= self.family != Family::V4,
             Basic::Ipv6 => self.skip |= self.family != Family::V6,
@@ -354,7 +394,8 @@ impl<'a> Reader<'a> {
         let value = self.argument(word)?;
         let pattern = basic::iface(value, invert)?;
         if value.text.contains(['/', ' ']) {
-            let warning = Diagnostic::warning(value.span, format!("no interface can be called `{}`", value.text));
+            let warning =
+                Diagnostic::warning(value.span, format!("no interface can be called `{}`", value.text));
             self.warnings.push(warning);
         }
         if value.text.contains(['"', '\\', ' ', '\t']) || value.text.chars().any(char::is_control) {
@@ -389,7 +430,9 @@ impl<'a> Reader<'a> {
             (self.family, invert, NEVER_SEEN.iter().find(|&&(never, _)| never == number))
         {
             let warning = Diagnostic::warning(value.span, format!("`-p {name}` never matches in IPv6"));
-            self.warnings.push(warning.hint("rules see the protocol behind the extension headers; use the match for it"));
+            self.warnings.push(
+                warning.hint("rules see the protocol behind the extension headers; use the match for it"),
+            );
         }
         self.rule.proto = Some(Proto { number, invert });
         Ok(())
@@ -400,11 +443,13 @@ impl<'a> Reader<'a> {
         let name = value.text.as_str();
         let Some(extension) = options::find(Kind::Match, name, self.family) else {
             return Err(unknown_extension("match", value, known::is_match(name), || {
-                let ours = EXTENSIONS.iter().filter(|e| e.kind == Kind::Match).flat_map(|e| e.names.iter().copied());
+                let ours =
+                    EXTENSIONS.iter().filter(|e| e.kind == Kind::Match).flat_map(|e| e.names.iter().copied());
                 nearest(name, ours.chain(known::match_names()))
             }));
         };
-        if !extension.repeatable && self.loaded.iter().any(|loaded| std::ptr::eq(loaded.extension, extension)) {
+        if !extension.repeatable && self.loaded.iter().any(|loaded| std::ptr::eq(loaded.extension, extension))
+        {
             return Err(Diagnostic::unsupported(value.span, format!("`-m {name}` twice in one rule"))
                 .hint("write all its options behind the first one"));
         }
@@ -465,7 +510,8 @@ impl<'a> Reader<'a> {
             },
         };
         let number = |text: &str| {
-            text.parse::<u64>().map_err(|_| Diagnostic::error(first.span, format!("counter `{text}` is not a number")))
+            text.parse::<u64>()
+                .map_err(|_| Diagnostic::error(first.span, format!("counter `{text}` is not a number")))
         };
         self.rule.counters = Counters { packets: number(packets)?, bytes: number(bytes)? };
         Ok(())
@@ -473,7 +519,8 @@ impl<'a> Reader<'a> {
 
     fn head(&mut self, basic: Basic, word: &Word) -> Result<(), Diagnostic> {
         if self.command.is_some() {
-            return Err(Diagnostic::error(word.span, "a line has one command only").hint("write the other on its own line"));
+            return Err(Diagnostic::error(word.span, "a line has one command only")
+                .hint("write the other on its own line"));
         }
         let chain = self.argument(word)?.clone();
         if chain.text.starts_with(['-', '!']) {
@@ -538,7 +585,8 @@ impl<'a> Reader<'a> {
     }
 
     fn only_command(&self) -> Result<(), Diagnostic> {
-        self.illegal.map_or(Ok(()), |span| Err(Diagnostic::error(span, "this option does not go with this command")))
+        self.illegal
+            .map_or(Ok(()), |span| Err(Diagnostic::error(span, "this option does not go with this command")))
     }
 
     fn check_chain_ifaces(&self, chain: &Word) -> Result<(), Diagnostic> {
@@ -590,7 +638,10 @@ fn unknown_extension(
 ) -> Diagnostic {
     let text = name.text.as_str();
     if is_known {
-        let diagnostic = Diagnostic::unsupported(name.span, format!("{what} `{text}` is valid iptables, not supported yet"));
+        let diagnostic = Diagnostic::unsupported(
+            name.span,
+            format!("{what} `{text}` is valid iptables, not supported yet"),
+        );
         return match known::why_not(text) {
             Some(why) => diagnostic.hint(why),
             None => diagnostic,
