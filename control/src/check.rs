@@ -81,7 +81,7 @@ pub fn run(request: Request<'_>, stdout: &mut dyn Write, stderr: &mut dyn Write)
     let printed =
         loaded.syntax.as_ref().filter(|_| outcome == Outcome::Good).map(|file| printer::save(file, None));
     if request.json {
-        write_json(&loaded, &text, name, outcome, printed.filter(|_| request.print), stdout)?;
+        write_json(&loaded, &text, name, outcome, printed.as_deref().filter(|_| request.print), stdout)?;
         return Ok(outcome);
     }
     stderr.write_all(render_all(&loaded.diagnostics, &text, name, request.colours).as_bytes())?;
@@ -129,7 +129,7 @@ fn write_json(
     text: &[u8],
     name: &str,
     outcome: Outcome,
-    printed: Option<String>,
+    printed: Option<&str>,
     stdout: &mut dyn Write,
 ) -> io::Result<()> {
     let word = match outcome {

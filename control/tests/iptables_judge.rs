@@ -1,5 +1,6 @@
 //! The real iptables as judge: what it takes we print as it does or call unsupported, what it refuses we refuse.
 //! Needs root and iptables; skips otherwise. Everything happens in network namespaces of its own.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail loudly")]
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -152,7 +153,7 @@ fn file_structure_is_taken_or_refused_as_iptables_restore_does() {
         let mut file = String::from("*filter\n");
         (1..=depth).for_each(|i| writeln!(file, ":C{i} - [0:0]").unwrap());
         (1..depth).for_each(|i| {
-            writeln!(file, "-A C{i} -{} C{}", if i % 2 == 0 { "j" } else { "g" }, i + 1).unwrap()
+            writeln!(file, "-A C{i} -{} C{}", if i % 2 == 0 { "j" } else { "g" }, i + 1).unwrap();
         });
         file.push_str("-A FORWARD -j C1\nCOMMIT\n");
         failures.extend(compare(&namespace, &file, Family::V4, &format!("depth {depth}")).err());
@@ -214,4 +215,87 @@ fn counters_shorten_as_iptables_shortens_them() {
         ),
         Counters { packets: 123_456, bytes: 99_999_999 }
     );
+}
+
+/// Options that combine; the generator below picks a few for each rule.
+const PARTS: [&str; 34] = [
+    "-s 10.1.2.3",
+    "! -s 10.1.0.0/16",
+    "-d 192.168.1.1/255.255.0.255",
+    "-d 1.1.1.1,2.0.0.0/7",
+    "-i eth0",
+    "! -i eth+",
+    "! -o wan9",
+    "-f",
+    "! -f",
+    "-p tcp",
+    "-p udp",
+    "! -p esp",
+    "-p sctp",
+    "-p icmp",
+    "--sport 1000:2000",
+    "! --dport 53",
+    "--dport :1023",
+    "--tcp-flags SYN,ACK,FIN,RST SYN",
+    "! --syn",
+    "--icmp-type echo-request",
+    "! --icmp-type 3/4",
+    "-m tcp",
+    "-m udp",
+    "-m multiport --dports 80,443,8000:8080",
+    "-m multiport ! --ports 1,2",
+    "-m conntrack --ctstate NEW",
+    "-m conntrack ! --ctstate ESTABLISHED,INVALID",
+    "-m state --state RELATED,UNTRACKED",
+    "-m comment --comment \"two words\"",
+    "-m comment --comment plain",
+    "-j ACCEPT",
+    "-j REJECT --reject-with tcp-reset",
+    "-j REJECT",
+    "-g FOO",
+];
+
+#[test]
+fn options_in_any_order_and_company_print_as_iptables_prints_them() {
+    let Some(namespace) = Namespace::new("mixed") else { return };
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below).unwrap()
+    };
+    let wrap = |rules: &str| format!("*filter\n:FOO - [0:0]\n{rules}COMMIT\n");
+    let (mut good, mut refused) = (String::new(), Vec::new());
+    let (mut good_count, mut tries) = (0, 0);
+    while good_count < 1500 && tries < 100_000 {
+        tries += 1;
+        let parts: Vec<&str> = (0..=random(6)).map(|_| PARTS[random(34)]).collect();
+        let rule = format!("-A FORWARD {}\n", parts.join(" "));
+        let loaded = ours(&wrap(&rule), Family::V4);
+        if loaded.ruleset.is_some() {
+            good.push_str(&rule);
+            good_count += 1;
+        } else if loaded.worst() == Some(Severity::Error) && refused.len() < 150 {
+            refused.push(rule);
+        }
+    }
+    let mut failures: Vec<String> =
+        refused.iter().filter_map(|rule| compare(&namespace, &wrap(rule), Family::V4, rule).err()).collect();
+    let (theirs, printed) =
+        (namespace.judge(Family::V4, &wrap(&good)), print_ours(&ours(&wrap(&good), Family::V4)));
+    match (theirs, printed) {
+        (Some(theirs), Some(printed)) => {
+            let differences = theirs.lines().zip(printed.lines()).filter(|(theirs, ours)| theirs != ours);
+            failures
+                .extend(differences.map(|(theirs, ours)| format!("iptables: {theirs}\nours:     {ours}")));
+        }
+        // Somebody refuses the whole: find out for which rule.
+        _ => failures.extend(
+            good.lines()
+                .filter_map(|rule| compare(&namespace, &wrap(&format!("{rule}\n")), Family::V4, rule).err()),
+        ),
+    }
+    failures.truncate(20);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -10,6 +10,7 @@ use dataplane::rules::model::{self, ChainId, Match, Policy, RuleId, Ruleset};
 use super::diagnostics::{Diagnostic, Span};
 use super::names::nearest;
 use super::options::{Lowered, basic};
+use super::parser::DIAGNOSTICS_MAX;
 use super::printer;
 use super::syntax::{Addresses, Chain, Command, Counters, File, Rule, Table, Target};
 
@@ -17,14 +18,15 @@ use super::syntax::{Addresses, Chain, Command, Counters, File, Rule, Table, Targ
 pub const JUMP_DEPTH_MAX: usize = 15;
 
 /// Most rules of one table, lists expanded: beyond it memory is at stake, not meaning.
-pub const RULES_MAX: usize = 2_000_000;
+pub const RULES_MAX: usize = 1_000_000;
 
 const BUILT_IN: [&str; 3] = ["INPUT", "FORWARD", "OUTPUT"];
 
 struct Building {
     family: Family,
     chains: Vec<Chain>,
-    rules: Vec<VecDeque<Rule>>,
+    /// Boxed, so that inserting in the middle of a long chain moves pointers only.
+    rules: Vec<VecDeque<Box<Rule>>>,
     by_name: HashMap<String, usize>,
     rule_count: usize,
 }
@@ -35,6 +37,9 @@ struct Building {
 pub fn assemble(table: Table, family: Family, diagnostics: &mut Vec<Diagnostic>) -> File {
     let mut building = Building::new(family);
     for command in table.commands {
+        if diagnostics.len() >= DIAGNOSTICS_MAX {
+            break;
+        }
         if let Err(diagnostic) = building.command(command, diagnostics) {
             diagnostics.push(diagnostic);
         }
@@ -62,7 +67,7 @@ impl Building {
 
     fn finish(mut self) -> File {
         for (chain, rules) in self.chains.iter_mut().zip(self.rules) {
-            chain.rules = rules.into();
+            chain.rules = rules.into_iter().map(|rule| *rule).collect();
         }
         File { family: self.family, chains: self.chains }
     }
@@ -80,7 +85,7 @@ impl Building {
                 )),
                 None => Err(no_chain(&name, span, &self.by_name)),
             },
-            Command::Rule { chain, span, insert, rule } => self.rule(&chain, span, insert, *rule),
+            Command::Rule { chain, span, insert, rule } => self.rule(&chain, span, insert, &rule),
         }
     }
 
@@ -164,10 +169,10 @@ impl Building {
         chain: &str,
         span: Span,
         insert: Option<(u32, Span)>,
-        rule: Rule,
+        rule: &Rule,
     ) -> Result<(), Diagnostic> {
         let index = *self.by_name.get(chain).ok_or_else(|| no_chain(chain, span, &self.by_name))?;
-        self.check_target(&rule)?;
+        self.check_target(rule)?;
         let Some(rules) = self.rules.get_mut(index) else { return Ok(()) };
         let at = match insert {
             None => None,
@@ -193,11 +198,11 @@ impl Building {
                 format!("more than {RULES_MAX} rules, address lists counted out"),
             ));
         }
-        for copy in expand(&rule) {
+        for copy in expand(rule) {
             match at {
-                None => rules.push_back(copy),
+                None => rules.push_back(Box::new(copy)),
                 // iptables inserts each of them at the same place, so they end up in reverse.
-                Some(at) => rules.insert(at, copy),
+                Some(at) => rules.insert(at, Box::new(copy)),
             }
         }
         Ok(())
@@ -315,17 +320,15 @@ fn check_walks(file: &File, diagnostics: &mut Vec<Diagnostic>) {
         }
         if let (true, Some(Mark::Done(depth)), Some(chain)) =
             (reachable, marks.get(start), file.chains.get(start))
+            && depth - 1 > JUMP_DEPTH_MAX
         {
-            if depth - 1 > JUMP_DEPTH_MAX {
-                let span =
-                    edges.get(start).and_then(|edges| edges.first()).map_or(chain.span, |&(_, span)| span);
-                let message = format!(
-                    "chains nest {} deep below {}, the kernel allows {JUMP_DEPTH_MAX}",
-                    depth - 1,
-                    chain.name
-                );
-                diagnostics.push(Diagnostic::error(span, message));
-            }
+            let span = edges.get(start).and_then(|edges| edges.first()).map_or(chain.span, |&(_, span)| span);
+            let message = format!(
+                "chains nest {} deep below {}, the kernel allows {JUMP_DEPTH_MAX}",
+                depth - 1,
+                chain.name
+            );
+            diagnostics.push(Diagnostic::error(span, message));
         }
     }
 }

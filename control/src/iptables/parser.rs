@@ -12,7 +12,7 @@ use super::lexer::{self, Line, Word};
 use super::names::{Services, nearest};
 use super::syntax::{Command, Counters, Table};
 
-/// Most diagnostics kept for one file; a file of junk has as many errors as lines.
+/// Most diagnostics made for one file; a file of junk has as many errors as lines, so reading stops there.
 pub const DIAGNOSTICS_MAX: usize = 10_000;
 
 /// Tables iptables has, with the built-in chains of those that are not ours.
@@ -49,15 +49,20 @@ struct Parser<'a> {
     family: Family,
     services: &'a dyn Services,
     parsed: Parsed,
-    dropped: usize,
 }
 
 /// Reads a whole file.
 #[must_use]
 pub fn parse(text: &[u8], family: Family, services: &dyn Services) -> Parsed {
-    let mut parser = Parser { family, services, parsed: Parsed::default(), dropped: 0 };
+    let mut parser = Parser { family, services, parsed: Parsed::default() };
     let mut state = State::Outside;
     for line in lexer::lines(text) {
+        if parser.parsed.diagnostics.len() >= DIAGNOSTICS_MAX {
+            let message =
+                format!("{DIAGNOSTICS_MAX} problems so far; the rest of the file was not looked at");
+            parser.report(Diagnostic::error(line.span(), message));
+            return parser.parsed;
+        }
         state = parser.line(state, line);
     }
     parser.end(state);
@@ -66,11 +71,7 @@ pub fn parse(text: &[u8], family: Family, services: &dyn Services) -> Parsed {
 
 impl Parser<'_> {
     fn report(&mut self, diagnostic: Diagnostic) {
-        if self.parsed.diagnostics.len() < DIAGNOSTICS_MAX {
-            self.parsed.diagnostics.push(diagnostic);
-        } else {
-            self.dropped += 1;
-        }
+        self.parsed.diagnostics.push(diagnostic);
     }
 
     fn line(&mut self, state: State, line: Line<'_>) -> State {
@@ -159,10 +160,6 @@ impl Parser<'_> {
             let error = Diagnostic::error(span, "this table is never committed");
             self.report(error.hint("add a line `COMMIT` behind its last rule, without blanks around it"));
             self.commit(state);
-        }
-        if self.dropped > 0 {
-            let message = format!("{} more problems are not shown", self.dropped);
-            self.parsed.diagnostics.push(Diagnostic::error(Span::default(), message));
         }
     }
 

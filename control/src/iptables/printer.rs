@@ -3,6 +3,7 @@
 //!
 //! Invariant: what [`save`] prints, `load` reads back to the same rules.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -157,6 +158,7 @@ pub fn quote(text: &str, out: &mut String) {
 #[must_use]
 pub fn listing(file: &File, counters: CounterSource<'_>) -> String {
     let mut out = String::new();
+    let references = references(file);
     for (position, (id, chain)) in print_order(file).into_iter().enumerate() {
         if position > 0 {
             out.push('\n');
@@ -168,7 +170,12 @@ pub fn listing(file: &File, counters: CounterSource<'_>) -> String {
                 let (packets, bytes) = (short_number(packets), short_number(bytes));
                 writeln!(out, "Chain {} (policy {policy} {packets} packets, {bytes} bytes)", chain.name)
             }
-            None => writeln!(out, "Chain {} ({} references)", chain.name, references(file, &chain.name)),
+            None => writeln!(
+                out,
+                "Chain {} ({} references)",
+                chain.name,
+                references.get(chain.name.as_str()).unwrap_or(&0)
+            ),
         };
         out.push_str(
             "num   pkts bytes target     prot opt in     out     source               destination         \n",
@@ -186,9 +193,15 @@ pub fn listing(file: &File, counters: CounterSource<'_>) -> String {
     out
 }
 
-fn references(file: &File, name: &str) -> usize {
-    let points_here = |rule: &&Rule| matches!(&rule.target, Target::Chain { name: to, .. } if to == name);
-    file.chains.iter().flat_map(|chain| &chain.rules).filter(points_here).count()
+/// How many rules point at each chain.
+fn references(file: &File) -> HashMap<&str, usize> {
+    let mut counts = HashMap::new();
+    for rule in file.chains.iter().flat_map(|chain| &chain.rules) {
+        if let Target::Chain { name, .. } = &rule.target {
+            *counts.entry(name.as_str()).or_insert(0) += 1;
+        }
+    }
+    counts
 }
 
 fn list_rule(out: &mut String, number: u32, rule: &Rule, counters: Counters, family: Family) {

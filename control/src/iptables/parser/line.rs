@@ -1,17 +1,16 @@
-//! One `-A`, `-I`, `-N` or `-P` line: getopt's rules, and which match or target an option belongs to.
+//! One `-A`, `-I`, `-N` or `-P` line: getopt's rules, and which match or target an option belongs to. What the options
+//! of iptables itself do is in [`rule`].
+
+mod rule;
 
 use dataplane::packet::Family;
 
-use super::super::diagnostics::{Diagnostic, Span};
-use super::super::lexer::Word;
-use super::super::names::{Services, nearest, protocol_names, protocol_number};
-use super::super::options::basic::{self, BASIC, Basic};
-use super::super::options::{self, EXTENSIONS, Extension, Facts, Given, Instance, Kind, OptionSpec, known};
-use super::super::syntax::{Command, Counters, Iface, Proto, Rule, Target};
-
-/// Extension headers of IPv6 that a rule's `-p` never sees, as the kernel looks behind them.
-const NEVER_SEEN: [(u8, &str); 5] =
-    [(0, "hopopt"), (43, "ipv6-route"), (44, "ipv6-frag"), (51, "ah"), (60, "ipv6-opts")];
+use crate::iptables::diagnostics::{Diagnostic, Span};
+use crate::iptables::lexer::Word;
+use crate::iptables::names::{Services, nearest};
+use crate::iptables::options::basic::{BASIC, Basic};
+use crate::iptables::options::{self, EXTENSIONS, Extension, Facts, Given, Instance, Kind, OptionSpec};
+use crate::iptables::syntax::{Command, Counters, Rule, Target};
 
 /// Reads the words of one line.
 pub(super) struct Reader<'a> {
@@ -27,8 +26,8 @@ pub(super) struct Reader<'a> {
     jump: bool,
     skip: bool,
     illegal: Option<Span>,
-    in_iface_span: Option<Span>,
-    out_iface_span: Option<Span>,
+    /// Options a rule takes once, and where they were.
+    seen: Vec<(Basic, Span)>,
 }
 
 /// A match or target met on this line.
@@ -76,8 +75,7 @@ impl<'a> Reader<'a> {
             jump: false,
             skip: false,
             illegal: None,
-            in_iface_span: None,
-            out_iface_span: None,
+            seen: Vec::new(),
         }
     }
 
@@ -109,6 +107,10 @@ impl<'a> Reader<'a> {
         let word = self.words.get(self.at)?;
         self.at += 1;
         Some(word)
+    }
+
+    fn place_of(&self, basic: Basic) -> Option<Span> {
+        self.seen.iter().find(|(seen, _)| *seen == basic).map(|&(_, span)| span)
     }
 
     fn argument(&mut self, option: &Word) -> Result<&'a Word, Diagnostic> {
@@ -351,204 +353,6 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn rule_option(&mut self, basic: Basic, word: &Word, invert: bool) -> Result<(), Diagnostic> {
-        let twice = || Diagnostic::error(word.span, format!("`{}` is given twice", word.text));
-        match basic {
-            Basic::Source | Basic::Destination => {
-                let value = basic::addresses(self.argument(word)?, invert, self.family)?;
-                let field = if basic == Basic::Source { &mut self.rule.src } else { &mut self.rule.dst };
-                if field.is_some() {
-                    return Err(twice());
-                }
-                *field = value;
-            }
-            Basic::InInterface | Basic::OutInterface => {
-                let seen = if basic == Basic::InInterface { self.in_iface_span } else { self.out_iface_span };
-                if seen.is_some() {
-                    return Err(twice());
-                }
-                self.iface(basic, word, invert)?;
-            }
-            Basic::Protocol if self.rule.proto.is_some() => return Err(twice()),
-            Basic::Protocol => self.protocol(word, invert)?,
-            Basic::Fragment if self.family == Family::V6 => {
-                return Err(Diagnostic::error(word.span, "`-f` does not exist in IPv6").hint("use `-m frag`"));
-            }
-            Basic::Fragment if self.rule.fragment.is_some() => return Err(twice()),
-            Basic::Fragment => self.rule.fragment = Some(invert),
-            Basic::Match => self.load_match(word)?,
-            Basic::Jump | Basic::Goto => {
-                if self.jump {
-                    return Err(Diagnostic::error(word.span, "a rule has one target only"));
-                }
-                self.jump = true;
-                let name = self.argument(word)?;
-                self.target(name, basic == Basic::Goto)?;
-            }
-            _ => self.counters(word)?,
-        }
-        Ok(())
-    }
-
-    fn iface(&mut self, basic: Basic, word: &Word, invert: bool) -> Result<(), Diagnostic> {
-        let value = self.argument(word)?;
-        let pattern = basic::iface(value, invert)?;
-        if value.text.contains(['/', ' ']) {
-            let warning =
-                Diagnostic::warning(value.span, format!("no interface can be called `{}`", value.text));
-            self.warnings.push(warning);
-        }
-        if value.text.contains(['"', '\\', ' ', '\t']) || value.text.chars().any(char::is_control) {
-            return Err(Diagnostic::unsupported(value.span, "blanks or quotes in an interface name"));
-        }
-        let (field, span) = if basic == Basic::InInterface {
-            (&mut self.rule.in_iface, &mut self.in_iface_span)
-        } else {
-            (&mut self.rule.out_iface, &mut self.out_iface_span)
-        };
-        *field = pattern.map(|pattern| Iface { pattern, invert });
-        *span = Some(word.span);
-        Ok(())
-    }
-
-    fn protocol(&mut self, word: &Word, invert: bool) -> Result<(), Diagnostic> {
-        let value = self.argument(word)?;
-        let Some(number) = protocol_number(&value.text) else {
-            let error = Diagnostic::error(value.span, format!("unknown protocol `{}`", value.text));
-            return Err(match nearest(&value.text, protocol_names()) {
-                Some(near) => error.hint(format!("did you mean `{near}`?")),
-                None => error.hint("write a number from 0 to 255 or a name from /etc/protocols"),
-            });
-        };
-        if number == 0 {
-            if invert {
-                return Err(Diagnostic::error(value.span, "`! -p all` can never match"));
-            }
-            return Ok(());
-        }
-        if let (Family::V6, false, Some((_, name))) =
-            (self.family, invert, NEVER_SEEN.iter().find(|&&(never, _)| never == number))
-        {
-            let warning = Diagnostic::warning(value.span, format!("`-p {name}` never matches in IPv6"));
-            self.warnings.push(
-                warning.hint("rules see the protocol behind the extension headers; use the match for it"),
-            );
-        }
-        self.rule.proto = Some(Proto { number, invert });
-        Ok(())
-    }
-
-    fn load_match(&mut self, word: &Word) -> Result<(), Diagnostic> {
-        let value = self.argument(word)?;
-        let name = value.text.as_str();
-        let Some(extension) = options::find(Kind::Match, name, self.family) else {
-            return Err(unknown_extension("match", value, known::is_match(name), || {
-                let ours =
-                    EXTENSIONS.iter().filter(|e| e.kind == Kind::Match).flat_map(|e| e.names.iter().copied());
-                nearest(name, ours.chain(known::match_names()))
-            }));
-        };
-        if !extension.repeatable && self.loaded.iter().any(|loaded| std::ptr::eq(loaded.extension, extension))
-        {
-            return Err(Diagnostic::unsupported(value.span, format!("`-m {name}` twice in one rule"))
-                .hint("write all its options behind the first one"));
-        }
-        // A repeated match's options are for the newest one, so older ones leave getopt's table.
-        if extension.repeatable {
-            self.retire(extension)?;
-        }
-        self.load(extension, value.span);
-        Ok(())
-    }
-
-    /// Finishes an earlier instance of a repeatable match: later options belong to the new one.
-    fn retire(&mut self, extension: &'static Extension) -> Result<(), Diagnostic> {
-        let facts = self.facts();
-        for loaded in &mut self.loaded {
-            if loaded.extension.names == extension.names && loaded.extension.kind == extension.kind {
-                loaded.instance.finish(facts, loaded.span)?;
-                loaded.extension = &RETIRED;
-            }
-        }
-        Ok(())
-    }
-
-    fn target(&mut self, name: &Word, goto: bool) -> Result<(), Diagnostic> {
-        let text = name.text.as_str();
-        if text.is_empty() {
-            return Err(Diagnostic::error(name.span, "empty target name"));
-        }
-        self.rule.target = match text {
-            "ACCEPT" if !goto => Target::Accept,
-            "DROP" if !goto => Target::Drop,
-            "RETURN" if !goto => Target::Return,
-            _ if !goto && options::find(Kind::Target, text, self.family).is_some() => {
-                if let Some(extension) = options::find(Kind::Target, text, self.family) {
-                    self.load(extension, name.span);
-                }
-                Target::None
-            }
-            _ if !goto && known::is_target(text) => {
-                return Err(unknown_extension("target", name, true, || None));
-            }
-            _ => Target::Chain { name: text.to_owned(), goto, span: name.span },
-        };
-        Ok(())
-    }
-
-    /// `-c PACKETS BYTES` or `-c PACKETS,BYTES`.
-    fn counters(&mut self, word: &Word) -> Result<(), Diagnostic> {
-        let first = self.argument(word)?;
-        let (packets, bytes) = match first.text.split_once(',') {
-            Some((packets, bytes)) => (packets, bytes),
-            None => match self.words.get(self.at) {
-                Some(second) if !second.text.starts_with(['-', '!']) => {
-                    self.at += 1;
-                    (first.text.as_str(), second.text.as_str())
-                }
-                _ => return Err(Diagnostic::error(word.span, "`-c` needs a packet and a byte counter")),
-            },
-        };
-        let number = |text: &str| {
-            text.parse::<u64>()
-                .map_err(|_| Diagnostic::error(first.span, format!("counter `{text}` is not a number")))
-        };
-        self.rule.counters = Counters { packets: number(packets)?, bytes: number(bytes)? };
-        Ok(())
-    }
-
-    fn head(&mut self, basic: Basic, word: &Word) -> Result<(), Diagnostic> {
-        if self.command.is_some() {
-            return Err(Diagnostic::error(word.span, "a line has one command only")
-                .hint("write the other on its own line"));
-        }
-        let chain = self.argument(word)?.clone();
-        if chain.text.starts_with(['-', '!']) {
-            return Err(Diagnostic::error(chain.span, "a chain name must not start with `-` or `!`"));
-        }
-        self.command = Some(match basic {
-            Basic::Append => Head::Append { chain },
-            Basic::NewChain => Head::New { chain },
-            Basic::Policy => Head::Policy { chain, policy: self.argument(word)?.clone() },
-            _ => {
-                let number = self.words.get(self.at).filter(|next| !next.text.starts_with(['-', '!']));
-                let (position, span) = match number {
-                    None => (1, word.span),
-                    Some(number) => {
-                        self.at += 1;
-                        let position = options::number(&number.text, u64::from(u32::MAX))
-                            .and_then(|position| u32::try_from(position).ok())
-                            .filter(|&position| position > 0);
-                        let message = || format!("invalid rule number `{}`", number.text);
-                        (position.ok_or_else(|| Diagnostic::error(number.span, message()))?, number.span)
-                    }
-                };
-                Head::Insert { chain, position, span }
-            }
-        });
-        Ok(())
-    }
-
     fn finish(mut self) -> Result<Option<Command>, Diagnostic> {
         let Some(command) = self.command.take() else {
             return Err(Diagnostic::error(self.line, "no command on this line")
@@ -580,6 +384,7 @@ impl<'a> Reader<'a> {
             }
         };
         self.check_chain_ifaces(&chain)?;
+        self.check_lists()?;
         self.finish_extensions()?;
         Ok(Some(Command::Rule { chain: chain.text, span: chain.span, insert, rule: Box::new(self.rule) }))
     }
@@ -591,14 +396,25 @@ impl<'a> Reader<'a> {
 
     fn check_chain_ifaces(&self, chain: &Word) -> Result<(), Diagnostic> {
         let span = match chain.text.as_str() {
-            "INPUT" => self.out_iface_span,
-            "OUTPUT" => self.in_iface_span,
+            "INPUT" => self.place_of(Basic::OutInterface),
+            "OUTPUT" => self.place_of(Basic::InInterface),
             _ => None,
         };
         span.map_or(Ok(()), |span| {
             let what = if chain.text == "INPUT" { "`-o` in INPUT" } else { "`-i` in OUTPUT" };
             Err(Diagnostic::error(span, format!("{what}: no such interface is known there")))
         })
+    }
+
+    /// A list on one side and `!` on the other do not go together either.
+    fn check_lists(&self) -> Result<(), Diagnostic> {
+        let both = || self.rule.src.iter().chain(&self.rule.dst);
+        if both().any(|side| side.invert) && both().any(|side| side.nets.len() > 1) {
+            let span = self.place_of(Basic::Destination).unwrap_or(self.line);
+            return Err(Diagnostic::error(span, "`!` is not allowed with several addresses on either side")
+                .hint("write a chain with one rule per address"));
+        }
+        Ok(())
     }
 
     fn finish_extensions(&mut self) -> Result<(), Diagnostic> {
@@ -615,41 +431,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Stands in for a match whose options are closed.
-static RETIRED: Extension = Extension {
-    kind: Kind::Match,
-    names: &[],
-    family: None,
-    protocol: None,
-    repeatable: true,
-    options: &[],
-    new: |family| (options::comment::COMMENT.new)(family),
-};
-
 fn bad_argument(word: &Word) -> Diagnostic {
     Diagnostic::error(word.span, format!("bad argument `{}`", word.text))
-}
-
-fn unknown_extension(
-    what: &str,
-    name: &Word,
-    is_known: bool,
-    near: impl FnOnce() -> Option<&'static str>,
-) -> Diagnostic {
-    let text = name.text.as_str();
-    if is_known {
-        let diagnostic = Diagnostic::unsupported(
-            name.span,
-            format!("{what} `{text}` is valid iptables, not supported yet"),
-        );
-        return match known::why_not(text) {
-            Some(why) => diagnostic.hint(why),
-            None => diagnostic,
-        };
-    }
-    let error = Diagnostic::error(name.span, format!("unknown {what} `{text}`"));
-    match near() {
-        Some(near) => error.hint(format!("did you mean `{near}`?")),
-        None => error,
-    }
 }
