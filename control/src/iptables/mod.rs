@@ -22,7 +22,7 @@ mod tests;
 
 use diagnostics::{Diagnostic, Severity, Span};
 use names::{BuiltinServices, Services};
-use syntax::{File, Rule};
+use syntax::File;
 
 /// What became of a rules file.
 #[derive(Debug)]
@@ -79,10 +79,4 @@ pub fn load_with(text: &[u8], file_name: &str, family: Family, services: &dyn Se
         loaded.ruleset = loaded.syntax.as_ref().and_then(lower::lower);
     }
     loaded
-}
-
-/// One rule as iptables-save prints it.
-#[must_use]
-pub fn rule_text(chain: &str, rule: &Rule) -> String {
-    printer::rule_line(chain, rule)
 }
