@@ -9,5 +9,6 @@ pub mod iptables;
 pub mod net;
 pub mod publish;
 pub mod replay;
+pub mod rules_file;
 pub mod supervisor;
 pub mod system;

@@ -4,7 +4,7 @@
 //! Control threads only. A replaced snapshot stays here until every worker has moved on; then its counts are folded
 //! into the history and it is freed, here and not on a worker.
 
-use crate::iptables::Rules;
+use crate::rules_file::Rules;
 use dataplane::ids::Generation;
 use dataplane::packet::Family;
 use dataplane::rules::model::{RuleId, RuleRef, Ruleset};

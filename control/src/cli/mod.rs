@@ -14,7 +14,7 @@ mod stats;
 mod tests;
 
 use crate::api::types::{ErrorBody, ErrorKind};
-use crate::check::{self, CheckOptions};
+use crate::check;
 use crate::config::{Config, Tracking};
 use crate::replay::{self, ReplayOptions};
 use crate::supervisor;
@@ -116,14 +116,14 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
 }
 
 fn check(args: &args::CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, CliError> {
-    let options = CheckOptions {
-        file: &args.file,
-        family: family(args.family),
+    let request = check::Request {
+        path: &args.file.to_string_lossy(),
+        family: args.family.map(family),
         print: args.print,
         json: args.json,
-        colour: io::stderr().is_terminal(),
+        colours: io::stderr().is_terminal(),
     };
-    Ok(check::run(&options, out, err)?)
+    Ok(check::run(request, out, err)?.code())
 }
 
 fn replay(args: &args::ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, CliError> {
@@ -145,11 +145,10 @@ fn replay(args: &args::ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> 
     Ok(u8::try_from(replay::run(&options, out, err)?).unwrap_or(1))
 }
 
-/// IPv4 unless said otherwise.
-fn family(arg: Option<args::FamilyArg>) -> Family {
+const fn family(arg: args::FamilyArg) -> Family {
     match arg {
-        Some(args::FamilyArg::V6) => Family::V6,
-        _ => Family::V4,
+        args::FamilyArg::V4 => Family::V4,
+        args::FamilyArg::V6 => Family::V6,
     }
 }
 

@@ -9,7 +9,7 @@ mod sides;
 pub use capture::{Captured, CaptureError};
 
 use crate::api::types::Net;
-use crate::iptables::{self, Rules};
+use crate::rules_file::{self, Rules};
 use dataplane::clock::Now;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
@@ -43,8 +43,6 @@ pub struct ReplayOptions {
 pub const EXIT_OK: i32 = 0;
 /// Exit code: the rules are wrong, or the capture cannot be read.
 pub const EXIT_WRONG: i32 = 1;
-/// Exit code: the rules are right but not supported.
-pub const EXIT_UNSUPPORTED: i32 = 3;
 
 /// One packet's line with `--json`.
 #[derive(Debug, Serialize)]
@@ -77,9 +75,9 @@ pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) ->
     let mut rulesets = Vec::new();
     for (path, family) in [(&options.rules, Family::V4), (&options.rules6, Family::V6)] {
         let Some(path) = path else { continue };
-        match iptables::load_file(path, family, err)? {
+        match rules_file::load_file(path, family, err)? {
             Ok(rules) => rulesets.push(rules),
-            Err(code) => return Ok(code),
+            Err(code) => return Ok(i32::from(code)),
         }
     }
     let mut gateway = match gateway(options, &rulesets) {
@@ -242,7 +240,7 @@ fn labels(rules: &Rules) -> HashMap<RuleRef, (String, String)> {
     let label = |by: RuleRef| {
         let name = &rules.ruleset.chain(by.chain).name;
         let number = by.rule.map_or("policy".to_owned(), |rule| (rule + 1).to_string());
-        (by, (format!("{name}:{number}"), rules.texts.line(&rules.ruleset, by)))
+        (by, (format!("{name}:{number}"), rules.line(by)))
     };
     rules.ruleset.references().map(label).collect()
 }

@@ -8,15 +8,18 @@ use crate::api::types::{
     Traffic, WireStats, WorkerStats, proto_name,
 };
 use crate::config::Config;
-use crate::iptables::{self, Rules, Severity, text::policy_name};
+use crate::iptables::diagnostics::Severity;
+use crate::iptables::printer::{self, policy_name};
+use crate::iptables::syntax::Counters;
 use crate::publish::{Counts, Publisher};
+use crate::rules_file::{self, Rules};
 use dataplane::clock::Now;
 use dataplane::flow::{FlowView, InvalidReason, Region};
 use dataplane::ids::{Generation, PortId};
 use dataplane::packet::{Family as Fam, Tuple, proto};
 use dataplane::reason::DropReason;
 use dataplane::rules::CompileError;
-use dataplane::rules::model::{ChainId, RuleRef, Target};
+use dataplane::rules::model::{RuleId, RuleRef};
 use dataplane::worker::{PortState, Volume, WorkerCounters};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -298,25 +301,30 @@ fn add(sum: &mut Traffic, volume: &Volume) {
 
 /// Reads rules that came with a request.
 fn load(text: &RulesText, family: Fam, warnings: &mut Vec<String>) -> Result<Rules, ApplyError> {
-    let loaded = iptables::load(&text.text, &text.file, family);
-    if let Some(rules) = loaded.rules {
-        warnings.extend(loaded.diagnostics.iter().map(|note| format!("{}:{}: {}", note.file, note.line, note.message)));
-        return Ok(rules);
+    let bytes = text.text.as_bytes();
+    let loaded = rules_file::understand(bytes, &text.file, family);
+    let wrong = loaded.worst() == Some(Severity::Error);
+    if loaded.ruleset.is_some() {
+        let notes = loaded.diagnostics.iter();
+        warnings.extend(notes.map(|note| format!("{}:{}: {}", text.file, note.span.line, note.message)));
     }
-    let wrong = loaded.diagnostics.iter().any(|found| found.severity == Severity::Error);
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-    let diagnostics = loaded.diagnostics.iter().map(|found| Diagnostic {
-        file: found.file.clone(),
-        line: number(found.line),
-        column: number(found.column),
-        message: found.message.clone(),
-        hint: found.hint.clone(),
-        rendered: found.render(&text.text, false),
-    });
-    Err(ApplyError {
+    let diagnostics: Vec<Diagnostic> = loaded
+        .diagnostics
+        .iter()
+        .map(|found| Diagnostic {
+            file: text.file.clone(),
+            line: found.span.line,
+            column: number(found.column(bytes)),
+            message: found.message.clone(),
+            hint: found.hint.clone(),
+            rendered: found.render(bytes, &text.file, false),
+        })
+        .collect();
+    Rules::from_loaded(loaded).ok_or_else(|| ApplyError {
         kind: if wrong { ErrorKind::BadRules } else { ErrorKind::Unsupported },
         message: format!("{} was not loaded; the old rules stay in force", text.file),
-        diagnostics: diagnostics.collect(),
+        diagnostics,
     })
 }
 
@@ -326,46 +334,46 @@ fn rules_view(
     rules: &Rules,
     counts: &HashMap<RuleRef, Counts>,
 ) -> RulesView {
-    let count = |by: RuleRef| counts.get(&by).copied().unwrap_or_default();
-    let ids = (0_u32..).map(ChainId);
-    let chains = ids.zip(&rules.ruleset.chains).map(|(id, chain)| {
-        let jumps = rules.ruleset.chains.iter().flat_map(|chain| &chain.rules);
-        let references = jumps.filter(|rule| matches!(rule.target, Target::Jump(to) | Target::Goto(to) if to == id));
-        let policy = chain.policy.map(|_| {
-            let (packets, bytes) = count(RuleRef { chain: id, rule: None });
+    let count = |by: RuleRef| {
+        let (packets, bytes) = counts.get(&by).copied().unwrap_or_default();
+        Counters { packets, bytes }
+    };
+    let references = printer::references(&rules.file);
+    let chains = printer::print_order(&rules.file).into_iter().map(|(id, chain)| ChainView {
+        name: chain.name.clone(),
+        policy: chain.policy.map(|_| {
+            let Counters { packets, bytes } = count(RuleRef { chain: id, rule: None });
             PolicyView { verdict: policy_name(chain.policy).to_owned(), packets, bytes }
-        });
-        let rule_views = (0_u32..).zip(&chain.rules).map(|(number, rule)| {
-            let text = rules.texts.rule(id, number).cloned().unwrap_or_default();
-            let (packets, bytes) = count(RuleRef { chain: id, rule: Some(number) });
-            RuleView {
-                num: number + 1,
-                id: format!("{:016x}", rule.id.0),
-                packets,
-                bytes,
-                target: text.target,
-                goto: text.goto,
-                prot: text.prot,
-                opt: text.opt,
-                in_iface: text.in_iface,
-                out_iface: text.out_iface,
-                source: text.source,
-                destination: text.destination,
-                extra: text.extra,
-            }
-        });
-        ChainView {
-            name: chain.name.clone(),
-            policy,
-            references: u32::try_from(references.count()).unwrap_or(u32::MAX),
-            rules: rule_views.collect(),
-        }
+        }),
+        references: references.get(chain.name.as_str()).map_or(0, |count| u32::try_from(*count).unwrap_or(u32::MAX)),
+        rules: (0_u32..)
+            .zip(&chain.rules)
+            .map(|(number, rule)| {
+                let by = RuleRef { chain: id, rule: Some(number) };
+                let id = rules.ruleset.chain(id).rules[number as usize].id;
+                rule_view(number + 1, id, printer::row(rule, rules.ruleset.family), count(by))
+            })
+            .collect(),
     });
-    RulesView {
-        family,
-        generation: generation.0,
-        text: rules.texts.save(&rules.ruleset, count),
-        chains: chains.collect(),
+    RulesView { family, generation: generation.0, chains: chains.collect(), text: rules.save(&count) }
+}
+
+fn rule_view(num: u32, id: RuleId, row: printer::Row, counters: Counters) -> RuleView {
+    let not = |invert: bool| if invert { "!" } else { "" };
+    RuleView {
+        num,
+        id: format!("{:016x}", id.0),
+        packets: counters.packets,
+        bytes: counters.bytes,
+        target: row.target,
+        goto: row.goto,
+        prot: format!("{}{}", not(row.proto.1), row.proto.0),
+        opt: row.opt.to_owned(),
+        in_iface: row.in_iface,
+        out_iface: row.out_iface,
+        source: format!("{}{}", not(row.src.1), row.src.0),
+        destination: format!("{}{}", not(row.dst.1), row.dst.0),
+        extra: row.extra.trim().to_owned(),
     }
 }
 

@@ -11,9 +11,9 @@ mod watch;
 
 use crate::api::server::{ServeError, Server};
 use crate::config::{Config, Tracking};
-use crate::iptables::{self, Rules};
 use crate::net::NicError;
 use crate::publish::{BothRules, Publisher};
+use crate::rules_file::{self, Rules};
 use crate::system::{capabilities, signals::Signals};
 use backend::LiveBackend;
 use dataplane::packet::Family;
@@ -151,7 +151,7 @@ fn load_rules(path: Option<&Path>, family: Family) -> Result<Rules, Fatal> {
         }
         return Ok(Rules::empty(family));
     };
-    let loaded = iptables::load_file(path, family, &mut io::stderr());
+    let loaded = rules_file::load_file(path, family, &mut io::stderr());
     match loaded.map_err(|source| Fatal::System { what: "writing to standard error", source })? {
         Ok(rules) => Ok(rules),
         Err(_) => Err(Fatal::Rules { file: path.display().to_string() }),

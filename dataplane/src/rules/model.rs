@@ -192,16 +192,6 @@ pub struct RuleRef {
     pub rule: Option<u32>,
 }
 
-impl RuleId {
-    /// The name of a rule whose canonical text is `text`; `occurrence` counts equal rules before it in the ruleset.
-    /// FNV-1a: the same on every machine and in every version.
-    #[must_use]
-    pub fn from_normalised(text: &str, occurrence: u32) -> Self {
-        let bytes = text.bytes().chain(occurrence.to_be_bytes());
-        Self(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
-    }
-}
-
 impl CtState {
     /// The name rules call it by.
     #[must_use]

@@ -3,8 +3,8 @@
 use super::model::{ChainId, Ruleset, Target};
 use crate::ids::PORTS_MAX;
 
-/// Deepest nesting of jumps, as in nftables (`NFT_JUMP_STACK_SIZE`).
-pub(super) const CHAIN_DEPTH_MAX: usize = 16;
+/// Most user chains below a built-in one, as nftables counts (`NFT_JUMP_STACK_SIZE` less the built-in chain itself).
+pub(super) const CHAIN_DEPTH_MAX: usize = 15;
 
 /// Why a ruleset cannot run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

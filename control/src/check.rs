@@ -1,0 +1,209 @@
+//! `fwctl check FILE`: is this rules file good, wrong, or right but not for us? Reads one file or standard input and
+//! touches nothing else; runs in the tool, never in the daemon.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use dataplane::packet::Family;
+use dataplane::rules::Compiled;
+
+use crate::iptables::diagnostics::{Diagnostic, Severity, Span, render_all};
+use crate::iptables::{Loaded, printer};
+use crate::rules_file::{read, understand};
+
+/// What to check and how to tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// A path, or `-` for standard input.
+    pub path: &'a str,
+    /// Family of the rules; IPv4 unless told.
+    pub family: Option<Family>,
+    /// Whether to print the rules back in canonical form.
+    pub print: bool,
+    /// Whether to answer in JSON.
+    pub json: bool,
+    /// Whether diagnostics may have colours.
+    pub colours: bool,
+}
+
+/// The outcome; as a number it is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outcome {
+    /// The rules are good.
+    Good = 0,
+    /// iptables would refuse them too.
+    Wrong = 1,
+    /// The file could not be read.
+    Unreadable = 2,
+    /// Right, but not supported by us.
+    Unsupported = 3,
+}
+
+impl Outcome {
+    /// The exit code.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    fn of(loaded: &Loaded) -> Self {
+        match loaded.worst() {
+            Some(Severity::Error) => Self::Wrong,
+            Some(Severity::Unsupported) => Self::Unsupported,
+            _ if loaded.ruleset.is_none() => Self::Unsupported,
+            _ => Self::Good,
+        }
+    }
+}
+
+/// Checks a file. Canonical rules and JSON go to `stdout`, diagnostics to `stderr`.
+///
+/// # Errors
+/// Only if `stdout` or `stderr` cannot be written to.
+pub fn run(request: Request<'_>, stdout: &mut dyn Write, stderr: &mut dyn Write) -> io::Result<Outcome> {
+    let text = match read(Path::new(request.path)) {
+        Ok(text) => text,
+        Err(error) => {
+            writeln!(stderr, "fwctl check: cannot read {}: {error}", request.path)?;
+            return Ok(Outcome::Unreadable);
+        }
+    };
+    let name = if request.path == "-" { "<stdin>" } else { request.path };
+    let mut loaded = understand(&text, name, request.family.unwrap_or(Family::V4));
+    compile(&mut loaded);
+    let outcome = Outcome::of(&loaded);
+    let printed =
+        loaded.syntax.as_ref().filter(|_| outcome == Outcome::Good).map(|file| printer::save(file, None));
+    if request.json {
+        write_json(&loaded, &text, name, outcome, printed.as_deref().filter(|_| request.print), stdout)?;
+        return Ok(outcome);
+    }
+    stderr.write_all(render_all(&loaded.diagnostics, &text, name, request.colours).as_bytes())?;
+    if let (true, Some(printed)) = (request.print, printed) {
+        stdout.write_all(printed.as_bytes())?;
+    } else {
+        writeln!(stdout, "{name}: {}", summary(&loaded, outcome))?;
+    }
+    Ok(outcome)
+}
+
+/// What the daemon would do with the rules: a check that passes must mean that they load.
+fn compile(loaded: &mut Loaded) {
+    let Some(ruleset) = loaded.ruleset.take() else { return };
+    match Compiled::new(Arc::new(ruleset.clone()), &["left".to_owned(), "right".to_owned()]) {
+        Ok(_) => loaded.ruleset = Some(ruleset),
+        Err(error) => loaded.diagnostics.push(Diagnostic::unsupported(Span::default(), error.to_string())),
+    }
+}
+
+fn summary(loaded: &Loaded, outcome: Outcome) -> String {
+    let count =
+        |severity| loaded.diagnostics.iter().filter(|diagnostic| diagnostic.severity == severity).count();
+    let rules = loaded
+        .ruleset
+        .as_ref()
+        .map_or(0, |ruleset| ruleset.chains.iter().map(|chain| chain.rules.len()).sum());
+    let chains = loaded.ruleset.as_ref().map_or(0, |ruleset| ruleset.chains.len());
+    let (errors, unsupported) = (count(Severity::Error), count(Severity::Unsupported));
+    match outcome {
+        Outcome::Good => {
+            format!("good, {rules} rules in {chains} chains, {} warnings", count(Severity::Warning))
+        }
+        Outcome::Wrong => format!("wrong, {errors} errors, {unsupported} unsupported"),
+        Outcome::Unsupported | Outcome::Unreadable => {
+            format!("right, but {unsupported} things are not supported yet")
+        }
+    }
+}
+
+fn write_json(
+    loaded: &Loaded,
+    text: &[u8],
+    name: &str,
+    outcome: Outcome,
+    printed: Option<&str>,
+    stdout: &mut dyn Write,
+) -> io::Result<()> {
+    let word = match outcome {
+        Outcome::Good => "good",
+        Outcome::Wrong => "wrong",
+        Outcome::Unsupported => "unsupported",
+        Outcome::Unreadable => "unreadable",
+    };
+    let diagnostics: Vec<_> =
+        loaded.diagnostics.iter().map(|diagnostic| diagnostic.to_json(text, name)).collect();
+    let rules = loaded
+        .ruleset
+        .as_ref()
+        .map(|ruleset| ruleset.chains.iter().map(|chain| chain.rules.len()).sum::<usize>());
+    let answer = serde_json::json!({
+        "file": name,
+        "outcome": word,
+        "rules": rules,
+        "diagnostics": diagnostics,
+        "canonical": printed,
+    });
+    writeln!(stdout, "{answer}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, print: bool, json: bool) -> (Outcome, String, String) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let request = Request { path: &path, family: None, print, json, colours: false };
+        let outcome = run(request, &mut out, &mut err).unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&path, "FILE");
+        (outcome, text(out), text(err))
+    }
+
+    #[test]
+    fn a_good_file_exits_zero_and_prints_canonically() {
+        let (outcome, out, err) =
+            check("*filter\n-A FORWARD -p tcp --dport ssh -j ACCEPT\nCOMMIT\n", true, false);
+        assert_eq!((outcome.code(), err.as_str()), (0, ""));
+        assert_eq!(
+            out,
+            "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n-A FORWARD -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn a_wrong_file_exits_one_with_all_errors() {
+        let (outcome, out, err) = check("*filter\n-A FORWARD -p tpc\n-A FOO -j X\nCOMMIT\n", true, false);
+        assert_eq!(outcome.code(), 1);
+        assert_eq!(out, "FILE: wrong, 2 errors, 0 unsupported\n");
+        assert!(err.contains("FILE:2:15") && err.contains("FILE:3:4"), "{err}");
+    }
+
+    #[test]
+    fn an_unsupported_file_exits_three() {
+        let (outcome, out, _) =
+            check("*filter\n-A FORWARD -m limit --limit 5/s -j ACCEPT\nCOMMIT\n", false, true);
+        assert_eq!(outcome.code(), 3);
+        let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(answer["outcome"], "unsupported");
+        assert_eq!(answer["diagnostics"][0]["column"], 15);
+        assert_eq!(answer["diagnostics"][0]["severity"], "unsupported");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_exits_two() {
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let request = Request {
+            path: "/nonexistent/rules",
+            family: Some(Family::V6),
+            print: false,
+            json: false,
+            colours: false,
+        };
+        assert_eq!(run(request, &mut out, &mut err).unwrap().code(), 2);
+        assert!(String::from_utf8(err).unwrap().starts_with("fwctl check: cannot read /nonexistent/rules"));
+    }
+}

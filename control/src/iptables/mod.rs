@@ -1,0 +1,82 @@
+//! iptables-save text: the rule language. Text goes through [`lexer`] and [`parser`] to [`syntax`], through [`lower`] to
+//! the dataplane's `rules::model`, and back to text through [`printer`]. The judge of every rule here is iptables 1.8.9
+//! (nft): what it refuses is an error, what it accepts and we do not support yet is "unsupported", never ignored.
+//!
+//! Runs on the control thread and in tools. Pure: no file is read here. Invariant: a [`Loaded`] with a ruleset has no
+//! diagnostic worse than a warning.
+
+use dataplane::packet::Family;
+use dataplane::rules::model::Ruleset;
+
+pub mod diagnostics;
+pub mod lexer;
+pub mod lower;
+pub mod names;
+pub mod options;
+pub mod parser;
+pub mod printer;
+pub mod syntax;
+
+#[cfg(test)]
+mod tests;
+
+use diagnostics::{Diagnostic, Severity, Span};
+use names::{BuiltinServices, Services};
+use syntax::File;
+
+/// What became of a rules file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The rules, if nothing is wrong and everything is supported.
+    pub ruleset: Option<Ruleset>,
+    /// The filter table as far as it could be read; positions are those of `ruleset`.
+    pub syntax: Option<File>,
+    /// Everything found, in file order.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// The worst severity found.
+    #[must_use]
+    pub fn worst(&self) -> Option<Severity> {
+        self.diagnostics.iter().map(|diagnostic| diagnostic.severity).max()
+    }
+}
+
+/// Reads the rules of one family, with the built-in service names. `file_name` is for diagnostics only.
+#[must_use]
+pub fn load(text: impl AsRef<[u8]>, file_name: &str, family: Family) -> Loaded {
+    load_with(text.as_ref(), file_name, family, &BuiltinServices)
+}
+
+/// Reads the rules of one family; service names come from `services`.
+#[must_use]
+pub fn load_with(text: &[u8], file_name: &str, family: Family, services: &dyn Services) -> Loaded {
+    let parser::Parsed { tables, mut diagnostics } = parser::parse(text, family, services);
+    if let [_, others @ ..] = tables.as_slice() {
+        for table in others {
+            let warning =
+                Diagnostic::warning(table.span, "another *filter table; it replaces the one before");
+            diagnostics.push(warning.hint("as in iptables-restore, only the last one counts"));
+        }
+    }
+    if tables.is_empty() && !diagnostics.iter().any(|diagnostic| diagnostic.severity >= Severity::Unsupported)
+    {
+        let message = format!("{file_name} has no *filter table");
+        diagnostics.push(
+            Diagnostic::unsupported(Span::default(), message)
+                .hint("iptables-restore would leave the rules as they are; to accept everything say so: `*filter`, `COMMIT`"),
+        );
+    }
+    let mut syntax = None;
+    for table in tables {
+        syntax = Some(lower::assemble(table, family, &mut diagnostics));
+    }
+    diagnostics
+        .sort_by_key(|diagnostic| (diagnostic.span.line == 0, diagnostic.span.line, diagnostic.span.start));
+    let mut loaded = Loaded { ruleset: None, syntax, diagnostics };
+    if loaded.worst().is_none_or(|worst| worst < Severity::Unsupported) {
+        loaded.ruleset = loaded.syntax.as_ref().and_then(lower::lower);
+    }
+    loaded
+}

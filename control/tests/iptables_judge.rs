@@ -1,0 +1,301 @@
+//! The real iptables as judge: what it takes we print as it does or call unsupported, what it refuses we refuse.
+//! Needs root and iptables; skips otherwise. Everything happens in network namespaces of its own.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail loudly")]
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use control::iptables::diagnostics::Severity;
+use control::iptables::names::FileServices;
+use control::iptables::syntax::Counters;
+use control::iptables::{Loaded, load_with, printer};
+use dataplane::packet::Family;
+
+/// A network namespace that lives as long as the test.
+struct Namespace(String);
+
+impl Namespace {
+    /// `None`, with a word on why, where the judge cannot be called.
+    fn new(test: &str) -> Option<Self> {
+        let is_root =
+            std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+        if !is_root {
+            println!("skipped: needs root");
+            return None;
+        }
+        let name = format!("palisade-{test}-{}", std::process::id());
+        let made =
+            Command::new("ip").args(["netns", "add", &name]).status().is_ok_and(|status| status.success());
+        if !made {
+            println!("skipped: cannot make a network namespace");
+            return None;
+        }
+        let namespace = Self(name);
+        let version = namespace.run(&["iptables-restore", "--version"], "").1;
+        if !version.contains("v1.8.9 (nf_tables)") {
+            println!("skipped: the judge is iptables 1.8.9 (nft), here is `{}`", version.trim());
+            return None;
+        }
+        Some(namespace)
+    }
+
+    /// Runs a command inside; whether it succeeded, and what it printed.
+    fn run(&self, words: &[&str], input: &str) -> (bool, String) {
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &self.0])
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// What iptables makes of a file: its save without comment lines, or `None` if it refuses.
+    fn judge(&self, family: Family, text: &str) -> Option<String> {
+        let tool = tool(family);
+        let reset = "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n";
+        assert!(self.run(&[&format!("{tool}-restore")], reset).0, "the judge is out of order");
+        // With -c the counters are loaded too, but declarations without counters are refused.
+        let taken = self.run(&[&format!("{tool}-restore"), "-c"], text).0
+            || self.run(&[&format!("{tool}-restore")], text).0;
+        if !taken {
+            return None;
+        }
+        let saved = self.run(&[&format!("{tool}-save"), "-c", "-t", "filter"], "").1;
+        Some(saved.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |mut out, line| {
+            let _ = writeln!(out, "{line}");
+            out
+        }))
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn tool(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "iptables",
+        Family::V6 => "ip6tables",
+    }
+}
+
+fn ours(text: &str, family: Family) -> Loaded {
+    let services = FileServices::parse(&std::fs::read_to_string("/etc/services").unwrap_or_default());
+    load_with(text.as_bytes(), "test.rules", family, &services)
+}
+
+/// Our print with the counters of the file.
+fn print_ours(loaded: &Loaded) -> Option<String> {
+    loaded.ruleset.as_ref()?;
+    let file = loaded.syntax.as_ref()?;
+    Some(printer::save(file, Some(&|at| printer::initial_counters(file, at))))
+}
+
+fn compare(namespace: &Namespace, text: &str, family: Family, what: &str) -> Result<(), String> {
+    let theirs = namespace.judge(family, text);
+    let loaded = ours(text, family);
+    let printed = print_ours(&loaded);
+    let found: Vec<_> = loaded.diagnostics.iter().map(|d| (d.severity, d.message.clone())).collect();
+    match (&theirs, &printed) {
+        (Some(theirs), Some(printed)) if theirs == printed => Ok(()),
+        (Some(theirs), Some(printed)) => Err(format!("{what}\n--- iptables\n{theirs}--- ours\n{printed}")),
+        (None, Some(_)) => Err(format!("{what}: iptables refuses it, we do not: {found:?}")),
+        (Some(_), None) if loaded.worst() == Some(Severity::Error) => {
+            Err(format!("{what}: iptables takes it, we call it an error: {found:?}"))
+        }
+        (_, None) => Ok(()),
+    }
+}
+
+fn data(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+fn single_lines(name: &str, family: Family) {
+    let Some(namespace) = Namespace::new(&format!("lines{}", family as u8)) else { return };
+    let mut failures = Vec::new();
+    for line in std::fs::read_to_string(data(name)).unwrap().lines() {
+        let text = format!("*filter\n:FOO - [0:0]\n{line}\nCOMMIT\n");
+        failures.extend(compare(&namespace, &text, family, line).err());
+    }
+    assert!(failures.is_empty(), "{} differences\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_ipv4_construct_is_taken_or_refused_as_iptables_does() {
+    single_lines("lines4.txt", Family::V4);
+}
+
+#[test]
+fn every_ipv6_construct_is_taken_or_refused_as_ip6tables_does() {
+    single_lines("lines6.txt", Family::V6);
+}
+
+#[test]
+fn file_structure_is_taken_or_refused_as_iptables_restore_does() {
+    let Some(namespace) = Namespace::new("files") else { return };
+    let text = std::fs::read_to_string(data("structures.txt")).unwrap();
+    let mut failures = Vec::new();
+    for case in text.lines() {
+        let file = case.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r");
+        failures.extend(compare(&namespace, &file, Family::V4, case).err());
+    }
+    for depth in 14..=17 {
+        let mut file = String::from("*filter\n");
+        (1..=depth).for_each(|i| writeln!(file, ":C{i} - [0:0]").unwrap());
+        (1..depth).for_each(|i| {
+            writeln!(file, "-A C{i} -{} C{}", if i % 2 == 0 { "j" } else { "g" }, i + 1).unwrap();
+        });
+        file.push_str("-A FORWARD -j C1\nCOMMIT\n");
+        failures.extend(compare(&namespace, &file, Family::V4, &format!("depth {depth}")).err());
+    }
+    assert!(failures.is_empty(), "{} differences\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn whole_files_print_and_list_as_iptables_does() {
+    let Some(namespace) = Namespace::new("whole") else { return };
+    let mut failures = Vec::new();
+    let mut paths: Vec<_> =
+        std::fs::read_dir(data("rules")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let family = if name.contains('6') { Family::V6 } else { Family::V4 };
+        let text = std::fs::read_to_string(&path).unwrap();
+        failures.extend(compare(&namespace, &text, family, &name).err());
+        let loaded = ours(&text, family);
+        assert!(loaded.ruleset.is_some(), "{name}: {:?}", loaded.diagnostics);
+        let file = loaded.syntax.unwrap();
+        let listed = printer::listing(&file, &|at| printer::initial_counters(&file, at));
+        let theirs = namespace.run(&[tool(family), "-L", "-v", "-n", "--line-numbers"], "").1;
+        if theirs != listed {
+            failures.push(format!("{name}\n--- iptables -L\n{theirs}--- ours\n{listed}"));
+        }
+    }
+    assert!(failures.is_empty(), "{} differences\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn protocols_print_under_the_names_iptables_gives_them() {
+    let Some(namespace) = Namespace::new("protocols") else { return };
+    let mut text = String::from("*filter\n");
+    (1..=255).for_each(|number| writeln!(text, "-A FORWARD -p {number} -j ACCEPT").unwrap());
+    text.push_str("COMMIT\n");
+    compare(&namespace, &text, Family::V4, "protocols").unwrap();
+}
+
+#[test]
+fn counters_shorten_as_iptables_shortens_them() {
+    let Some(namespace) = Namespace::new("counters") else { return };
+    let mut text = String::from("*filter\n:FORWARD DROP [123456:99999999]\n");
+    for number in [0u64, 99_999, 100_000, 9_999_499, 9_999_500, 12_345_678, 9_999_499_999, 12_345_678_901_234]
+    {
+        writeln!(text, "[{number}:{}] -A FORWARD -j DROP", number / 3 * 7).unwrap();
+    }
+    text.push_str("COMMIT\n");
+    assert!(namespace.judge(Family::V4, &text).is_some());
+    let file = ours(&text, Family::V4).syntax.unwrap();
+    let listed = printer::listing(&file, &|at| printer::initial_counters(&file, at));
+    let theirs = namespace.run(&["iptables", "-L", "-v", "-n", "--line-numbers"], "").1;
+    assert_eq!(theirs, listed);
+    assert_eq!(
+        printer::initial_counters(
+            &file,
+            dataplane::rules::model::RuleRef { chain: dataplane::rules::model::ChainId(1), rule: None }
+        ),
+        Counters { packets: 123_456, bytes: 99_999_999 }
+    );
+}
+
+/// Options that combine; the generator below picks a few for each rule.
+const PARTS: [&str; 34] = [
+    "-s 10.1.2.3",
+    "! -s 10.1.0.0/16",
+    "-d 192.168.1.1/255.255.0.255",
+    "-d 1.1.1.1,2.0.0.0/7",
+    "-i eth0",
+    "! -i eth+",
+    "! -o wan9",
+    "-f",
+    "! -f",
+    "-p tcp",
+    "-p udp",
+    "! -p esp",
+    "-p sctp",
+    "-p icmp",
+    "--sport 1000:2000",
+    "! --dport 53",
+    "--dport :1023",
+    "--tcp-flags SYN,ACK,FIN,RST SYN",
+    "! --syn",
+    "--icmp-type echo-request",
+    "! --icmp-type 3/4",
+    "-m tcp",
+    "-m udp",
+    "-m multiport --dports 80,443,8000:8080",
+    "-m multiport ! --ports 1,2",
+    "-m conntrack --ctstate NEW",
+    "-m conntrack ! --ctstate ESTABLISHED,INVALID",
+    "-m state --state RELATED,UNTRACKED",
+    "-m comment --comment \"two words\"",
+    "-m comment --comment plain",
+    "-j ACCEPT",
+    "-j REJECT --reject-with tcp-reset",
+    "-j REJECT",
+    "-g FOO",
+];
+
+#[test]
+fn options_in_any_order_and_company_print_as_iptables_prints_them() {
+    let Some(namespace) = Namespace::new("mixed") else { return };
+    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below).unwrap()
+    };
+    let wrap = |rules: &str| format!("*filter\n:FOO - [0:0]\n{rules}COMMIT\n");
+    let (mut good, mut refused) = (String::new(), Vec::new());
+    let (mut good_count, mut tries) = (0, 0);
+    while good_count < 1500 && tries < 100_000 {
+        tries += 1;
+        let parts: Vec<&str> = (0..=random(6)).map(|_| PARTS[random(34)]).collect();
+        let rule = format!("-A FORWARD {}\n", parts.join(" "));
+        let loaded = ours(&wrap(&rule), Family::V4);
+        if loaded.ruleset.is_some() {
+            good.push_str(&rule);
+            good_count += 1;
+        } else if loaded.worst() == Some(Severity::Error) && refused.len() < 150 {
+            refused.push(rule);
+        }
+    }
+    let mut failures: Vec<String> =
+        refused.iter().filter_map(|rule| compare(&namespace, &wrap(rule), Family::V4, rule).err()).collect();
+    let (theirs, printed) =
+        (namespace.judge(Family::V4, &wrap(&good)), print_ours(&ours(&wrap(&good), Family::V4)));
+    match (theirs, printed) {
+        (Some(theirs), Some(printed)) => {
+            let differences = theirs.lines().zip(printed.lines()).filter(|(theirs, ours)| theirs != ours);
+            failures
+                .extend(differences.map(|(theirs, ours)| format!("iptables: {theirs}\nours:     {ours}")));
+        }
+        // Somebody refuses the whole: find out for which rule.
+        _ => failures.extend(
+            good.lines()
+                .filter_map(|rule| compare(&namespace, &wrap(&format!("{rule}\n")), Family::V4, rule).err()),
+        ),
+    }
+    failures.truncate(20);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
