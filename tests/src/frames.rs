@@ -108,7 +108,16 @@ pub fn malformed(lab: &Lab) -> Vec<Malformed> {
         broken("ipv4_truncated", &v4, |f| f.truncate(ETHERNET_BYTES + 12)),
         broken("ipv4_version", &v4, |f| put(f, ETHERNET_BYTES, &[0x65])),
         broken("ipv4_header_length", &v4, |f| put(f, ETHERNET_BYTES, &[0x44])),
-        broken("ipv4_total_length", &v4, |f| put(f, ETHERNET_BYTES + 2, &[0x7f, 0xff])),
+        // Header checksums are verified first, so this one is kept right: RFC 1624, the field grows, the sum shrinks.
+        broken("ipv4_total_length", &v4, |f| {
+            let field = |f: &[u8], at: usize| u16::from_be_bytes([f[ETHERNET_BYTES + at], f[ETHERNET_BYTES + at + 1]]);
+            let (old, check) = (field(f, 2), field(f, 10));
+            let sum = u32::from(!check) + u32::from(!old) + 0x7fff;
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            put(f, ETHERNET_BYTES + 2, &[0x7f, 0xff]);
+            put(f, ETHERNET_BYTES + 10, &[!(sum >> 8) as u8, !sum as u8]);
+        }),
         broken("ipv4_checksum", &v4, |f| put(f, ETHERNET_BYTES + 10, &[0xde, 0xad])),
         broken("ipv6_truncated", &v6, |f| f.truncate(ETHERNET_BYTES + 30)),
         broken("ipv6_version", &v6, |f| put(f, ETHERNET_BYTES, &[0x50])),

@@ -88,6 +88,8 @@ fn rule_counters_are_exact() {
     let rules = daemon.fwctl_json(&["rules"]);
     let mut found = Vec::new();
     collect_rules(&rules, &mut found);
+    // INPUT asks for the same states and sees nothing.
+    found.retain(|rule| rule["packets"].as_u64() != Some(0));
     let packets = |extra: &str| {
         let rule = found.iter().find(|rule| rule["extra"].as_str().is_some_and(|text| text.contains(extra)));
         rule.and_then(|rule| rule["packets"].as_u64())
