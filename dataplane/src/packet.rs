@@ -169,6 +169,25 @@ impl Tuple {
 }
 
 impl Packet {
+    /// A frame about which nothing is known yet.
+    pub const EMPTY: Self = Self {
+        tuple: Tuple::NONE,
+        hash: 0,
+        frame_len: 0,
+        l3_len: 0,
+        l3_offset: 0,
+        l4_offset: 0,
+        ethertype: 0,
+        tcp_flags: 0,
+        icmp_type: 0,
+        icmp_code: 0,
+        vlan_tags: 0,
+        kind: Kind::NonIp,
+        fragment: Fragment::Whole,
+        has_l4: false,
+        l4_fault: None,
+    };
+
     /// Family of the packet, if it is IP.
     #[must_use]
     pub const fn family(&self) -> Option<Family> {

@@ -282,7 +282,7 @@ fn choose_cores(config: &Config, nics: &[(Nic, u32)]) -> Result<Vec<u16>, Fatal>
         Cores::Count(count) => cores::choose(usize::from(*count)),
         Cores::List(list) => list.clone(),
     };
-    if let Some(core) = chosen.iter().find(|core| !allowed.contains(core)) {
+    if let Some(core) = chosen.iter().find(|core| !cores::is_usable(**core)) {
         return Err(Fatal::Layout(format!("core {core} does not exist or is not allowed to us; there are {allowed:?}")));
     }
     if chosen.len() > queues {

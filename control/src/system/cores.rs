@@ -20,6 +20,13 @@ pub fn pin(core: u16) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// Whether a thread of ours can be put on this core. Tried rather than read: a core outside the affinity we inherited
+/// may still be within our cpuset.
+#[must_use]
+pub fn is_usable(core: u16) -> bool {
+    std::thread::spawn(move || pin(core).is_ok()).join().unwrap_or(false)
+}
+
 /// Cores for `wanted` workers: from the highest down, so that the first core, where the rest of the system and our
 /// control threads run, is taken last.
 #[must_use]

@@ -18,14 +18,16 @@ pub fn sum(bytes: &[u8], start: u64) -> u64 {
         }
     }
     let mut total = lanes.iter().fold(start, |total, lane| total + lane);
-    let mut words = blocks.remainder().chunks_exact(2);
+    let mut words = blocks.remainder().chunks_exact(4);
     for word in &mut words {
-        total += u64::from(u16::from_be_bytes([word[0], word[1]]));
+        total += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
     }
-    if let [last] = words.remainder() {
-        total += u64::from(*last) << 8;
+    match *words.remainder() {
+        [a] => total + (u64::from(a) << 8),
+        [a, b] => total + u64::from(u16::from_be_bytes([a, b])),
+        [a, b, c] => total + u64::from(u16::from_be_bytes([a, b])) + (u64::from(c) << 8),
+        _ => total,
     }
-    total
 }
 
 /// Folds a sum to 16 bits.

@@ -37,7 +37,6 @@ use crate::ids::{PortId, WorkerId};
 use crate::packet::{Kind, Packet};
 use crate::wire;
 use crate::xsk::{FramePool, Umem};
-use arrayvec::ArrayVec;
 use handoff::Handed;
 use path::Path;
 use rtrb::Consumer;
@@ -100,7 +99,8 @@ pub struct Worker<D, O = ()> {
     path: Path<D, O>,
     rx: FrameBurst,
     frames: FrameBurst,
-    packets: ArrayVec<Packet, BURST_MAX>,
+    /// Parsed headers of `frames`, at the same positions.
+    packets: Box<[Packet; BURST_MAX]>,
 }
 
 impl<D: Device, O: Observer> Worker<D, O> {
@@ -113,7 +113,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
             path: Path::new(parts, observer),
             rx: FrameBurst::new(),
             frames: FrameBurst::new(),
-            packets: ArrayVec::new(),
+            packets: Box::new([Packet::EMPTY; BURST_MAX]),
         }
     }
 
@@ -140,10 +140,9 @@ impl<D: Device, O: Observer> Worker<D, O> {
             self.parse(lane);
             self.prefetch();
             let ingress = self.path.lanes[lane].port;
-            for (frame, packet) in self.frames.drain(..).zip(&self.packets) {
+            for (frame, packet) in self.frames.drain(..).zip(&*self.packets) {
                 self.path.judge(frame, packet, ingress, now);
             }
-            self.packets.clear();
         }
         self.path.flush();
         received
@@ -157,19 +156,22 @@ impl<D: Device, O: Observer> Worker<D, O> {
         let received = rx.len() as u64;
         for frame in rx.drain(..) {
             bytes += u64::from(frame.len());
-            match wire::parse(path.umem.head(&frame), frame.len()) {
-                Err(reason) => path.drop_frame(frame, reason, ingress, None),
-                Ok(packet) if packet.kind == Kind::NonIp => path.pass_l2(frame, &packet, ingress),
-                Ok(mut packet) => {
-                    packet.hash = path.flow_hash(&frame, &packet);
-                    let owner = path.owner(packet.hash);
-                    if owner == path.id {
-                        frames.push(frame);
-                        packets.push(packet);
-                    } else {
-                        path.hand_off(owner, Handed { frame, packet, ingress });
-                    }
-                }
+            let packet = &mut packets[frames.len()];
+            if let Err(reason) = wire::parse_into(path.umem.head(&frame), frame.len(), packet) {
+                path.drop_frame(frame, reason, ingress, None);
+                continue;
+            }
+            if packet.kind == Kind::NonIp {
+                path.pass_l2(frame, packet, ingress);
+                continue;
+            }
+            packet.hash = path.flow_hash(&frame, packet);
+            let owner = path.owner(packet.hash);
+            if owner == path.id {
+                frames.push(frame);
+            } else {
+                let packet = *packet;
+                path.hand_off(owner, Handed { frame, packet, ingress });
             }
         }
         path.counters.port(ingress).rx.count_many(received, bytes);
@@ -178,10 +180,11 @@ impl<D: Device, O: Observer> Worker<D, O> {
     /// Stage 3: asks the cache for what the judge stage will touch.
     fn prefetch(&self) {
         let tracker = &self.path.tracker;
-        for packet in &self.packets {
+        let packets = &self.packets[..self.frames.len()];
+        for packet in packets {
             tracker.prefetch_bucket(packet.hash);
         }
-        for packet in &self.packets {
+        for packet in packets {
             tracker.prefetch_record(packet.hash);
         }
     }

@@ -12,7 +12,7 @@ use crate::flow::{self, Expired, FlowRef, TableFull, Tracked, Tracker};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::Packet;
 use crate::reason::DropReason;
-use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
+use crate::rules::model::{RejectWith, RuleRef, Verdict};
 use crate::rules::{Decision, Facts, Matched, PathId};
 use crate::wire;
 use crate::xsk::{Frame, FramePool, Umem};
@@ -210,7 +210,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         counters.polls.classified.add(1);
         let facts = Facts { packet, ct_state: tracked.state, ingress, egress: ingress.peer() };
         let Decision { verdict, by, invariant } = rules.compiled.classify(&facts, matched);
-        let cacheable = invariant && tracked.state == CtState::Established;
+        let cacheable = invariant && matches!(tracked.flow, FlowRef::Existing(_));
         match cacheable.then(|| rule_counters.intern(matched.lines())).flatten() {
             Some(path) => {
                 rule_counters.count_path(path, bytes);

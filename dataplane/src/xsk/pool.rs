@@ -11,7 +11,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct FramePool {
     umem: Arc<Umem>,
-    home: WorkerId,
+    /// Our own chunks: the first of them, and how many there are.
+    first: u32,
+    count: u32,
     free: Vec<u32>,
     foreign: Vec<u32>,
 }
@@ -20,10 +22,11 @@ impl FramePool {
     /// All chunks of one worker. Make one pool per worker, once: two would hand out the same chunks.
     #[must_use]
     pub fn new(umem: &Arc<Umem>, home: WorkerId) -> Self {
-        let first = u32::from(home.0) * umem.frames_per_worker();
-        let mut free = Vec::with_capacity(umem.frames_per_worker() as usize);
-        free.extend((first..first + umem.frames_per_worker()).rev());
-        Self { umem: Arc::clone(umem), home, free, foreign: Vec::with_capacity(1024) }
+        let count = umem.frames_per_worker();
+        let first = u32::from(home.0) * count;
+        let mut free = Vec::with_capacity(count as usize);
+        free.extend((first..first + count).rev());
+        Self { umem: Arc::clone(umem), first, count, free, foreign: Vec::with_capacity(1024) }
     }
 
     /// Chunks now free here, those of other workers included.
@@ -53,7 +56,7 @@ impl FramePool {
     /// Puts a chunk back that nobody else holds.
     #[inline]
     pub(super) fn put(&mut self, chunk: u32) {
-        if self.umem.home(chunk) == self.home { self.free.push(chunk) } else { self.foreign.push(chunk) }
+        if chunk.wrapping_sub(self.first) < self.count { self.free.push(chunk) } else { self.foreign.push(chunk) }
     }
 
     /// Takes a frame back, all its chunks.
