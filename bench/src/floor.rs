@@ -28,16 +28,20 @@ impl Floor {
     /// # Errors
     /// If a NIC or AF_XDP cannot be used; the message says why.
     pub fn open(left: u32, right: u32, names: [&str; 2]) -> Result<Self, Box<dyn std::error::Error>> {
-        let config = UmemConfig { frame_size: 2048, frames_per_worker: 2 * (4 * RING_SIZE + 64), workers: 1, hugepages: None };
+        let config = UmemConfig {
+            frame_size: 2048,
+            frames_per_worker: 2 * (4 * RING_SIZE + 64),
+            workers: 1,
+            hugepages: None,
+        };
         let umem = Umem::new(&config)?;
-        let options = SocketOptions { mode: BindMode::Copy, ring_size: RING_SIZE, jumbo: false, busy_poll_us: 0 };
+        let options =
+            SocketOptions { mode: BindMode::Copy, ring_size: RING_SIZE, jumbo: false, busy_poll_us: 0 };
         let queues = [left, right].map(|ifindex| QueueSpec { ifindex, queue: 0 });
         let devices = open_all(&umem, &queues, &options)?;
         let devices: [XskDevice; 2] = devices.try_into().map_err(|_| "two queues make two devices")?;
-        let mut ports = [
-            XdpPort::load(names[0], i32::try_from(left)?)?,
-            XdpPort::load(names[1], i32::try_from(right)?)?,
-        ];
+        let mut ports =
+            [XdpPort::load(names[0], i32::try_from(left)?)?, XdpPort::load(names[1], i32::try_from(right)?)?];
         let mut pool = FramePool::new(&umem, WorkerId(0));
         let mut devices = devices;
         for (port, device) in ports.iter_mut().zip(&mut devices) {

@@ -91,7 +91,10 @@ pub struct XdpPort {
 
 impl std::fmt::Debug for XdpPort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("XdpPort").field("iface", &self.iface).field("native", &self.native).finish_non_exhaustive()
+        f.debug_struct("XdpPort")
+            .field("iface", &self.iface)
+            .field("native", &self.native)
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,11 +115,15 @@ impl XdpPort {
             if !occupant.is_stale_ours() {
                 return Err(AttachError::Occupied { iface: iface.to_owned(), occupant: Box::new(occupant) });
             }
-            sys::detach(ifindex, if generic { libbpf_sys::XDP_FLAGS_SKB_MODE } else { libbpf_sys::XDP_FLAGS_DRV_MODE })
-                .map_err(query)?;
+            sys::detach(
+                ifindex,
+                if generic { libbpf_sys::XDP_FLAGS_SKB_MODE } else { libbpf_sys::XDP_FLAGS_DRV_MODE },
+            )
+            .map_err(query)?;
         }
         capture_log();
-        let load_error = |source: libbpf_rs::Error| AttachError::Load { source, hint: LOAD_HINT, log: taken_log() };
+        let load_error =
+            |source: libbpf_rs::Error| AttachError::Load { source, hint: LOAD_HINT, log: taken_log() };
         // The storage lives as long as the process: one small allocation per NIC and start.
         let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
         let open = PalisadeSkelBuilder::default().open(storage).map_err(load_error)?;
@@ -205,7 +212,11 @@ impl XdpPort {
     pub fn lost(&self) -> u64 {
         let per_cpu = self.skeleton.maps.palisade_lost.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY);
         let counts = per_cpu.ok().flatten().unwrap_or_default();
-        counts.iter().filter_map(|count| count.first_chunk::<8>()).map(|count| u64::from_ne_bytes(*count)).sum()
+        counts
+            .iter()
+            .filter_map(|count| count.first_chunk::<8>())
+            .map(|count| u64::from_ne_bytes(*count))
+            .sum()
     }
 }
 

@@ -36,7 +36,9 @@ impl Occupant {
     pub(crate) fn describe(ifindex: i32, program_id: u32, generic: bool) -> Self {
         let info = ProgInfoIter::default().find(|program| program.id == program_id);
         let link_id = LinkInfoIter::default().find_map(|link| match link.info {
-            LinkTypeInfo::Xdp(xdp) if link.prog_id == program_id && i64::from(xdp.ifindex) == i64::from(ifindex) => {
+            LinkTypeInfo::Xdp(xdp)
+                if link.prog_id == program_id && i64::from(xdp.ifindex) == i64::from(ifindex) =>
+            {
                 Some(link.id)
             }
             _ => None,

@@ -79,7 +79,8 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Understands rules, service names by the machine's own table.
 #[must_use]
 pub fn understand(text: &[u8], name: &str, family: Family) -> Loaded {
-    let services = std::fs::read_to_string(SERVICES_PATH).map(|text| FileServices::parse(&text)).unwrap_or_default();
+    let services =
+        std::fs::read_to_string(SERVICES_PATH).map(|text| FileServices::parse(&text)).unwrap_or_default();
     load_with(text, name, family, &services)
 }
 

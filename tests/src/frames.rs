@@ -110,7 +110,9 @@ pub fn malformed(lab: &Lab) -> Vec<Malformed> {
         broken("ipv4_header_length", &v4, |f| put(f, ETHERNET_BYTES, &[0x44])),
         // Header checksums are verified first, so this one is kept right: RFC 1624, the field grows, the sum shrinks.
         broken("ipv4_total_length", &v4, |f| {
-            let field = |f: &[u8], at: usize| u16::from_be_bytes([f[ETHERNET_BYTES + at], f[ETHERNET_BYTES + at + 1]]);
+            let field = |f: &[u8], at: usize| {
+                u16::from_be_bytes([f[ETHERNET_BYTES + at], f[ETHERNET_BYTES + at + 1]])
+            };
             let (old, check) = (field(f, 2), field(f, 10));
             let sum = u32::from(!check) + u32::from(!old) + 0x7fff;
             let sum = (sum & 0xffff) + (sum >> 16);

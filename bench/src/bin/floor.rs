@@ -42,7 +42,8 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     }
     pin_to(args.cpu).map_err(|error| error.to_string())?;
     let indices = (iface_index(&args.left), iface_index(&args.right));
-    let (left, right) = (indices.0.map_err(|error| error.to_string())?, indices.1.map_err(|error| error.to_string())?);
+    let (left, right) =
+        (indices.0.map_err(|error| error.to_string())?, indices.1.map_err(|error| error.to_string())?);
     let mut floor = Floor::open(left, right, [&args.left, &args.right])?;
     println!("ready");
     floor.run(&stop);

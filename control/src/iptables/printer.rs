@@ -281,7 +281,8 @@ pub fn row(rule: &Rule, family: Family) -> Row {
 }
 
 fn list_rule(out: &mut String, number: u32, rule: &Rule, counters: Counters, family: Family) {
-    let Row { target, goto, proto: (proto, not_proto), opt, in_iface, out_iface, src, dst, extra } = row(rule, family);
+    let Row { target, goto, proto: (proto, not_proto), opt, in_iface, out_iface, src, dst, extra } =
+        row(rule, family);
     let (packets, bytes) = (short_number(counters.packets), short_number(counters.bytes));
     let flag = |invert: bool| if invert { '!' } else { ' ' };
     let (proto_flag, src_flag, dst_flag) = (flag(not_proto), flag(src.1), flag(dst.1));

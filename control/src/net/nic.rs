@@ -1,8 +1,8 @@
 //! One of our NICs: found, prepared, watched, and put back on drop.
 
+use super::ioctl;
 use super::journal::{self, Entry};
 use super::offloads::Offloads;
-use super::ioctl;
 use crate::config::names::nearest;
 use rustix::fd::OwnedFd;
 use std::io;
@@ -112,7 +112,12 @@ impl Nic {
     ///
     /// # Errors
     /// If the kernel refuses, e.g. for lack of CAP_NET_ADMIN.
-    pub fn prepare(&mut self, journal_dir: &std::path::Path, offloads: bool, promiscuous: bool) -> Result<Vec<String>, NicError> {
+    pub fn prepare(
+        &mut self,
+        journal_dir: &std::path::Path,
+        offloads: bool,
+        promiscuous: bool,
+    ) -> Result<Vec<String>, NicError> {
         let name = self.name.clone();
         let system = |what| {
             let name = name.clone();
@@ -143,10 +148,12 @@ impl Nic {
             }
         }
         if flags & libc::IFF_UP == 0 {
-            ioctl::set_flags(&self.socket, &self.name, flags | libc::IFF_UP).map_err(system("setting the link up"))?;
+            ioctl::set_flags(&self.socket, &self.name, flags | libc::IFF_UP)
+                .map_err(system("setting the link up"))?;
         }
         if promiscuous {
-            self._promiscuous = Some(ioctl::promiscuous(self.ifindex).map_err(system("turning promiscuous mode on"))?);
+            self._promiscuous =
+                Some(ioctl::promiscuous(self.ifindex).map_err(system("turning promiscuous mode on"))?);
         }
         warnings.extend(self.address_warning());
         Ok(warnings)
@@ -158,7 +165,10 @@ impl Nic {
         let own = addresses.filter(|address| address.interface_name == self.name);
         let count = own.filter(|address| address.address.as_ref().is_some_and(is_routable)).count();
         (count > 0).then(|| {
-            format!("{} has {count} address(es): the host is not reachable through it while it is part of a wire", self.name)
+            format!(
+                "{} has {count} address(es): the host is not reachable through it while it is part of a wire",
+                self.name
+            )
         })
     }
 

@@ -88,7 +88,11 @@ impl Offloads {
                 let _ = feature.set(socket, nic, false);
             }
         }
-        FEATURES.iter().filter(|feature| feature.get(socket, nic).unwrap_or(false)).map(|feature| feature.name).collect()
+        FEATURES
+            .iter()
+            .filter(|feature| feature.get(socket, nic).unwrap_or(false))
+            .map(|feature| feature.name)
+            .collect()
     }
 
     /// Makes the NIC what it was. Returns what could not be put back.

@@ -6,7 +6,7 @@
 mod capture;
 mod sides;
 
-pub use capture::{Captured, CaptureError};
+pub use capture::{CaptureError, Captured};
 
 use crate::api::types::Net;
 use crate::rules_file::{self, Rules};

@@ -3,9 +3,9 @@
 use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend};
 use crate::api::types::{
-    ApplyReport, ApplyRequest, ChainView, Diagnostic, DropCount, ErrorKind, Family, FlowFilter, FlowKey, FlowRow,
-    FlowSide, FlowStats, PolicyView, PortMode, PortStats, QueueStats, RuleView, RulesText, RulesView, Side, Stats,
-    Traffic, WireStats, WorkerStats, proto_name,
+    ApplyReport, ApplyRequest, ChainView, Diagnostic, DropCount, ErrorKind, Family, FlowFilter, FlowKey,
+    FlowRow, FlowSide, FlowStats, PolicyView, PortMode, PortStats, QueueStats, RuleView, RulesText,
+    RulesView, Side, Stats, Traffic, WireStats, WorkerStats, proto_name,
 };
 use crate::config::Config;
 use crate::iptables::diagnostics::Severity;
@@ -223,9 +223,11 @@ impl LiveBackend {
 
 impl Backend for LiveBackend {
     fn stats(&self) -> Stats {
-        let all: Vec<PortId> = (0..self.ports.len()).filter_map(|port| u8::try_from(port).ok().map(PortId)).collect();
+        let all: Vec<PortId> =
+            (0..self.ports.len()).filter_map(|port| u8::try_from(port).ok().map(PortId)).collect();
         let invalid = |reason: &InvalidReason| {
-            let count = self.workers.iter().map(|worker| worker.counters.track.get().invalid[*reason as usize]).sum();
+            let count =
+                self.workers.iter().map(|worker| worker.counters.track.get().invalid[*reason as usize]).sum();
             (reason.name().to_owned(), count)
         };
         Stats {
@@ -269,7 +271,8 @@ impl Backend for LiveBackend {
             return Err(ApplyError { kind: ErrorKind::Busy, message, diagnostics: Vec::new() });
         };
         let mut warnings = Vec::new();
-        let mut load = |text: Option<RulesText>, family| text.map(|text| load(&text, family, &mut warnings)).transpose();
+        let mut load =
+            |text: Option<RulesText>, family| text.map(|text| load(&text, family, &mut warnings)).transpose();
         let v4 = load(request.v4, Fam::V4)?;
         let v6 = load(request.v6, Fam::V6)?;
         let refused = |error: CompileError| ApplyError {
@@ -345,7 +348,9 @@ fn rules_view(
             let Counters { packets, bytes } = count(RuleRef { chain: id, rule: None });
             PolicyView { verdict: policy_name(chain.policy).to_owned(), packets, bytes }
         }),
-        references: references.get(chain.name.as_str()).map_or(0, |count| u32::try_from(*count).unwrap_or(u32::MAX)),
+        references: references
+            .get(chain.name.as_str())
+            .map_or(0, |count| u32::try_from(*count).unwrap_or(u32::MAX)),
         rules: (0_u32..)
             .zip(&chain.rules)
             .map(|(number, rule)| {

@@ -66,7 +66,9 @@ pub enum Fatal {
         source: io::Error,
     },
     /// A worker ended that should not have.
-    #[error("worker {0} has stopped: the gateway is taken down. This is a defect; the message above says where")]
+    #[error(
+        "worker {0} has stopped: the gateway is taken down. This is a defect; the message above says where"
+    )]
     WorkerEnded(u8),
 }
 
@@ -132,7 +134,8 @@ fn reload(config: &Config, backend: &LiveBackend) {
         None => Ok(None),
         Some(path) => load_rules(Some(path), family).map(Some),
     };
-    let loaded = read(&config.rules.v4, Family::V4).and_then(|v4| Ok((v4, read(&config.rules.v6, Family::V6)?)));
+    let loaded =
+        read(&config.rules.v4, Family::V4).and_then(|v4| Ok((v4, read(&config.rules.v6, Family::V6)?)));
     match loaded {
         Err(fatal) => error!("SIGHUP: {fatal}; the old rules stay in force"),
         Ok((v4, v6)) => match backend.publish(v4, v6) {
@@ -168,7 +171,8 @@ pub(crate) fn settings(config: &Config) -> Settings {
             L2Policy::Only(llc.into_iter().chain(ethertypes.iter().copied()).collect())
         }
     };
-    let answers = AnswerRate { per_sec: config.reject.icmp_msgs_per_sec, burst: config.reject.icmp_msgs_burst };
+    let answers =
+        AnswerRate { per_sec: config.reject.icmp_msgs_per_sec, burst: config.reject.icmp_msgs_burst };
     let mut settings = Settings { l2, answers, ..Settings::default() };
     for (name, value) in config.conntrack.iter() {
         let set = settings.track.set(name, &value.to_string());

@@ -182,7 +182,9 @@ impl Plane {
             let (stop, core) = (Arc::clone(&self.stop), handle.core);
             let run = move || {
                 if let Err(error) = cores::pin(core) {
-                    warn!("worker {index} cannot be pinned to core {core}: {error}; it runs where the kernel puts it");
+                    warn!(
+                        "worker {index} cannot be pinned to core {core}: {error}; it runs where the kernel puts it"
+                    );
                 }
                 worker.run(started, idle, &stop);
             };
@@ -267,7 +269,10 @@ fn find_nics(config: &Config) -> Result<Vec<(Nic, u32)>, Fatal> {
         }
     }
     if nics.len() > PORTS_MAX {
-        return Err(Fatal::Layout(format!("{} NICs are more than the {PORTS_MAX} that rules can tell apart", nics.len())));
+        return Err(Fatal::Layout(format!(
+            "{} NICs are more than the {PORTS_MAX} that rules can tell apart",
+            nics.len()
+        )));
     }
     Ok(nics)
 }
@@ -283,7 +288,9 @@ fn choose_cores(config: &Config, nics: &[(Nic, u32)]) -> Result<Vec<u16>, Fatal>
         Cores::List(list) => list.clone(),
     };
     if let Some(core) = chosen.iter().find(|core| !cores::is_usable(**core)) {
-        return Err(Fatal::Layout(format!("core {core} does not exist or is not allowed to us; there are {allowed:?}")));
+        return Err(Fatal::Layout(format!(
+            "core {core} does not exist or is not allowed to us; there are {allowed:?}"
+        )));
     }
     if chosen.len() > queues {
         return Err(Fatal::Layout(format!(
@@ -399,7 +406,12 @@ fn open_sockets(
         .into_iter()
         .map(|(port, queue)| QueueSpec { ifindex: ports[port.index()].nic.ifindex, queue })
         .collect();
-    info!("frame memory: {} KiB, {:?}, frames of {} bytes", umem.bytes() / 1024, umem.backing(), umem.frame_size());
+    info!(
+        "frame memory: {} KiB, {:?}, frames of {} bytes",
+        umem.bytes() / 1024,
+        umem.backing(),
+        umem.frame_size()
+    );
     Ok(open_all(umem, &queues, &options)?)
 }
 

@@ -34,7 +34,9 @@ impl<'a> Links<'a> {
             let name = &port.nic.name;
             match (before, now) {
                 (Some(_), None) => error!("{name} is gone: its wire is cut; the others go on"),
-                (None, Some(_)) => warn!("an interface called {name} is back, but it is another one: restart to use it"),
+                (None, Some(_)) => {
+                    warn!("an interface called {name} is back, but it is another one: restart to use it")
+                }
                 (Some(before), Some(now)) => {
                     if before.up != now.up {
                         info!("{name}: link {}", if now.up { "up" } else { "down" });

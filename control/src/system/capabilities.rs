@@ -17,8 +17,11 @@ pub fn missing() -> Option<String> {
     let effective = effective()?;
     // CAP_SYS_ADMIN includes CAP_BPF.
     let has = |bit: u32| effective >> bit & 1 == 1 || (bit == 39 && effective >> SYS_ADMIN & 1 == 1);
-    let missing: Vec<String> =
-        NEEDED.iter().filter(|(bit, ..)| !has(*bit)).map(|(_, name, why)| format!("{name} (to {why})")).collect();
+    let missing: Vec<String> = NEEDED
+        .iter()
+        .filter(|(bit, ..)| !has(*bit))
+        .map(|(_, name, why)| format!("{name} (to {why})"))
+        .collect();
     if missing.is_empty() {
         return None;
     }

@@ -7,7 +7,9 @@ use std::io;
 #[must_use]
 pub fn allowed() -> Vec<u16> {
     let Ok(set) = sched_getaffinity(None) else { return vec![0] };
-    (0..u16::try_from(CpuSet::MAX_CPU).unwrap_or(u16::MAX)).filter(|core| set.is_set(usize::from(*core))).collect()
+    (0..u16::try_from(CpuSet::MAX_CPU).unwrap_or(u16::MAX))
+        .filter(|core| set.is_set(usize::from(*core)))
+        .collect()
 }
 
 /// Pins the calling thread to a core.

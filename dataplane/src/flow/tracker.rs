@@ -101,6 +101,7 @@ impl Tracker {
 
     /// Judges a packet: finds its flow and brings it up to date, or says that it would start one. `bytes` is the
     /// frame, or its first segment; [`Packet::hash`] must be set.
+    #[inline]
     pub fn track(&mut self, packet: &Packet, bytes: &[u8], now: Now, settings: &TrackSettings) -> Tracked {
         let tracked = self.judge(packet, bytes, now.tick(), settings);
         match (tracked.state, tracked.invalid) {

@@ -145,7 +145,9 @@ impl Compiled {
                 return Decision { verdict, by: line.by, invariant };
             }
         }
-        unreachable!("every leaf ends with a line that decides about all its packets: the policy at the latest")
+        unreachable!(
+            "every leaf ends with a line that decides about all its packets: the policy at the latest"
+        )
     }
 }
 

@@ -70,12 +70,16 @@ impl RuleCounters {
         if lines.len() > PATH_LINES_MAX {
             return None;
         }
-        let start = lines.iter().fold(0x9e37_79b9_u32, |hash, line| (hash.rotate_left(5) ^ line).wrapping_mul(0x85eb_ca6b));
+        let start = lines
+            .iter()
+            .fold(0x9e37_79b9_u32, |hash, line| (hash.rotate_left(5) ^ line).wrapping_mul(0x85eb_ca6b));
         for probe in 0..PROBES_MAX {
             let slot = &self.index[(start as usize + probe) & (self.index.len() - 1)];
             match slot.load(Ordering::Relaxed) {
                 0 => return self.add(slot, lines),
-                taken if self.path_lines(taken - 1).eq(lines.iter().copied()) => return Some(PathId(taken - 1)),
+                taken if self.path_lines(taken - 1).eq(lines.iter().copied()) => {
+                    return Some(PathId(taken - 1));
+                }
                 _ => {}
             }
         }
@@ -129,7 +133,8 @@ impl RuleCounters {
     /// Packets and bytes per line so far.
     #[must_use]
     pub fn totals(&self) -> Vec<(u64, u64)> {
-        let mut totals: Vec<_> = self.lines.iter().map(|hits| (hits.packets.get(), hits.bytes.get())).collect();
+        let mut totals: Vec<_> =
+            self.lines.iter().map(|hits| (hits.packets.get(), hits.bytes.get())).collect();
         for number in 0..self.path_count.load(Ordering::Acquire) {
             let hits = &self.paths[number as usize].hits;
             let (packets, bytes) = (hits.packets.get(), hits.bytes.get());

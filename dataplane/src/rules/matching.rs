@@ -50,7 +50,6 @@ pub(super) fn icmp_matches(packet: &Packet, ty: Option<u8>, codes: (u8, u8), inv
     if !packet.has_l4 || !matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6) {
         return false;
     }
-    let hit =
-        ty.is_none_or(|ty| packet.icmp_type == ty && (codes.0..=codes.1).contains(&packet.icmp_code));
+    let hit = ty.is_none_or(|ty| packet.icmp_type == ty && (codes.0..=codes.1).contains(&packet.icmp_code));
     hit != invert
 }

@@ -246,7 +246,8 @@ impl Ruleset {
     /// Every rule and every policy, in order.
     pub fn references(&self) -> impl Iterator<Item = RuleRef> + '_ {
         (0_u32..).map(ChainId).zip(&self.chains).flat_map(|(chain, content)| {
-            let rules = (0_u32..).zip(&content.rules).map(move |(rule, _)| RuleRef { chain, rule: Some(rule) });
+            let rules =
+                (0_u32..).zip(&content.rules).map(move |(rule, _)| RuleRef { chain, rule: Some(rule) });
             rules.chain(content.policy.map(|_| RuleRef { chain, rule: None }))
         })
     }

@@ -25,7 +25,11 @@ pub struct Disagreement {
 impl fmt::Display for Disagreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { packet, ct_state, ingress, compiled, linear } = self;
-        writeln!(f, "{:?} flags {:#04x} {:?} {ct_state:?} from {ingress:?}", packet.tuple, packet.tcp_flags, packet.fragment)?;
+        writeln!(
+            f,
+            "{:?} flags {:#04x} {:?} {ct_state:?} from {ingress:?}",
+            packet.tuple, packet.tcp_flags, packet.fragment
+        )?;
         writeln!(f, "  compiled: {:?} by {:?}, matched {:?}", compiled.0.verdict, compiled.0.by, compiled.1)?;
         write!(f, "  meaning:  {:?} by {:?}, matched {:?}", linear.0.verdict, linear.0.by, linear.1)
     }
@@ -43,7 +47,8 @@ pub fn run(compiled: &Compiled, ports: &[String]) -> Option<Disagreement> {
     (0..probes).find_map(|_| {
         let packet = edges.packet(&mut random, compiled.ruleset().family);
         let ct_state = random.pick(&STATES);
-        let ingress = PortId(u8::try_from(random.below(nics) & !1).unwrap_or(0) | u8::from(random.below(2) == 1));
+        let ingress =
+            PortId(u8::try_from(random.below(nics) & !1).unwrap_or(0) | u8::from(random.below(2) == 1));
         compare(compiled, ports, &packet, ct_state, ingress, &mut matched, &mut refs)
     })
 }
@@ -147,9 +152,16 @@ impl Edges {
                     self.dst_ports.extend(edges);
                 }
             }
-            Match::TcpFlags { mask, comp, .. } => self.flags.extend([*comp, comp ^ (mask & mask.wrapping_neg()), !mask]),
+            Match::TcpFlags { mask, comp, .. } => {
+                self.flags.extend([*comp, comp ^ (mask & mask.wrapping_neg()), !mask])
+            }
             Match::Icmp { ty: Some(ty), codes, .. } => {
-                self.icmp.extend([(*ty, codes.0), (*ty, codes.1), (*ty, codes.1.wrapping_add(1)), (ty.wrapping_add(1), codes.0)]);
+                self.icmp.extend([
+                    (*ty, codes.0),
+                    (*ty, codes.1),
+                    (*ty, codes.1.wrapping_add(1)),
+                    (ty.wrapping_add(1), codes.0),
+                ]);
             }
             Match::Icmp { ty: None, .. }
             | Match::InIface { .. }
@@ -162,7 +174,13 @@ impl Edges {
     /// A header made of such values.
     pub(super) fn packet(&self, random: &mut Random, family: Family) -> Packet {
         let protocol = random.pick(&self.protos);
-        let fragment = random.pick(&[Fragment::Whole, Fragment::Whole, Fragment::Whole, Fragment::First, Fragment::Later]);
+        let fragment = random.pick(&[
+            Fragment::Whole,
+            Fragment::Whole,
+            Fragment::Whole,
+            Fragment::First,
+            Fragment::Later,
+        ]);
         let has_l4 = fragment != Fragment::Later && random.below(16) != 0;
         let (icmp_type, icmp_code) = random.pick(&self.icmp);
         let is_icmp = matches!(protocol, proto::ICMP | proto::ICMPV6);

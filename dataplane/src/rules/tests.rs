@@ -232,7 +232,8 @@ fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
             (true, false) => Target::Jump(ChainId(to)),
         }),
     ];
-    let one = (proptest::collection::vec(condition(), 0..4), calls).prop_map(|(matches, target)| rule(matches, target));
+    let one = (proptest::collection::vec(condition(), 0..4), calls)
+        .prop_map(|(matches, target)| rule(matches, target));
     proptest::collection::vec(one, 0..14)
 }
 
@@ -249,7 +250,9 @@ fn any_ruleset() -> impl Strategy<Value = Ruleset> {
 fn widened(mut ruleset: Ruleset) -> Ruleset {
     ruleset.family = Family::V6;
     let wide = |value: &mut u128| *value = *value << 96 | *value << 32;
-    for condition in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules).flat_map(|rule| &mut rule.matches) {
+    for condition in
+        ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules).flat_map(|rule| &mut rule.matches)
+    {
         if let Match::Src { addr, mask, .. } | Match::Dst { addr, mask, .. } = condition {
             wide(addr);
             wide(mask);

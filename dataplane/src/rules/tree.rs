@@ -136,7 +136,8 @@ fn claim(line: &Line, family: Family) -> Claim {
     let bits = |set: u64| (u64::from(set.trailing_zeros()), u64::from(63 - set.leading_zeros()));
     let ports = |range: (u16, u16)| (u64::from(range.0), u64::from(range.1));
     let states = |set: u8| if set == ALL_STATES { (0, 7) } else { bits(u64::from(set)) };
-    let proto = if line.proto == ANY_PROTO { (0, 255) } else { (u64::from(line.proto), u64::from(line.proto)) };
+    let proto =
+        if line.proto == ANY_PROTO { (0, 255) } else { (u64::from(line.proto), u64::from(line.proto)) };
     [
         half(line.src, line.src_mask, 64),
         half(line.src, line.src_mask, 0),
@@ -167,7 +168,8 @@ impl Build<'_> {
         let index = u32::try_from(at).unwrap_or(u32::MAX);
         self.tree.nodes.push(Node { threshold: 0, below: 0, word: LEAF });
         self.tree.above.push(0);
-        let cut = if depth < DEPTH_MAX && lines.len() > LEAF_LINES { self.best_cut(lines, region) } else { None };
+        let cut =
+            if depth < DEPTH_MAX && lines.len() > LEAF_LINES { self.best_cut(lines, region) } else { None };
         let Some((word, threshold)) = cut else {
             self.leaf(at, lines);
             return index;
@@ -185,8 +187,7 @@ impl Build<'_> {
         self.budget -= copies;
         let below_node = self.node(&below_lines, &below, depth + 1);
         let above_node = self.node(&above_lines, &above, depth + 1);
-        self.tree.nodes[at] =
-            Node { threshold, below: below_node, word: u8::try_from(word).unwrap_or(LEAF) };
+        self.tree.nodes[at] = Node { threshold, below: below_node, word: u8::try_from(word).unwrap_or(LEAF) };
         self.tree.above[at] = above_node;
         index
     }

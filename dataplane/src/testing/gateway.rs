@@ -9,7 +9,7 @@ use crate::packet::{Family, Packet};
 use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
 use crate::worker::{
-    Fate, FamilyRules, Handoff, Lane, Mailbox, Observer, Parts, PortState, Settings, Snapshot, Waker, Worker,
+    FamilyRules, Fate, Handoff, Lane, Mailbox, Observer, Parts, PortState, Settings, Snapshot, Waker, Worker,
     WorkerCounters,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
@@ -278,7 +278,11 @@ impl Gateway {
 }
 
 /// A snapshot of these rules.
-fn snapshot(generation: Generation, rules: &[Ruleset], config: &GatewayConfig) -> Result<Snapshot, CompileError> {
+fn snapshot(
+    generation: Generation,
+    rules: &[Ruleset],
+    config: &GatewayConfig,
+) -> Result<Snapshot, CompileError> {
     let family = |family: Family| -> Result<FamilyRules, CompileError> {
         let asked = rules.iter().find(|ruleset| ruleset.family == family);
         let ruleset = asked.cloned().unwrap_or_else(|| Ruleset::empty(family));

@@ -18,16 +18,17 @@ pub fn sum(bytes: &[u8], start: u64) -> u64 {
         }
     }
     let mut total = lanes.iter().fold(start, |total, lane| total + lane);
-    let mut words = blocks.remainder().chunks_exact(4);
+    let mut words = blocks.remainder().chunks_exact(8);
     for word in &mut words {
-        total += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+        let word = word.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+        total += (word >> 32) + (word & 0xffff_ffff);
     }
-    match *words.remainder() {
-        [a] => total + (u64::from(a) << 8),
-        [a, b] => total + u64::from(u16::from_be_bytes([a, b])),
-        [a, b, c] => total + u64::from(u16::from_be_bytes([a, b])) + (u64::from(c) << 8),
-        _ => total,
-    }
+    // What is left is padded with zeros to one more word.
+    let mut last = [0; 8];
+    let rest = words.remainder();
+    last[..rest.len()].copy_from_slice(rest);
+    let last = u64::from_be_bytes(last);
+    total + (last >> 32) + (last & 0xffff_ffff)
 }
 
 /// Folds a sum to 16 bits.
@@ -103,7 +104,8 @@ fn udplite_ok(l4: &[u8], adds_up: impl Fn(&[u8], usize) -> bool) -> bool {
         0 => l4.len(),
         covered => covered,
     };
-    (s0, s1) != (0, 0) && l4.get(..coverage).is_some_and(|covered| coverage >= 8 && adds_up(covered, l4.len()))
+    (s0, s1) != (0, 0)
+        && l4.get(..coverage).is_some_and(|covered| coverage >= 8 && adds_up(covered, l4.len()))
 }
 
 /// CRC32c (Castagnoli) over the concatenation of `parts`, by table: SCTP is rare.

@@ -64,7 +64,8 @@ fn fragments_are_told_apart() {
 fn what_is_not_ip_is_left_to_the_pass_list() {
     let arp = parsed(&packets::arp()).unwrap();
     assert_eq!((arp.kind, arp.ethertype), (Kind::NonIp, 0x0806));
-    let llc = parsed(&packets::ethernet([1, 0x80, 0xc2, 0, 0, 0], packets::SRC_MAC, 38, &[0x42; 38])).unwrap();
+    let llc =
+        parsed(&packets::ethernet([1, 0x80, 0xc2, 0, 0, 0], packets::SRC_MAC, 38, &[0x42; 38])).unwrap();
     assert_eq!((llc.kind, llc.ethertype), (Kind::NonIp, 38), "a bridge without STP passes BPDUs");
 }
 
@@ -195,7 +196,10 @@ fn no_answer_is_owed_to_resets_errors_groups_fragments_and_broken_packets() {
     assert!(answer(&udp(A, B).bad_checksum(), unreachable).is_none());
     assert!(answer(&udp(A, B).fragment(8, false).payload(&[0; 8]), unreachable).is_none());
     assert!(answer(&udp(A, Ipv4Addr::new(224, 0, 0, 1)), unreachable).is_none());
-    assert!(answer(&udp(A6, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)), RejectWith::Icmp6PortUnreachable).is_none());
+    assert!(
+        answer(&udp(A6, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1)), RejectWith::Icmp6PortUnreachable)
+            .is_none()
+    );
     assert!(answer(&udp(Ipv6Addr::UNSPECIFIED, B6), RejectWith::Icmp6PortUnreachable).is_none());
     assert!(answer(&icmp(A, B, 8, 0), unreachable).is_some(), "a ping may be refused");
 }
@@ -321,9 +325,14 @@ fn check_bounds(frame: &[u8]) -> Result<(), TestCaseError> {
     if let Ok(packet) = parsed(frame) {
         prop_assert!(usize::from(packet.l3_offset) <= frame.len());
         prop_assert!(packet.l3_end() <= frame.len());
-        prop_assert!(packet.kind == Kind::NonIp || usize::from(packet.l4_offset) <= packet.l3_end() || packet.l4_fault.is_some());
+        prop_assert!(
+            packet.kind == Kind::NonIp
+                || usize::from(packet.l4_offset) <= packet.l3_end()
+                || packet.l4_fault.is_some()
+        );
         let _ = super::checksum::l4_ok(frame, &packet);
-        let _ = super::tcp::Segment::parse(frame, &packet).map(|segment| (segment.syn_options(), segment.sack_edge()));
+        let _ = super::tcp::Segment::parse(frame, &packet)
+            .map(|segment| (segment.syn_options(), segment.sack_edge()));
         let mut buffer = frame.to_vec();
         buffer.resize(2000, 0);
         for with in [RejectWith::TcpReset, RejectWith::IcmpHostUnreachable] {

@@ -174,8 +174,18 @@ pub struct TrackCounters {
 impl TrackCounters {
     /// Copies out what the tracker has counted. Owning thread only.
     pub(super) fn publish(&self, stats: &TrackStats) {
-        let TrackStats { found, invalid, untracked, related, insert, insert_failed, drop, early_drop, expired, delete } =
-            *stats;
+        let TrackStats {
+            found,
+            invalid,
+            untracked,
+            related,
+            insert,
+            insert_failed,
+            drop,
+            early_drop,
+            expired,
+            delete,
+        } = *stats;
         let values = [found, untracked, related, insert, insert_failed, drop, early_drop, expired, delete];
         let copied = self.values.iter().zip(values).chain(self.invalid.iter().zip(invalid));
         copied.for_each(|(counter, value)| counter.set(value));
@@ -187,7 +197,18 @@ impl TrackCounters {
         let [found, untracked, related, insert, insert_failed, drop, early_drop, expired, delete] =
             self.values.each_ref().map(Counter::get);
         let invalid = self.invalid.each_ref().map(Counter::get);
-        TrackStats { found, invalid, untracked, related, insert, insert_failed, drop, early_drop, expired, delete }
+        TrackStats {
+            found,
+            invalid,
+            untracked,
+            related,
+            insert,
+            insert_failed,
+            drop,
+            early_drop,
+            expired,
+            delete,
+        }
     }
 }
 

@@ -24,7 +24,9 @@ mod observer;
 mod path;
 mod snapshot;
 
-pub use counters::{Counter, LaneCounters, LoopCounters, PortCounters, TrackCounters, Volume, WorkerCounters};
+pub use counters::{
+    Counter, LaneCounters, LoopCounters, PortCounters, TrackCounters, Volume, WorkerCounters,
+};
 pub use handoff::Handoff;
 pub use idle::{IdlePolicy, Waker};
 pub use observer::{Fate, Observer};
@@ -126,7 +128,11 @@ impl<D: Device, O: Observer> Worker<D, O> {
         }
         handled += self.serve_handed(now);
         let polls = &self.path.counters.polls;
-        if handled > 0 { polls.busy_polls.add(1) } else { polls.idle_polls.add(1) }
+        if handled > 0 {
+            polls.busy_polls.add(1)
+        } else {
+            polls.idle_polls.add(1)
+        }
         handled
     }
 

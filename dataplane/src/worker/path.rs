@@ -60,8 +60,20 @@ struct Decided {
 
 impl<D: Device, O: Observer> Path<D, O> {
     pub(super) fn new(parts: Parts<D>, observer: O) -> Self {
-        let Parts { id, workers, umem, pool, lanes, ports, tracker, mailbox, counters, handoff, waker, expired } =
-            parts;
+        let Parts {
+            id,
+            workers,
+            umem,
+            pool,
+            lanes,
+            ports,
+            tracker,
+            mailbox,
+            counters,
+            handoff,
+            waker,
+            expired,
+        } = parts;
         let mut lane_of = [NO_LANE; PORTS_MAX];
         for (index, lane) in lanes.iter().enumerate().rev() {
             lane_of[lane.port.index()] = u8::try_from(index).expect("a worker serves at most 64 queues");
@@ -144,8 +156,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     pub(super) fn judge(&mut self, frame: Frame, packet: &Packet, ingress: PortId, now: Now) {
         let mut tracked = self.track(&frame, packet, now);
         let decided = self.decide(packet, &tracked, ingress);
-        let mut fate =
-            Fate { ingress, dropped: None, ct_state: Some(tracked.state), rule: Some(decided.by) };
+        let mut fate = Fate { ingress, dropped: None, ct_state: Some(tracked.state), rule: Some(decided.by) };
         match decided.verdict {
             Verdict::Accept => {
                 if self.commit(packet, &mut tracked, now) {
@@ -157,8 +168,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             }
             Verdict::Drop => {
                 let by_policy = decided.by.rule.is_none();
-                fate.dropped =
-                    Some(if by_policy { DropReason::PolicyDrop } else { DropReason::RuleDrop });
+                fate.dropped = Some(if by_policy { DropReason::PolicyDrop } else { DropReason::RuleDrop });
                 self.discard(frame, Some(packet), fate);
             }
             Verdict::Reject(with) => self.reject(frame, packet, &tracked, with, now, fate),
@@ -222,7 +232,15 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     /// Turns the offender into its answer, in place, and sends that back where it came from.
-    fn reject(&mut self, mut frame: Frame, packet: &Packet, tracked: &Tracked, with: RejectWith, now: Now, mut fate: Fate) {
+    fn reject(
+        &mut self,
+        mut frame: Frame,
+        packet: &Packet,
+        tracked: &Tracked,
+        with: RejectWith,
+        now: Now,
+        mut fate: Fate,
+    ) {
         let limited = with != RejectWith::TcpReset && !self.answers.take();
         if with == RejectWith::TcpReset
             && let FlowRef::Existing(slot) = tracked.flow
@@ -282,7 +300,13 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     /// Drops a frame that never became a judged packet.
-    pub(super) fn drop_frame(&mut self, frame: Frame, reason: DropReason, ingress: PortId, packet: Option<&Packet>) {
+    pub(super) fn drop_frame(
+        &mut self,
+        frame: Frame,
+        reason: DropReason,
+        ingress: PortId,
+        packet: Option<&Packet>,
+    ) {
         self.discard(frame, packet, Fate { ingress, dropped: Some(reason), ct_state: None, rule: None });
     }
 

@@ -62,7 +62,9 @@ fn socket_hint(errno: i32) -> &'static str {
             "Locked memory is short: give the process CAP_IPC_LOCK or raise RLIMIT_MEMLOCK (systemd: \
              LimitMEMLOCK=infinity), or lower umem.frames_per_worker"
         }
-        libc::EBUSY => "Another AF_XDP socket already serves this queue: is another gateway running on this NIC?",
+        libc::EBUSY => {
+            "Another AF_XDP socket already serves this queue: is another gateway running on this NIC?"
+        }
         libc::EOPNOTSUPP => "The driver has no zero-copy for AF_XDP: set xdp.zero_copy to auto or off",
         libc::EAFNOSUPPORT => "This kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
         libc::ENODEV | libc::ENXIO => "The interface is gone",

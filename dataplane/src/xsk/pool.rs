@@ -56,7 +56,11 @@ impl FramePool {
     /// Puts a chunk back that nobody else holds.
     #[inline]
     pub(super) fn put(&mut self, chunk: u32) {
-        if chunk.wrapping_sub(self.first) < self.count { self.free.push(chunk) } else { self.foreign.push(chunk) }
+        if chunk.wrapping_sub(self.first) < self.count {
+            self.free.push(chunk)
+        } else {
+            self.foreign.push(chunk)
+        }
     }
 
     /// Takes a frame back, all its chunks.

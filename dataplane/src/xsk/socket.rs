@@ -53,7 +53,11 @@ pub struct QueueSpec {
 ///
 /// # Errors
 /// The first failure; every socket opened before it is closed again.
-pub fn open_all(umem: &Arc<Umem>, queues: &[QueueSpec], options: &SocketOptions) -> Result<Vec<XskDevice>, XskError> {
+pub fn open_all(
+    umem: &Arc<Umem>,
+    queues: &[QueueSpec],
+    options: &SocketOptions,
+) -> Result<Vec<XskDevice>, XskError> {
     let open = |mode| {
         let mut devices: Vec<XskDevice> = Vec::with_capacity(queues.len());
         for queue in queues {
@@ -154,7 +158,8 @@ impl XskDevice {
         let _ = set_option(&fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET.min(size));
         busy_poll(&fd, options.busy_poll_us).map_err(|()| fail("turning busy polling on"))?;
         bind(&fd, queue, options, mode, share_with).map_err(|()| fail("binding to the queue"))?;
-        let got: libc::xdp_options = get_option(&fd, libc::XDP_OPTIONS).ok_or_else(|| fail("asking for its mode"))?;
+        let got: libc::xdp_options =
+            get_option(&fd, libc::XDP_OPTIONS).ok_or_else(|| fail("asking for its mode"))?;
         Ok(Self {
             // SAFETY: each ring was mapped for this socket with this size and these offsets, `_maps` below keeps the
             // mappings alive, and each end is made once.
@@ -224,9 +229,8 @@ impl XskDevice {
     fn kick(&mut self) {
         self.counters.kicks += 1;
         // SAFETY: sends nothing: no buffer, no address; the kernel takes descriptors from the ring.
-        let sent = unsafe {
-            libc::sendto(self.fd.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0)
-        };
+        let sent =
+            unsafe { libc::sendto(self.fd.as_raw_fd(), ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
         if sent >= 0 {
             self.link_down = false;
             return;
@@ -254,7 +258,14 @@ impl XskDevice {
         if self.fill.needs_wakeup() && count > 0 {
             // SAFETY: receives nothing: no buffer, no address; the call only wakes the driver.
             unsafe {
-                libc::recvfrom(self.fd.as_raw_fd(), ptr::null_mut(), 0, libc::MSG_DONTWAIT, ptr::null_mut(), ptr::null_mut());
+                libc::recvfrom(
+                    self.fd.as_raw_fd(),
+                    ptr::null_mut(),
+                    0,
+                    libc::MSG_DONTWAIT,
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                );
             }
         }
     }
@@ -333,14 +344,15 @@ impl Device for XskDevice {
     }
 
     fn counters(&self) -> DeviceCounters {
-        let kernel: libc::xdp_statistics = get_option(&self.fd, libc::XDP_STATISTICS).unwrap_or(libc::xdp_statistics {
-            rx_dropped: 0,
-            rx_invalid_descs: 0,
-            tx_invalid_descs: 0,
-            rx_ring_full: 0,
-            rx_fill_ring_empty_descs: 0,
-            tx_ring_empty_descs: 0,
-        });
+        let kernel: libc::xdp_statistics =
+            get_option(&self.fd, libc::XDP_STATISTICS).unwrap_or(libc::xdp_statistics {
+                rx_dropped: 0,
+                rx_invalid_descs: 0,
+                tx_invalid_descs: 0,
+                rx_ring_full: 0,
+                rx_fill_ring_empty_descs: 0,
+                tx_ring_empty_descs: 0,
+            });
         DeviceCounters {
             rx_dropped: kernel.rx_dropped,
             rx_ring_full: kernel.rx_ring_full,
@@ -364,7 +376,12 @@ const fn pgoff(offset: libc::c_ulonglong) -> libc::off_t {
 
 impl Map {
     /// Maps one ring of a socket.
-    fn ring(fd: &OwnedFd, offset: &libc::xdp_ring_offset, bytes: usize, page: libc::off_t) -> Result<Self, ()> {
+    fn ring(
+        fd: &OwnedFd,
+        offset: &libc::xdp_ring_offset,
+        bytes: usize,
+        page: libc::off_t,
+    ) -> Result<Self, ()> {
         let bytes = usize::try_from(offset.desc).map_err(drop)? + bytes;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
@@ -461,7 +478,9 @@ fn get_option<T>(fd: &OwnedFd, option: i32) -> Option<T> {
     let mut len = libc::socklen_t::try_from(size_of::<T>()).ok()?;
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: `value` has room for `len` bytes and the kernel writes no more.
-    let got = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, option, value.as_mut_ptr().cast(), &raw mut len) };
+    let got = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, option, value.as_mut_ptr().cast(), &raw mut len)
+    };
     // SAFETY: callers name `#[repr(C)]` structs of integers, for which zeroes and whatever the kernel wrote are valid.
     (got == 0).then(|| unsafe { value.assume_init() })
 }

@@ -196,7 +196,9 @@ impl Umem {
         // SAFETY: `Umem::contains` held for `addr` and `head_len` when the frame was made, so the slice lies within the
         // mapping. The frame is in no ring, so the kernel does not write to its chunks; it is the only one that names
         // them, and it is borrowed shared, so nobody else writes.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(frame.addr as usize), frame.head_len as usize) }
+        unsafe {
+            std::slice::from_raw_parts(self.base.as_ptr().add(frame.addr as usize), frame.head_len as usize)
+        }
     }
 
     /// The chunk's bytes from the packet's first one to the chunk's end, for building an answer in place.
@@ -234,7 +236,8 @@ impl Umem {
         for (addr, len) in self.segments(frame) {
             // SAFETY: every segment was checked by `contains` when it was linked, and the frame's holder owns all of
             // its chunks.
-            let bytes = unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(addr as usize), len as usize) };
+            let bytes =
+                unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(addr as usize), len as usize) };
             out.extend_from_slice(bytes);
         }
     }

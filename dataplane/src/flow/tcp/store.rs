@@ -1,10 +1,10 @@
 //! How a [`TcpFlow`] stands in a record's tail: four words of windows, one of small fields, and the last segment.
 //! Owner thread only; the state itself is in the record's life word.
 
-use crate::wire::tcp::Class;
 use super::{Last, Side, TcpFlow, TcpState};
 use crate::flow::record::Tail;
 use crate::flow::tracked::Direction;
+use crate::wire::tcp::Class;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Where the small fields stand in [`Tail::bits`], from the lowest bit: per side 4 bits of scale and 6 of flags,

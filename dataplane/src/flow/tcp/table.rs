@@ -2,8 +2,8 @@
 //! facts about its behaviour, laid out to be read.
 
 use super::TcpState;
-use crate::wire::tcp::Class;
 use crate::flow::tracked::Direction;
+use crate::wire::tcp::Class;
 
 /// What the table says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

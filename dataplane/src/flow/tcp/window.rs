@@ -10,12 +10,12 @@
 //!
 //! All comparisons are in sequence space, with netfilter's off-by-ones.
 
-use crate::wire::tcp::{Class, Segment, after, before};
 use super::{Side, TcpFlow, TcpState, side_flag};
 use crate::flow::settings::TrackSettings;
 use crate::flow::stats::InvalidReason;
 use crate::flow::tracked::Direction;
 use crate::packet::tcp_flag;
+use crate::wire::tcp::{Class, Segment, after, before};
 
 /// How far behind an acknowledgement may be, at least: one unscaled window and a little.
 const ACK_WINDOW_MIN: u32 = 66_000;
