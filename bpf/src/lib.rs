@@ -19,6 +19,7 @@ mod skeleton {
     #![allow(
         clippy::all,
         clippy::pedantic,
+        clippy::unwrap_used,
         missing_docs,
         unreachable_pub,
         unsafe_code,

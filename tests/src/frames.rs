@@ -118,7 +118,7 @@ pub fn malformed(lab: &Lab) -> Vec<Malformed> {
             let sum = (sum & 0xffff) + (sum >> 16);
             let sum = (sum & 0xffff) + (sum >> 16);
             put(f, ETHERNET_BYTES + 2, &[0x7f, 0xff]);
-            put(f, ETHERNET_BYTES + 10, &[!(sum >> 8) as u8, !sum as u8]);
+            put(f, ETHERNET_BYTES + 10, &(!sum).to_be_bytes()[2..]);
         }),
         broken("ipv4_checksum", &v4, |f| put(f, ETHERNET_BYTES + 10, &[0xde, 0xad])),
         broken("ipv6_truncated", &v6, |f| f.truncate(ETHERNET_BYTES + 30)),

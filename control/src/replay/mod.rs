@@ -219,24 +219,26 @@ impl Replay<'_> {
 }
 
 /// How rules are called: `FORWARD:3` as `iptables -L --line-numbers` counts, `FORWARD:policy`; and their text.
-struct Labels([(Rules, HashMap<RuleRef, (String, String)>); 2]);
+struct Labels([(Family, RuleLabels); 2]);
+
+/// Short name and text of every rule.
+type RuleLabels = HashMap<RuleRef, (String, String)>;
 
 impl Labels {
     fn new(rules: &[Rules]) -> Self {
         let of = |family: Family| rules.iter().find(|rules| rules.ruleset.family == family).cloned();
-        Self([Family::V4, Family::V6].map(|family| {
-            let rules = of(family).unwrap_or_else(|| Rules::empty(family));
-            let labels = labels(&rules);
-            (rules, labels)
-        }))
+        Self(
+            [Family::V4, Family::V6]
+                .map(|family| (family, labels(&of(family).unwrap_or_else(|| Rules::empty(family))))),
+        )
     }
 
     fn get(&self, family: Family, by: RuleRef) -> Option<&(String, String)> {
-        self.0.iter().find(|(rules, _)| rules.ruleset.family == family)?.1.get(&by)
+        self.0.iter().find(|(have, _)| *have == family)?.1.get(&by)
     }
 }
 
-fn labels(rules: &Rules) -> HashMap<RuleRef, (String, String)> {
+fn labels(rules: &Rules) -> RuleLabels {
     let label = |by: RuleRef| {
         let name = &rules.ruleset.chain(by.chain).name;
         let number = by.rule.map_or("policy".to_owned(), |rule| (rule + 1).to_string());

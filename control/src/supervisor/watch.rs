@@ -35,7 +35,7 @@ impl<'a> Links<'a> {
             match (before, now) {
                 (Some(_), None) => error!("{name} is gone: its wire is cut; the others go on"),
                 (None, Some(_)) => {
-                    warn!("an interface called {name} is back, but it is another one: restart to use it")
+                    warn!("an interface called {name} is back, but it is another one: restart to use it");
                 }
                 (Some(before), Some(now)) => {
                     if before.up != now.up {

@@ -1,7 +1,7 @@
 //! The rules: what was asked for ([`model`]), what it means ([`linear`], slow and obvious) and what runs ([`Compiled`]).
 //!
-//! Compilation has two steps. [`program`] flattens FORWARD and every chain it calls into one list of lines in the order
-//! in which iptables would try them; [`tree`] puts a decision tree in front of it that leaves only the few lines a
+//! Compilation has two steps. `program` flattens FORWARD and every chain it calls into one list of lines in the order
+//! in which iptables would try them; `tree` puts a decision tree in front of it that leaves only the few lines a
 //! packet could match. The tree only prunes: every line left is tested exactly, so the tree can make a verdict slow,
 //! never wrong. Tests and [`selfcheck`] hold the result against [`linear`].
 //!

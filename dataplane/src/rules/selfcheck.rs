@@ -153,7 +153,7 @@ impl Edges {
                 }
             }
             Match::TcpFlags { mask, comp, .. } => {
-                self.flags.extend([*comp, comp ^ (mask & mask.wrapping_neg()), !mask])
+                self.flags.extend([*comp, comp ^ (mask & mask.wrapping_neg()), !mask]);
             }
             Match::Icmp { ty: Some(ty), codes, .. } => {
                 self.icmp.extend([

@@ -263,6 +263,9 @@ impl Gateway {
 
     /// Frames now anywhere: in pools and in devices. Always [`Gateway::frames_total`] when nothing is in flight.
     pub fn frames_accounted(&mut self) -> usize {
+        // Frames on their way home: sent in one round, received in the next.
+        self.settle();
+        self.settle();
         let held = |worker: &mut Worker<LoopbackDevice, Notes>| {
             let devices: usize = worker.lanes_mut().iter().map(|lane| lane.device.frames_held()).sum();
             devices + worker.pool_mut().len()

@@ -65,10 +65,11 @@ impl LoopbackDevice {
         self.link_down = down;
     }
 
-    /// Frames this device holds.
+    /// Chunks this device holds.
     #[must_use]
     pub fn frames_held(&self) -> usize {
-        self.rx.len() + self.tx.len() + self.completed.len()
+        let all = self.rx.iter().chain(&self.tx).chain(&self.completed);
+        all.map(|frame| frame.segments() as usize).sum()
     }
 }
 

@@ -213,7 +213,7 @@ impl Builder {
     #[must_use]
     pub fn tcp_options(mut self, options: &[u8]) -> Self {
         self.tcp_options = options.to_vec();
-        while self.tcp_options.len() % 4 != 0 {
+        while !self.tcp_options.len().is_multiple_of(4) {
             self.tcp_options.push(0);
         }
         self
@@ -257,7 +257,7 @@ impl Builder {
     #[must_use]
     pub fn ip_options(mut self, options: &[u8]) -> Self {
         self.ip_options = options.to_vec();
-        while self.ip_options.len() % 4 != 0 {
+        while !self.ip_options.len().is_multiple_of(4) {
             self.ip_options.push(0);
         }
         self
@@ -268,7 +268,7 @@ impl Builder {
     #[must_use]
     pub fn extension(mut self, kind: u8, body: &[u8]) -> Self {
         let mut body = body.to_vec();
-        while (body.len() + 2) % 8 != 0 {
+        while !(body.len() + 2).is_multiple_of(8) {
             body.push(0);
         }
         self.extensions.push((kind, body));
@@ -279,7 +279,7 @@ impl Builder {
     /// header is there only at offset zero.
     #[must_use]
     pub fn fragment(mut self, offset: u16, more: bool) -> Self {
-        self.fragment = offset / 8 << 1 | u16::from(more);
+        self.fragment = (offset / 8) << 1 | u16::from(more);
         if self.src.is_ipv6() {
             let mut body = vec![0; 6];
             body[..2].copy_from_slice(&(offset & 0xfff8 | u16::from(more)).to_be_bytes());

@@ -33,7 +33,7 @@ pub(super) struct Peer {
     pub(super) homeward: Producer<Frame>,
     pub(super) homecoming: Consumer<Frame>,
     waker: Arc<Waker>,
-    /// Whether `packets_out` or `homeward` got something since the last [`Peer::flush`].
+    /// Whether `packets_out` or `homeward` got something since the last [`Handoff::flush`].
     dirty: bool,
 }
 

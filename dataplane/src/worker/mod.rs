@@ -10,7 +10,7 @@
 //!    that has to be classified again; a miss, which is classified and enters the table only if accepted;
 //! 5. **flush**: at most one kick per device touched.
 //!
-//! Between bursts ([`Path::tidy`]): newest snapshot adopted, frames sent home, fill rings topped up, flows that control
+//! Between bursts (`Path::tidy`): newest snapshot adopted, frames sent home, fill rings topped up, flows that control
 //! found expired removed.
 //!
 //! Nothing here locks, allocates or formats per packet. All state is owned by the thread; what others see of it
@@ -129,9 +129,9 @@ impl<D: Device, O: Observer> Worker<D, O> {
         handled += self.serve_handed(now);
         let polls = &self.path.counters.polls;
         if handled > 0 {
-            polls.busy_polls.add(1)
+            polls.busy_polls.add(1);
         } else {
-            polls.idle_polls.add(1)
+            polls.idle_polls.add(1);
         }
         handled
     }

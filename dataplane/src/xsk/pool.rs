@@ -57,14 +57,15 @@ impl FramePool {
     #[inline]
     pub(super) fn put(&mut self, chunk: u32) {
         if chunk.wrapping_sub(self.first) < self.count {
-            self.free.push(chunk)
+            self.free.push(chunk);
         } else {
-            self.foreign.push(chunk)
+            self.foreign.push(chunk);
         }
     }
 
     /// Takes a frame back, all its chunks.
     #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "the frame ends here")]
     pub fn free(&mut self, frame: Frame) {
         if frame.segments == 1 {
             self.put(self.umem.chunk(frame.addr));
@@ -85,6 +86,7 @@ impl FramePool {
     ///
     /// # Panics
     /// If `len` does not fit the first chunk.
+    #[expect(clippy::needless_pass_by_value, reason = "the frame ends here, another takes its place")]
     pub fn shorten(&mut self, frame: Frame, len: usize) -> Frame {
         let len = u32::try_from(len).expect("an answer fits its chunk");
         assert!(self.umem.contains(frame.addr, len), "an answer fits its chunk");

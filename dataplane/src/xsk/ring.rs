@@ -45,7 +45,7 @@ impl<T> RingMemory<T> {
     fn needs_wakeup(&self) -> bool {
         // SAFETY: as for `producer`.
         let flags = unsafe { self.flags.as_ref() };
-        flags.load(Ordering::Relaxed) & u32::from(libc::XDP_RING_NEED_WAKEUP) != 0
+        flags.load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 
     fn entry(&self, index: u32) -> NonNull<T> {

@@ -69,6 +69,13 @@ unsafe impl Sync for Umem {}
 
 const HUGE_PAGE: usize = 2 << 20;
 
+/// An offset as a pointer offset. AF_XDP's offsets are 64 bits; ours lie within a mapping, so they fit.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "offsets into a mapping fit a pointer")]
+const fn at(addr: u64) -> usize {
+    addr as usize
+}
+
 impl Umem {
     /// Maps the region.
     ///
@@ -196,19 +203,17 @@ impl Umem {
         // SAFETY: `Umem::contains` held for `addr` and `head_len` when the frame was made, so the slice lies within the
         // mapping. The frame is in no ring, so the kernel does not write to its chunks; it is the only one that names
         // them, and it is borrowed shared, so nobody else writes.
-        unsafe {
-            std::slice::from_raw_parts(self.base.as_ptr().add(frame.addr as usize), frame.head_len as usize)
-        }
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at(frame.addr)), frame.head_len as usize) }
     }
 
     /// The chunk's bytes from the packet's first one to the chunk's end, for building an answer in place.
     #[inline]
     #[must_use]
     pub fn buffer_mut<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
-        let room = self.frame_size() as usize - (frame.addr as usize & (self.frame_size() as usize - 1));
+        let room = self.frame_size() as usize - (at(frame.addr) & (self.frame_size() as usize - 1));
         // SAFETY: from an offset inside a chunk to that chunk's end is within the mapping. The frame is in no ring and
         // borrowed exclusively, and it is the only one that names the chunk, so no other slice into it exists.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(frame.addr as usize), room) }
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(at(frame.addr)), room) }
     }
 
     /// Bytes in the first segment.
@@ -225,7 +230,7 @@ impl Umem {
         // SAFETY: a prefetch of an address within the mapping; it reads nothing and cannot fault.
         unsafe {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(frame.addr as usize).cast());
+            _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(at(frame.addr)).cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = frame;
@@ -236,8 +241,7 @@ impl Umem {
         for (addr, len) in self.segments(frame) {
             // SAFETY: every segment was checked by `contains` when it was linked, and the frame's holder owns all of
             // its chunks.
-            let bytes =
-                unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(addr as usize), len as usize) };
+            let bytes = unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at(addr)), len as usize) };
             out.extend_from_slice(bytes);
         }
     }
