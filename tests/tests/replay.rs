@@ -1,5 +1,7 @@
 //! `fwctl replay` over real captures: the dataplane with the capture's clock, no root.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use dataplane::testing::packets::udp;
 use palisade_tests::daemon::binary;
 use serde_json::Value;

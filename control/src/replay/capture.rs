@@ -166,8 +166,16 @@ fn captured(
     frame.extend_from_slice(&header);
     frame.extend_from_slice(data);
     frame.resize(header.len() + on_wire, 0);
+    // Captures of a loopback interface, and anonymised ones, have no MAC addresses. On a wire such a frame is broken;
+    // here it is the packet inside that is asked about.
+    if let Some(source) = frame.get_mut(6..12).filter(|source| source.iter().all(|byte| *byte == 0)) {
+        source.copy_from_slice(&STAND_IN_MAC);
+    }
     Ok(Captured { nanos, frame, cut: on_wire > data.len() })
 }
+
+/// Source address for frames that have none: locally administered.
+const STAND_IN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// What has to stand before the captured bytes to make an Ethernet frame: nothing, or a header for raw IP.
 fn ethernet_header(link: DataLink, data: &[u8]) -> Option<Cow<'static, [u8]>> {

@@ -69,6 +69,14 @@ const fn fold(a: u64, b: u64) -> u64 {
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
+/// Spreads what a multiplication by an unlucky key leaves lopsided: without it, one random seed in some hundreds puts
+/// three quarters of neighbouring tuples on one side of a bit. Half of MurmurHash3's finaliser.
+#[inline]
+const fn finish(hash: u64) -> u64 {
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ hash >> 33
+}
+
 /// Hash of the flow `tuple` belongs to: the same for both directions. Its high bits say which worker owns the flow,
 /// its low 48 where the flow stands in that worker's table.
 #[must_use]
@@ -96,7 +104,7 @@ fn hash_v4(seed: &Seed, a: (u128, u16), b: (u128, u16), tail: u64) -> u64 {
     let a = (a.0 as u64) << 16 | u64::from(a.1);
     let b = (b.0 as u64) << 16 | u64::from(b.1);
     let first = fold(a.min(b) ^ k0, a.max(b) ^ k1);
-    fold(first ^ k2, tail ^ k3)
+    finish(fold(first ^ k2, tail ^ k3))
 }
 
 #[inline]
@@ -108,7 +116,7 @@ fn hash_v6(seed: &Seed, a: (u128, u16), b: (u128, u16), tail: u64) -> u64 {
     let second = fold((high.0 >> 64) as u64 ^ k2, high.0 as u64 ^ k3);
     let ports = u64::from(low.1) << 32 | u64::from(high.1) << 48 | tail;
     // Rotated, so that equal endpoints do not cancel.
-    fold(first ^ second.rotate_left(23) ^ k0.rotate_left(32), ports ^ k2.rotate_left(32))
+    finish(fold(first ^ second.rotate_left(23) ^ k0.rotate_left(32), ports ^ k2.rotate_left(32)))
 }
 
 #[cfg(test)]
@@ -163,8 +171,8 @@ mod tests {
 
     #[test]
     fn hashes_of_neighbouring_tuples_spread_over_all_bits() {
-        let seed = Seed::random();
-        for family in [Family::V4, Family::V6] {
+        for family in [Family::V4, Family::V6].repeat(500) {
+            let seed = Seed::random();
             let mut seen = std::collections::HashSet::new();
             let mut ones = [0_u32; 64];
             for i in 0..4096_u16 {

@@ -354,7 +354,8 @@ impl Device for XskDevice {
                 tx_ring_empty_descs: 0,
             });
         DeviceCounters {
-            rx_dropped: kernel.rx_dropped,
+            // The kernel counts a full ring apart from what else it drops.
+            rx_dropped: kernel.rx_dropped + kernel.rx_ring_full,
             rx_ring_full: kernel.rx_ring_full,
             rx_fill_ring_empty: kernel.rx_fill_ring_empty_descs,
             invalid_descs: self.counters.invalid_descs + kernel.rx_invalid_descs + kernel.tx_invalid_descs,
