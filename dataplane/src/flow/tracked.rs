@@ -2,7 +2,6 @@
 
 use super::record::Slot;
 use super::stats::InvalidReason;
-use super::tcp::TcpFlow;
 use crate::rules::model::CtState;
 
 /// Which way a packet goes, relative to the packet that created its flow.
@@ -24,15 +23,15 @@ pub enum FlowRef {
     Existing(Slot),
     /// It is an ICMP error about this flow: RELATED, neither counted for the flow nor to be cached with it.
     About(Slot),
-    /// It would start a flow; [`super::Tracker::commit`] inserts it.
+    /// It would start a flow; [`super::Tracker::commit`] inserts it, if it is called before the next `track`.
     Tentative(Start),
 }
 
 /// What a tentative flow will start with. Opaque: made by `track`, used up by `commit`.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
-    /// TCP's state after this packet; `None` for every other protocol.
-    pub(super) tcp: Option<TcpFlow>,
+    /// Whether it is a TCP connection, whose state waits in the tracker: 72 bytes that every packet would carry about.
+    pub(super) is_tcp: bool,
     /// Seconds until the flow expires if nothing follows.
     pub(super) timeout_secs: u32,
     /// The table's insert count when the lookup missed: unchanged means that a second lookup would miss too.

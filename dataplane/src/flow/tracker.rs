@@ -56,6 +56,8 @@ pub struct Tracker {
     max_flows: u32,
     half_open: u32,
     stats: TrackStats,
+    /// State of the connection that the TCP packet tracked last would start.
+    opening: Option<TcpFlow>,
 }
 
 impl Tracker {
@@ -71,6 +73,7 @@ impl Tracker {
             max_flows,
             half_open: 0,
             stats: TrackStats::default(),
+            opening: None,
         })
     }
 
@@ -235,23 +238,26 @@ impl Tracker {
         }
     }
 
-    fn start_tcp(&self, packet: &Packet, bytes: &[u8], settings: &TrackSettings) -> Tracked {
+    fn start_tcp(&mut self, packet: &Packet, bytes: &[u8], settings: &TrackSettings) -> Tracked {
         let Some(seg) = Segment::parse(bytes, packet) else {
             return Tracked::invalid(InvalidReason::Truncated);
         };
         match tcp::open(&seg, settings) {
-            Ok((flow, timeout_secs)) => self.tentative(Some(flow), timeout_secs),
+            Ok((flow, timeout_secs)) => {
+                self.opening = Some(flow);
+                self.tentative(true, timeout_secs)
+            }
             Err(reason) => Tracked::invalid(reason),
         }
     }
 
     fn start_untyped(&self, proto: u8, now: Tick, settings: &TrackSettings) -> Tracked {
         let refresh = generic::refresh(proto, (false, false), || now, now, settings);
-        self.tentative(None, refresh.timeout_secs)
+        self.tentative(false, refresh.timeout_secs)
     }
 
-    fn tentative(&self, tcp: Option<TcpFlow>, timeout_secs: u32) -> Tracked {
-        let start = Start { tcp, timeout_secs, epoch: self.table.inserts() };
+    fn tentative(&self, is_tcp: bool, timeout_secs: u32) -> Tracked {
+        let start = Start { is_tcp, timeout_secs, epoch: self.table.inserts() };
         Tracked::valid(CtState::New, Direction::Orig, FlowRef::Tentative(start))
     }
 
@@ -331,7 +337,7 @@ impl Tracker {
 
     fn try_insert(&self, packet: &Packet, start: &Start, now: Tick) -> Result<Slot, NoRoom> {
         self.table.insert(packet.hash, &packet.tuple, |record| {
-            let tcp_state = match &start.tcp {
+            let tcp_state = match self.opening.as_ref().filter(|_| start.is_tcp) {
                 Some(flow) => {
                     flow.store(record.tail);
                     flow.state
