@@ -5,7 +5,7 @@
 //! into the history and it is freed, here and not on a worker.
 
 use crate::rules_file::Rules;
-use dataplane::ids::Generation;
+use dataplane::ids::{Generation, WorkerId};
 use dataplane::packet::Family;
 use dataplane::rules::model::{RuleId, RuleRef, Ruleset};
 use dataplane::rules::{CompileError, Compiled};
@@ -129,6 +129,12 @@ impl Publisher {
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.state().generation
+    }
+
+    /// The generation a worker runs.
+    #[must_use]
+    pub fn adopted(&self, worker: WorkerId) -> Generation {
+        self.mailbox.adopted(worker)
     }
 
     /// Whether every worker runs what was last published.

@@ -15,7 +15,7 @@ use crate::publish::{Counts, Publisher};
 use crate::rules_file::{self, Rules};
 use dataplane::clock::Now;
 use dataplane::flow::{FlowView, InvalidReason, Region};
-use dataplane::ids::{Generation, PortId};
+use dataplane::ids::{Generation, PortId, WorkerId};
 use dataplane::packet::{Family as Fam, Tuple, proto};
 use dataplane::reason::DropReason;
 use dataplane::rules::CompileError;
@@ -180,9 +180,10 @@ impl LiveBackend {
 
     fn worker_stats(&self, index: usize) -> WorkerStats {
         let worker = &self.workers[index];
+        let id = WorkerId(u8::try_from(index).unwrap_or(u8::MAX));
         let polls = &worker.counters.polls;
         let mut stats = WorkerStats {
-            id: u8::try_from(index).unwrap_or(u8::MAX),
+            id: id.0,
             core: u32::from(worker.core),
             bursts: polls.busy_polls.get(),
             idle_polls: polls.idle_polls.get(),
@@ -190,7 +191,7 @@ impl LiveBackend {
             flows: polls.flows.get(),
             handed_off: polls.handed_off.get(),
             taken_over: polls.taken_over.get(),
-            generation: self.publisher.generation().0,
+            generation: self.publisher.adopted(id).0,
             ..WorkerStats::default()
         };
         for port in &worker.counters.ports {

@@ -164,6 +164,12 @@ impl Mailbox {
         self.adopted[worker.index()].store(generation.0, Ordering::Release);
     }
 
+    /// The generation a worker runs.
+    #[must_use]
+    pub fn adopted(&self, worker: WorkerId) -> Generation {
+        Generation(self.adopted[worker.index()].load(Ordering::Acquire))
+    }
+
     /// Whether every worker has adopted `generation`.
     #[must_use]
     pub fn all_adopted(&self, generation: Generation) -> bool {
