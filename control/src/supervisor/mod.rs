@@ -189,3 +189,22 @@ fn announce_ready() {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("ready");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane::flow::TrackSettings;
+
+    #[test]
+    fn configuration_and_tracker_know_the_same_settings() {
+        let config = Config::default();
+        let mut track = TrackSettings::default();
+        for (name, value) in config.conntrack.iter() {
+            track.set(name, &value.to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+        assert_eq!(track, TrackSettings::default(), "the defaults are the same");
+        for (name, _) in track.iter() {
+            assert!(config.conntrack.get(name).is_some(), "{name} cannot be configured");
+        }
+    }
+}
