@@ -1,7 +1,7 @@
 //! The daemon: puts the gateway together, watches over it, and takes it apart again.
 //!
 //! The calling thread is the control thread. It prepares the NICs, compiles the rules, opens the sockets, starts one
-//! pinned thread per worker, the ager and the API, and then looks around ten times a second: signals, links, workers
+//! pinned thread per worker, the ager and the API, and then looks around fifty times a second: signals, links, workers
 //! that ended, replaced rules to free. Taking apart happens in the reverse order, on every way out, panics included:
 //! workers stop, programs are detached, NICs are put back.
 
@@ -72,8 +72,8 @@ pub enum Fatal {
     WorkerEnded(u8),
 }
 
-/// How often the control thread looks around.
-const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// How often the control thread looks around: a link that comes up is used this much later at most.
+const LOOK_AROUND: Duration = Duration::from_millis(20);
 /// How long workers may take to poll for the first time.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -100,8 +100,12 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     plane.start(config)?;
     backend.attached(&plane);
     plane.wait_until_polling(START_TIMEOUT)?;
+    let mut links = watch::Links::new(&plane);
+    // Bringing a link up takes the kernel a moment: what was seen while building may be out of date.
+    links.look();
     announce_ready();
-    let ended = watch(config, &plane, &backend, &signals);
+    let ended = watch(config, &plane, &backend, &signals, &mut links);
+    drop(links);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(server);
     drop(plane);
@@ -110,8 +114,13 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
 }
 
 /// Looks around until it is time to stop.
-fn watch(config: &Config, plane: &Plane, backend: &LiveBackend, signals: &Signals) -> Result<(), Fatal> {
-    let mut links = watch::Links::new(plane);
+fn watch(
+    config: &Config,
+    plane: &Plane,
+    backend: &LiveBackend,
+    signals: &Signals,
+    links: &mut watch::Links<'_>,
+) -> Result<(), Fatal> {
     while !signals.stop_asked() {
         if let Some(worker) = plane.ended_worker() {
             error!("worker {worker} has ended");

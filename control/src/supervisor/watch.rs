@@ -1,4 +1,4 @@
-//! Links that go down, come up, change their MTU or disappear. Asked for ten times a second rather than listened for:
+//! Links that go down, come up, change their MTU or disappear. Asked for many times a second rather than listened for:
 //! nothing can be missed, and a kick on a dead link tells the worker sooner than any message could.
 
 use super::plane::Plane;
