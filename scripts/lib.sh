@@ -46,7 +46,7 @@ need_cargo() {
     [ -d "$HOME/.cargo/bin" ] && PATH=$PATH:$HOME/.cargo/bin
     local want have
     want=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-    command -v cargo >/dev/null || fail "no cargo here. Palisade needs Rust $want or later: https://rustup.rs, or your
+    command -v cargo >/dev/null || fail "no cargo here. Palisade needs Rust $want or later: install it by rustup, or by your
 distribution's packages if they are that new"
     have=$(cargo --version | sed 's/^cargo \([0-9.]*\).*/\1/')
     [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n 1)" = "$want" ] ||

@@ -45,6 +45,32 @@ fn large_tcp_transfers_arrive_whole_both_ways_at_once() {
     assert_eq!(stats.queues("invalid_descs"), 0);
 }
 
+/// Flows arrive on whatever queue the sending core picks; those that live on the other worker are handed over.
+#[test]
+fn two_workers_share_the_flows_of_two_queues() {
+    require_root!();
+    let lab = Lab::builder().queues(2).build();
+    // The last `--set` wins over the core that the builder chose.
+    let daemon = Daemon::builder(&lab).rules(RULES).rules6(RULES6).set("workers.cores", "2").start();
+    for is_v6 in [false, true] {
+        traffic::tcp_both_ways(&lab.left, &lab.right, is_v6, 80, TRANSFER_BYTES);
+        assert_eq!(traffic::ping(&lab.left.netns, lab.right.addr(is_v6), 50, 56), 50);
+        assert_eq!(traffic::udp_echo(&lab.left, &lab.right, is_v6, 7000, 100, 1200), 100);
+    }
+    let _ = daemon.stats_until("balance", palisade_tests::daemon::Stats::is_balanced);
+    assert_eq!(daemon.fwctl_json(&["stats"])["workers"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn generic_xdp_carries_the_same_traffic() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::builder(&lab).rules(RULES).rules6(RULES6).set("xdp.mode", "generic").start();
+    traffic::tcp_both_ways(&lab.left, &lab.right, false, 80, TRANSFER_BYTES);
+    assert_eq!(daemon.fwctl_json(&["stats"])["ports"][0]["mode"], "generic");
+    let _ = daemon.stats_until("balance", palisade_tests::daemon::Stats::is_balanced);
+}
+
 #[test]
 fn udp_passes_where_accepted() {
     require_root!();
