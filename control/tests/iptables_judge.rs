@@ -12,6 +12,7 @@ use control::iptables::names::FileServices;
 use control::iptables::syntax::Counters;
 use control::iptables::{Loaded, load_with, printer};
 use dataplane::packet::Family;
+use dataplane::rules::model::Table;
 
 /// A network namespace that lives as long as the test.
 struct Namespace(String);
@@ -59,7 +60,7 @@ impl Namespace {
     /// What iptables makes of a file: its save without comment lines, or `None` if it refuses.
     fn judge(&self, family: Family, text: &str) -> Option<String> {
         let tool = tool(family);
-        let reset = "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n";
+        let reset = "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n*mangle\nCOMMIT\n*raw\nCOMMIT\n";
         assert!(self.run(&[&format!("{tool}-restore")], reset).0, "the judge is out of order");
         // With -c the counters are loaded too, but declarations without counters are refused.
         let taken = self.run(&[&format!("{tool}-restore"), "-c"], text).0
@@ -67,7 +68,13 @@ impl Namespace {
         if !taken {
             return None;
         }
-        let saved = self.run(&[&format!("{tool}-save"), "-c", "-t", "filter"], "").1;
+        let has = |table: &&str| {
+            let is_it =
+                |line: &str| line.strip_prefix('*').is_some_and(|rest| rest.trim_start().starts_with(table));
+            text.lines().any(is_it)
+        };
+        let save = |table| self.run(&[&format!("{tool}-save"), "-c", "-t", table], "").1;
+        let saved: String = ["raw", "mangle", "filter"].into_iter().filter(has).map(save).collect();
         Some(saved.lines().filter(|line| !line.starts_with('#')).fold(String::new(), |mut out, line| {
             let _ = writeln!(out, "{line}");
             out
@@ -140,6 +147,39 @@ fn every_ipv6_construct_is_taken_or_refused_as_ip6tables_does() {
     single_lines("lines6.txt", Family::V6);
 }
 
+/// Lines led by the table they are for.
+fn tables(name: &str, family: Family) {
+    let Some(namespace) = Namespace::new(&format!("tables{}", family as u8)) else { return };
+    let mut failures = Vec::new();
+    for line in std::fs::read_to_string(data(name)).unwrap().lines() {
+        let (table, rule) = line.split_once(' ').unwrap();
+        let text = format!("*{table}\n:FOO - [0:0]\n{rule}\nCOMMIT\n*filter\nCOMMIT\n");
+        failures.extend(compare(&namespace, &text, family, line).err());
+        if let (Some(_), Some(ours)) = (namespace.judge(family, &text), print_ours(&ours(&text, family))) {
+            assert!(ours.contains("-A "), "{line}: lost on the way\n{ours}");
+            let file = self::ours(&text, family).syntax.unwrap();
+            let kind = file.chains.iter().map(|chain| chain.table).find(|kind| kind.name() == table).unwrap();
+            let listed = printer::listing(&file, kind, &|at| printer::initial_counters(&file, at));
+            let theirs =
+                namespace.run(&[tool(family), "-t", table, "-L", "-v", "-n", "--line-numbers"], "").1;
+            if theirs != listed {
+                failures.push(format!("{line}\n--- iptables -L\n{theirs}--- ours\n{listed}"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} differences\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_table_takes_and_prints_ipv4_rules_about_connections_as_iptables_does() {
+    tables("tables4.txt", Family::V4);
+}
+
+#[test]
+fn every_table_takes_and_prints_ipv6_rules_about_connections_as_ip6tables_does() {
+    tables("tables6.txt", Family::V6);
+}
+
 #[test]
 fn file_structure_is_taken_or_refused_as_iptables_restore_does() {
     let Some(namespace) = Namespace::new("files") else { return };
@@ -176,7 +216,7 @@ fn whole_files_print_and_list_as_iptables_does() {
         let loaded = ours(&text, family);
         assert!(loaded.ruleset.is_some(), "{name}: {:?}", loaded.diagnostics);
         let file = loaded.syntax.unwrap();
-        let listed = printer::listing(&file, &|at| printer::initial_counters(&file, at));
+        let listed = printer::listing(&file, Table::Filter, &|at| printer::initial_counters(&file, at));
         let theirs = namespace.run(&[tool(family), "-L", "-v", "-n", "--line-numbers"], "").1;
         if theirs != listed {
             failures.push(format!("{name}\n--- iptables -L\n{theirs}--- ours\n{listed}"));
@@ -205,7 +245,7 @@ fn counters_shorten_as_iptables_shortens_them() {
     text.push_str("COMMIT\n");
     assert!(namespace.judge(Family::V4, &text).is_some());
     let file = ours(&text, Family::V4).syntax.unwrap();
-    let listed = printer::listing(&file, &|at| printer::initial_counters(&file, at));
+    let listed = printer::listing(&file, Table::Filter, &|at| printer::initial_counters(&file, at));
     let theirs = namespace.run(&["iptables", "-L", "-v", "-n", "--line-numbers"], "").1;
     assert_eq!(theirs, listed);
     assert_eq!(

@@ -6,6 +6,7 @@ use control::rules_file::understand;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
+use dataplane::rules::conn::Marks;
 use dataplane::rules::linear;
 use dataplane::rules::model::{CtState, Ruleset};
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, Outcome, RIGHT};
@@ -381,8 +382,14 @@ fn verdicts_remembered_with_flows_are_those_the_rules_mean() {
         let fate = gateway.send(side, &bytes).fate.unwrap();
         let packet = wire::parse(&bytes, u32::try_from(bytes.len()).unwrap()).unwrap();
         let ct_state = fate.ct_state.unwrap();
-        let facts = dataplane::rules::Facts { packet: &packet, ct_state, ingress: side, egress: side.peer() };
-        let meant = linear::evaluate(&ruleset, &names, &facts, &mut matched);
+        let facts = dataplane::rules::Facts {
+            packet: &packet,
+            ct_state,
+            conn: None,
+            ingress: side,
+            egress: side.peer(),
+        };
+        let meant = linear::evaluate(&ruleset, &names, &facts, &mut Marks::default(), &mut matched);
         assert_eq!(fate.rule, Some(meant.by));
         for by in &matched {
             expected[by.rule.map_or(7, |rule| rule as usize)] += 1;

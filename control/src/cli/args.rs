@@ -90,6 +90,10 @@ pub struct RulesArgs {
     #[arg(long, value_name = "4|6", hide_possible_values = true)]
     pub family: Option<FamilyArg>,
 
+    /// Chains of this table: filter, mangle or raw. `--save` prints all tables.
+    #[arg(short = 't', long, value_name = "TABLE", default_value = "filter", conflicts_with = "save")]
+    pub table: String,
+
     /// Only this chain.
     #[arg(value_name = "CHAIN", conflicts_with = "save")]
     pub chain: Option<String>,

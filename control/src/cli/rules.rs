@@ -22,14 +22,19 @@ pub(super) fn run(
         return Ok(writeln!(out)?);
     }
     let mut views: Vec<RulesView> = client.parse(&answer)?;
-    if let Some(chain) = &args.chain {
-        for view in &mut views {
-            view.chains.retain(|known| known.name == *chain);
-        }
+    for view in &mut views {
+        let wanted = |known: &ChainView| args.chain.as_ref().is_none_or(|chain| known.name == *chain);
+        view.chains.retain(|known| known.table == args.table && wanted(known));
+    }
+    let were_any = !views.is_empty();
+    if !args.save {
         views.retain(|view| !view.chains.is_empty());
-        if views.is_empty() {
-            return Err(CliError::Wrong(format!("there is no chain `{chain}`")));
-        }
+    }
+    if were_any && views.is_empty() {
+        return Err(CliError::Wrong(match &args.chain {
+            Some(chain) => format!("there is no chain `{chain}` in table {}", args.table),
+            None => format!("no table `{}` is loaded", args.table),
+        }));
     }
     if views.is_empty() {
         writeln!(err, "fwctl: no rules are loaded for this family")?;
@@ -62,7 +67,7 @@ pub(super) fn write_chains(view: &RulesView, out: &mut dyn Write) -> io::Result<
 }
 
 fn write_chain(chain: &ChainView, out: &mut dyn Write) -> io::Result<()> {
-    let ChainView { name, policy, references, rules } = chain;
+    let ChainView { table: _, name, policy, references, rules } = chain;
     match policy {
         Some(policy) => writeln!(
             out,

@@ -117,11 +117,27 @@ fn rules() -> RulesView {
         rule(5, (1, 44), "ACCEPT", "47"),
         RuleView { opt: "-f".into(), source: "!192.0.2.0/24".into(), ..rule(9, (0, 0), "DROP", "0") },
     ];
-    let web =
-        ChainView { name: "web".into(), policy: None, references: 2, rules: vec![rule(3, (0, 0), "", "0")] };
+    let web = ChainView {
+        table: "filter".into(),
+        name: "web".into(),
+        policy: None,
+        references: 2,
+        rules: vec![rule(3, (0, 0), "", "0")],
+    };
     let chains = vec![
-        ChainView { name: "INPUT".into(), policy: policy("ACCEPT", 0, 0), ..ChainView::default() },
-        ChainView { name: "FORWARD".into(), policy: policy("DROP", 1, 100), references: 0, rules: forward },
+        ChainView {
+            table: "filter".into(),
+            name: "INPUT".into(),
+            policy: policy("ACCEPT", 0, 0),
+            ..ChainView::default()
+        },
+        ChainView {
+            table: "filter".into(),
+            name: "FORWARD".into(),
+            policy: policy("DROP", 1, 100),
+            references: 0,
+            rules: forward,
+        },
         web,
     ];
     RulesView {
@@ -316,7 +332,7 @@ fn rules_print_as_iptables_does() {
     let (_, web, _) = rig.fwctl(&["rules", "web", "--family", "6"]);
     assert_eq!(web, IPTABLES[IPTABLES.find("Chain web").unwrap()..]);
     let (code, _, err) = rig.fwctl(&["rules", "wbe"]);
-    assert_eq!((code, err.as_str()), (1, "fwctl: there is no chain `wbe`\n"));
+    assert_eq!((code, err.as_str()), (1, "fwctl: there is no chain `wbe` in table filter\n"));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use dataplane::packet::Family;
-use dataplane::rules::model::{self, ChainId, Match, Policy, RuleId, Ruleset};
+use dataplane::rules::model::{self, Around, ChainId, Match, Policy, RuleId, Ruleset};
 
 use super::diagnostics::{Diagnostic, Span};
 use super::names::nearest;
@@ -20,10 +20,17 @@ pub const JUMP_DEPTH_MAX: usize = 15;
 /// Most rules of one table, lists expanded: beyond it memory is at stake, not meaning.
 pub const RULES_MAX: usize = 1_000_000;
 
-const BUILT_IN: [&str; 3] = ["INPUT", "FORWARD", "OUTPUT"];
+/// Built-in chains of a table, in kernel order.
+const fn built_in(table: model::Table) -> &'static [&'static str] {
+    match table {
+        model::Table::Filter => &["INPUT", "FORWARD", "OUTPUT"],
+        model::Table::Mangle => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
+        model::Table::Raw => &["PREROUTING", "OUTPUT"],
+    }
+}
 
 struct Building {
-    family: Family,
+    kind: model::Table,
     chains: Vec<Chain>,
     /// Boxed, so that inserting in the middle of a long chain moves pointers only.
     rules: Vec<VecDeque<Box<Rule>>>,
@@ -31,45 +38,55 @@ struct Building {
     rule_count: usize,
 }
 
-/// Assembles a table: declarations, policies, rules in their final order, lists expanded. Adds what is wrong to
+/// Assembles tables: declarations, policies, rules in their final order, lists expanded. Adds what is wrong to
 /// `diagnostics` and leaves it out.
 #[must_use]
-pub fn assemble(table: Table, family: Family, diagnostics: &mut Vec<Diagnostic>) -> File {
-    let mut building = Building::new(family);
-    for command in table.commands {
-        if diagnostics.len() >= DIAGNOSTICS_MAX {
-            break;
+pub fn assemble(tables: Vec<Table>, family: Family, diagnostics: &mut Vec<Diagnostic>) -> File {
+    let mut file = File { family, chains: Vec::new() };
+    for table in tables {
+        let mut building = Building::new(table.kind);
+        for command in table.commands {
+            if diagnostics.len() >= DIAGNOSTICS_MAX {
+                break;
+            }
+            if let Err(diagnostic) = building.command(command, diagnostics) {
+                diagnostics.push(diagnostic);
+            }
         }
-        if let Err(diagnostic) = building.command(command, diagnostics) {
-            diagnostics.push(diagnostic);
-        }
+        let chains = building.finish();
+        check_walks(&chains, diagnostics);
+        file.chains.extend(chains);
     }
-    let file = building.finish();
-    check_walks(&file, diagnostics);
     note_host_chains(&file, diagnostics);
     file
 }
 
 impl Building {
-    fn new(family: Family) -> Self {
+    fn new(kind: model::Table) -> Self {
         let chain = |name: &str| Chain {
+            table: kind,
             name: name.to_owned(),
             span: Span::default(),
             policy: Some(Policy::Accept),
             counters: Counters::default(),
             rules: Vec::new(),
         };
-        let by_name = BUILT_IN.iter().enumerate().map(|(index, name)| ((*name).to_owned(), index)).collect();
-        let chains: Vec<Chain> = BUILT_IN.iter().map(|name| chain(name)).collect();
+        let names = built_in(kind);
+        let by_name = names.iter().enumerate().map(|(index, name)| ((*name).to_owned(), index)).collect();
+        let chains: Vec<Chain> = names.iter().map(|name| chain(name)).collect();
         let rules = chains.iter().map(|_| VecDeque::new()).collect();
-        Self { family, chains, rules, by_name, rule_count: 0 }
+        Self { kind, chains, rules, by_name, rule_count: 0 }
     }
 
-    fn finish(mut self) -> File {
+    fn is_built_in(&self, index: usize) -> bool {
+        index < built_in(self.kind).len()
+    }
+
+    fn finish(mut self) -> Vec<Chain> {
         for (chain, rules) in self.chains.iter_mut().zip(self.rules) {
             chain.rules = rules.into_iter().map(|rule| *rule).collect();
         }
-        File { family: self.family, chains: self.chains }
+        self.chains
     }
 
     fn command(&mut self, command: Command, diagnostics: &mut Vec<Diagnostic>) -> Result<(), Diagnostic> {
@@ -78,7 +95,7 @@ impl Building {
                 self.declare(name, span, policy, counters, exclusive, diagnostics)
             }
             Command::Policy { name, span, policy } => match self.by_name.get(&name) {
-                Some(&index) if index < BUILT_IN.len() => self.set_policy(index, &policy),
+                Some(&index) if self.is_built_in(index) => self.set_policy(index, &policy),
                 Some(_) => Err(Diagnostic::error(
                     span,
                     format!("`{name}` is not a built-in chain and has no policy"),
@@ -113,7 +130,7 @@ impl Building {
             diagnostics.push(warning.hint("only built-in chains have a policy; write `-`"));
         }
         self.by_name.insert(name.clone(), self.chains.len());
-        self.chains.push(Chain { name, span, policy: None, counters, rules: Vec::new() });
+        self.chains.push(Chain { table: self.kind, name, span, policy: None, counters, rules: Vec::new() });
         self.rules.push(VecDeque::new());
         Ok(())
     }
@@ -126,7 +143,7 @@ impl Building {
         counters: Counters,
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Result<(), Diagnostic> {
-        let built_in = index < BUILT_IN.len();
+        let built_in = self.is_built_in(index);
         let (Some(chain), Some(rules)) = (self.chains.get_mut(index), self.rules.get_mut(index)) else {
             return Ok(());
         };
@@ -209,9 +226,20 @@ impl Building {
     }
 
     fn check_target(&self, rule: &Rule) -> Result<(), Diagnostic> {
-        let Target::Chain { name, span, .. } = &rule.target else { return Ok(()) };
+        let (name, span) = match &rule.target {
+            Target::Chain { name, span, .. } => (name, span),
+            Target::Extension(instance) if !instance.tables().contains(&self.kind) => {
+                let message =
+                    format!("`{}` cannot stand in table {}", instance.target_name(), self.kind.name());
+                let names: Vec<_> = instance.tables().iter().map(|table| table.name()).collect();
+                return Err(
+                    Diagnostic::error(rule.span, message).hint(format!("it belongs to {}", names.join(", ")))
+                );
+            }
+            _ => return Ok(()),
+        };
         match self.by_name.get(name) {
-            Some(&index) if index < BUILT_IN.len() => Err(Diagnostic::error(
+            Some(&index) if self.is_built_in(index) => Err(Diagnostic::error(
                 *span,
                 format!("`{name}` is a built-in chain; rules cannot jump to it"),
             )),
@@ -278,7 +306,7 @@ fn note_host_chains(file: &File, diagnostics: &mut Vec<Diagnostic>) {
                 rule.span,
                 "a bump in the wire does not consult INPUT and OUTPUT; their rules are kept, not used",
             )
-            .hint("packets that pass through are judged by FORWARD"),
+            .hint("packets that pass through are judged by PREROUTING, FORWARD and POSTROUTING"),
         );
     }
 }
@@ -292,21 +320,20 @@ enum Mark {
 }
 
 /// Reports jumps that loop, and walks deeper than the kernel allows.
-fn check_walks(file: &File, diagnostics: &mut Vec<Diagnostic>) {
+fn check_walks(chains: &[Chain], diagnostics: &mut Vec<Diagnostic>) {
     let index: HashMap<&str, usize> =
-        file.chains.iter().enumerate().map(|(index, chain)| (chain.name.as_str(), index)).collect();
-    let edges: Vec<Vec<(usize, Span)>> = file
-        .chains
+        chains.iter().enumerate().map(|(index, chain)| (chain.name.as_str(), index)).collect();
+    let edges: Vec<Vec<(usize, Span)>> = chains
         .iter()
         .map(|chain| chain.rules.iter().filter_map(|rule| edge(rule, &index)).collect())
         .collect();
-    let mut marks = vec![Mark::Unseen; file.chains.len()];
-    for start in 0..file.chains.len() {
-        let reachable = start < BUILT_IN.len();
+    let mut marks = vec![Mark::Unseen; chains.len()];
+    for start in 0..chains.len() {
+        let reachable = chains.get(start).is_some_and(|chain| chain.policy.is_some());
         if let Some((cycle, span)) = walk(start, &edges, &mut marks) {
             let names: Vec<&str> = cycle
                 .iter()
-                .filter_map(|&chain| file.chains.get(chain))
+                .filter_map(|&chain| chains.get(chain))
                 .map(|chain| chain.name.as_str())
                 .collect();
             let message = format!("jumps go round in a loop: {}", names.join(" -> "));
@@ -318,8 +345,7 @@ fn check_walks(file: &File, diagnostics: &mut Vec<Diagnostic>) {
             });
             return;
         }
-        if let (true, Some(Mark::Done(depth)), Some(chain)) =
-            (reachable, marks.get(start), file.chains.get(start))
+        if let (true, Some(Mark::Done(depth)), Some(chain)) = (reachable, marks.get(start), chains.get(start))
             && depth - 1 > JUMP_DEPTH_MAX
         {
             let span = edges.get(start).and_then(|edges| edges.first()).map_or(chain.span, |&(_, span)| span);
@@ -379,26 +405,41 @@ fn walk(start: usize, edges: &[Vec<(usize, Span)>], marks: &mut [Mark]) -> Optio
 /// The model of an assembled file. `None` if it holds more chains than an id can count, or a target that was not checked.
 #[must_use]
 pub fn lower(file: &File) -> Option<Ruleset> {
-    let mut index = HashMap::new();
+    let mut index: Index<'_> = HashMap::new();
     for (position, chain) in file.chains.iter().enumerate() {
-        index.insert(chain.name.as_str(), ChainId(u32::try_from(position).ok()?));
+        index.insert((chain.table, chain.name.as_str()), ChainId(u32::try_from(position).ok()?));
     }
     let mut seen = HashMap::new();
     let mut chains = Vec::with_capacity(file.chains.len());
     for chain in &file.chains {
         let mut rules = Vec::with_capacity(chain.rules.len());
         for rule in &chain.rules {
-            rules.push(lower_rule(&chain.name, rule, &index, &mut seen)?);
+            rules.push(lower_rule(chain, rule, &index, &mut seen)?);
         }
-        chains.push(model::Chain { name: chain.name.clone(), policy: chain.policy, rules });
+        chains.push(model::Chain {
+            table: chain.table,
+            name: chain.name.clone(),
+            policy: chain.policy,
+            rules,
+        });
     }
-    Some(Ruleset { family: file.family, chains, forward: *index.get("FORWARD")? })
+    let find = |table, name| index.get(&(table, name)).copied();
+    let around = Around {
+        raw_prerouting: find(model::Table::Raw, "PREROUTING"),
+        mangle_prerouting: find(model::Table::Mangle, "PREROUTING"),
+        mangle_forward: find(model::Table::Mangle, "FORWARD"),
+        mangle_postrouting: find(model::Table::Mangle, "POSTROUTING"),
+    };
+    Some(Ruleset { family: file.family, chains, forward: find(model::Table::Filter, "FORWARD")?, around })
 }
 
+/// Chains by table and name.
+type Index<'a> = HashMap<(model::Table, &'a str), ChainId>;
+
 fn lower_rule(
-    chain: &str,
+    chain: &Chain,
     rule: &Rule,
-    index: &HashMap<&str, ChainId>,
+    index: &Index<'_>,
     seen: &mut HashMap<u64, u32>,
 ) -> Option<model::Rule> {
     let Rule { span: _, counters: _, src, dst, in_iface, out_iface, proto, fragment, matches, target } = rule;
@@ -432,7 +473,7 @@ fn lower_rule(
         Target::Drop => model::Target::Drop,
         Target::Return => model::Target::Return,
         Target::Chain { name, goto, .. } => {
-            let id = *index.get(name.as_str())?;
+            let id = *index.get(&(chain.table, name.as_str()))?;
             if *goto { model::Target::Goto(id) } else { model::Target::Jump(id) }
         }
         Target::Extension(instance) => match instance.lower() {
@@ -440,7 +481,12 @@ fn lower_rule(
             Lowered::Matches(_) => return None,
         },
     };
-    Some(model::Rule { id: rule_id(&printer::rule_line(chain, rule), seen), matches: lowered, target })
+    let line = printer::rule_line(&chain.name, rule);
+    let text = match chain.table {
+        model::Table::Filter => line,
+        table => format!("*{} {line}", table.name()),
+    };
+    Some(model::Rule { id: rule_id(&text, seen), matches: lowered, target })
 }
 
 /// A rule's stable name: a hash of its canonical text, and of how many like it came before.

@@ -6,7 +6,7 @@
 //! diagnostic worse than a warning.
 
 use dataplane::packet::Family;
-use dataplane::rules::model::Ruleset;
+use dataplane::rules::model::{Ruleset, Table};
 
 pub mod diagnostics;
 pub mod lexer;
@@ -29,7 +29,7 @@ use syntax::File;
 pub struct Loaded {
     /// The rules, if nothing is wrong and everything is supported.
     pub ruleset: Option<Ruleset>,
-    /// The filter table as far as it could be read; positions are those of `ruleset`.
+    /// The tables as far as they could be read; positions are those of `ruleset`.
     pub syntax: Option<File>,
     /// Everything found, in file order.
     pub diagnostics: Vec<Diagnostic>,
@@ -53,14 +53,9 @@ pub fn load(text: impl AsRef<[u8]>, file_name: &str, family: Family) -> Loaded {
 #[must_use]
 pub fn load_with(text: &[u8], file_name: &str, family: Family, services: &dyn Services) -> Loaded {
     let parser::Parsed { tables, mut diagnostics } = parser::parse(text, family, services);
-    if let [_, others @ ..] = tables.as_slice() {
-        for table in others {
-            let warning =
-                Diagnostic::warning(table.span, "another *filter table; it replaces the one before");
-            diagnostics.push(warning.hint("as in iptables-restore, only the last one counts"));
-        }
-    }
-    if tables.is_empty() && !diagnostics.iter().any(|diagnostic| diagnostic.severity >= Severity::Unsupported)
+    let tables = last_of_each(tables, &mut diagnostics);
+    if tables.first().is_none_or(|table| table.kind != Table::Filter)
+        && !diagnostics.iter().any(|diagnostic| diagnostic.severity >= Severity::Unsupported)
     {
         let message = format!("{file_name} has no *filter table");
         diagnostics.push(
@@ -68,10 +63,7 @@ pub fn load_with(text: &[u8], file_name: &str, family: Family, services: &dyn Se
                 .hint("iptables-restore would leave the rules as they are; to accept everything say so: `*filter`, `COMMIT`"),
         );
     }
-    let mut syntax = None;
-    for table in tables {
-        syntax = Some(lower::assemble(table, family, &mut diagnostics));
-    }
+    let syntax = (!tables.is_empty()).then(|| lower::assemble(tables, family, &mut diagnostics));
     diagnostics
         .sort_by_key(|diagnostic| (diagnostic.span.line == 0, diagnostic.span.line, diagnostic.span.start));
     let mut loaded = Loaded { ruleset: None, syntax, diagnostics };
@@ -79,4 +71,21 @@ pub fn load_with(text: &[u8], file_name: &str, family: Family, services: &dyn Se
         loaded.ruleset = loaded.syntax.as_ref().and_then(lower::lower);
     }
     loaded
+}
+
+/// Of several tables of one name the last, `filter` first.
+fn last_of_each(tables: Vec<syntax::Table>, diagnostics: &mut Vec<Diagnostic>) -> Vec<syntax::Table> {
+    let mut last: Vec<syntax::Table> = Vec::new();
+    for table in tables {
+        if let Some(before) = last.iter_mut().find(|before| before.kind == table.kind) {
+            let message = format!("another *{} table; it replaces the one before", table.kind.name());
+            let warning = Diagnostic::warning(table.span, message);
+            diagnostics.push(warning.hint("as in iptables-restore, only the last one counts"));
+            *before = table;
+        } else {
+            last.push(table);
+        }
+    }
+    last.sort_by_key(|table| table.kind != Table::Filter);
+    last
 }

@@ -6,6 +6,7 @@
 mod line;
 
 use dataplane::packet::Family;
+use dataplane::rules::model;
 
 use super::diagnostics::{Diagnostic, Span};
 use super::lexer::{self, Line, Word};
@@ -15,19 +16,19 @@ use super::syntax::{Command, Counters, Table};
 /// Most diagnostics made for one file; a file of junk has as many errors as lines, so reading stops there.
 pub const DIAGNOSTICS_MAX: usize = 10_000;
 
-/// Tables iptables has, with the built-in chains of those that are not ours.
-const TABLES: &[(&str, &[&str])] = &[
-    ("filter", &[]),
-    ("mangle", &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"]),
+/// Tables we have.
+const OURS: [model::Table; 3] = [model::Table::Filter, model::Table::Mangle, model::Table::Raw];
+
+/// Tables iptables has beside them, with their built-in chains.
+const OTHERS: [(&str, &[&str]); 2] = [
     ("nat", &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"]),
-    ("raw", &["PREROUTING", "OUTPUT"]),
     ("security", &["INPUT", "FORWARD", "OUTPUT"]),
 ];
 
 /// What a file says, line by line.
 #[derive(Debug, Default)]
 pub struct Parsed {
-    /// The filter tables, in order; the last one counts.
+    /// The tables, in order; of several of one name the last one counts.
     pub tables: Vec<Table>,
     /// What was found on the way, in file order.
     pub diagnostics: Vec<Diagnostic>,
@@ -36,7 +37,7 @@ pub struct Parsed {
 /// Where in the file we are.
 enum State {
     Outside,
-    Filter(Table),
+    Ours(Table),
     /// A table of iptables that is not ours, or an unknown one: its lines are looked at only as far as needed.
     Other {
         name: &'static str,
@@ -98,13 +99,13 @@ impl Parser<'_> {
                 self.commit(state);
                 State::Outside
             }
-            State::Filter(mut table) => {
+            State::Ours(mut table) => {
                 match self.command(line, text) {
                     Ok(Some(command)) => table.commands.push(command),
                     Ok(None) => {}
                     Err(diagnostic) => self.report(diagnostic),
                 }
-                State::Filter(table)
+                State::Ours(table)
             }
             State::Other { name, chains, span } => {
                 self.other_table_line(line, text, name, chains);
@@ -130,12 +131,15 @@ impl Parser<'_> {
 
     fn table(&mut self, line: Line<'_>, rest: &str) -> State {
         let name = rest.split([' ', '\t', '\r']).find(|word| !word.is_empty()).unwrap_or_default();
-        match TABLES.iter().find(|(known, _)| *known == name) {
-            Some(&("filter", _)) => State::Filter(Table { span: line.span(), commands: Vec::new() }),
+        if let Some(kind) = OURS.into_iter().find(|kind| kind.name() == name) {
+            return State::Ours(Table { kind, span: line.span(), commands: Vec::new() });
+        }
+        match OTHERS.iter().find(|(known, _)| *known == name) {
             Some(&(name, chains)) => State::Other { name, chains, span: line.span() },
             None => {
                 let error = Diagnostic::error(line.span(), format!("unknown table `{name}`"));
-                self.report(match nearest(name, TABLES.iter().map(|&(name, _)| name)) {
+                let known = OURS.into_iter().map(model::Table::name).chain(OTHERS.map(|(name, _)| name));
+                self.report(match nearest(name, known) {
                     Some(near) => error.hint(format!("did you mean `*{near}`?")),
                     None => error.hint("tables are filter, mangle, nat, raw, security"),
                 });
@@ -145,7 +149,7 @@ impl Parser<'_> {
     }
 
     fn commit(&mut self, state: State) {
-        if let State::Filter(table) = state {
+        if let State::Ours(table) = state {
             self.parsed.tables.push(table);
         }
     }
@@ -153,7 +157,7 @@ impl Parser<'_> {
     fn end(&mut self, state: State) {
         let span = match &state {
             State::Outside => None,
-            State::Filter(table) => Some(table.span),
+            State::Ours(table) => Some(table.span),
             State::Other { span, .. } => Some(*span),
         };
         if let Some(span) = span {
@@ -181,7 +185,7 @@ impl Parser<'_> {
         self.report(Diagnostic::unsupported(line.span(), message).hint(hint));
     }
 
-    /// One line of the filter table.
+    /// One line of a table of ours.
     fn command(&mut self, line: Line<'_>, text: &str) -> Result<Option<Command>, Diagnostic> {
         if let Some(declaration) = text.strip_prefix(':') {
             return self.declaration(line, declaration).map(Some);

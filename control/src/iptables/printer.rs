@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dataplane::packet::Family;
-use dataplane::rules::model::{ChainId, Policy, RuleRef};
+use dataplane::rules::model::{ChainId, Policy, RuleRef, Table};
 
 use super::names::protocol_name;
 use super::options::basic::full_mask;
@@ -17,23 +17,34 @@ use super::syntax::{Addresses, Chain, Counters, File, Iface, Net, Rule, Target};
 /// Gives the counters of a rule, or of a chain's policy.
 pub type CounterSource<'a> = &'a dyn Fn(RuleRef) -> Counters;
 
-/// The file as iptables-save prints it, without its comment lines: `*filter`, chains, rules, `COMMIT`. With `counters`
+/// The file as iptables-save prints it, without its comment lines: `*TABLE`, chains, rules, `COMMIT`. With `counters`
 /// the `[p:b]` before each rule appear too, as with `iptables-save -c`.
 #[must_use]
 pub fn save(file: &File, counters: Option<CounterSource<'_>>) -> String {
     let none = |_| Counters::default();
-    print_table(file, counters.unwrap_or(&none), counters.is_some())
+    print_tables(file, counters.unwrap_or(&none), counters.is_some())
 }
 
 /// The same with the counters of policies only, as plain `iptables-save` has them.
 #[must_use]
 pub fn save_with_policies(file: &File, counters: CounterSource<'_>) -> String {
-    print_table(file, counters, false)
+    print_tables(file, counters, false)
 }
 
-fn print_table(file: &File, counters: CounterSource<'_>, of_rules: bool) -> String {
-    let mut out = String::from("*filter\n");
-    let order = print_order(file);
+/// Tables the file has, in the order packets meet them.
+#[must_use]
+pub fn tables(file: &File) -> Vec<Table> {
+    let has = |table: &Table| file.chains.iter().any(|chain| chain.table == *table);
+    [Table::Raw, Table::Mangle, Table::Filter].into_iter().filter(has).collect()
+}
+
+fn print_tables(file: &File, counters: CounterSource<'_>, of_rules: bool) -> String {
+    tables(file).into_iter().map(|table| print_table(file, table, counters, of_rules)).collect()
+}
+
+fn print_table(file: &File, table: Table, counters: CounterSource<'_>, of_rules: bool) -> String {
+    let mut out = format!("*{}\n", table.name());
+    let order = print_order(file, table);
     for &(id, chain) in &order {
         let Counters { packets, bytes } = match chain.policy {
             Some(_) => counters(RuleRef { chain: id, rule: None }),
@@ -97,10 +108,12 @@ pub fn rule_line(chain: &str, rule: &Rule) -> String {
     out
 }
 
-/// Built-in chains as they are, user chains by name: the order of iptables-save and -L.
+/// A table's chains, built-in ones as they are, user chains by name: the order of iptables-save and -L.
 #[must_use]
-pub fn print_order(file: &File) -> Vec<(ChainId, &Chain)> {
-    let mut order: Vec<(ChainId, &Chain)> = (0u32..).map(ChainId).zip(&file.chains).collect();
+pub fn print_order(file: &File, table: Table) -> Vec<(ChainId, &Chain)> {
+    let of_table = |(_, chain): &(ChainId, &Chain)| chain.table == table;
+    let mut order: Vec<(ChainId, &Chain)> =
+        (0u32..).map(ChainId).zip(&file.chains).filter(of_table).collect();
     order.sort_by(|(_, a), (_, b)| match (a.policy.is_some(), b.policy.is_some()) {
         (false, false) => a.name.cmp(&b.name),
         (a, b) => b.cmp(&a),
@@ -127,7 +140,8 @@ fn print_iface(out: &mut String, option: &str, iface: Option<&Iface>) {
 }
 
 /// `10.0.0.0/8`, `1.0.3.0/255.0.255.0`, `2001:db8::/32`.
-fn net_text(net: Net, six: bool) -> String {
+#[must_use]
+pub fn net_text(net: Net, six: bool) -> String {
     let text = address_text(net.addr, six);
     match prefix_len(net) {
         Some(len) => format!("{text}/{len}"),
@@ -171,12 +185,12 @@ pub fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// The table as `iptables -L -v -n --line-numbers` shows it.
+/// A table as `iptables -L -v -n --line-numbers` shows it.
 #[must_use]
-pub fn listing(file: &File, counters: CounterSource<'_>) -> String {
+pub fn listing(file: &File, table: Table, counters: CounterSource<'_>) -> String {
     let mut out = String::new();
-    let references = references(file);
-    for (position, (id, chain)) in print_order(file).into_iter().enumerate() {
+    let references = references(file, table);
+    for (position, (id, chain)) in print_order(file, table).into_iter().enumerate() {
         if position > 0 {
             out.push('\n');
         }
@@ -210,11 +224,12 @@ pub fn listing(file: &File, counters: CounterSource<'_>) -> String {
     out
 }
 
-/// How many rules point at each chain.
+/// How many rules point at each chain of a table.
 #[must_use]
-pub fn references(file: &File) -> HashMap<&str, usize> {
+pub fn references(file: &File, table: Table) -> HashMap<&str, usize> {
     let mut counts = HashMap::new();
-    for rule in file.chains.iter().flat_map(|chain| &chain.rules) {
+    let chains = file.chains.iter().filter(|chain| chain.table == table);
+    for rule in chains.flat_map(|chain| &chain.rules) {
         if let Target::Chain { name, .. } = &rule.target {
             *counts.entry(name.as_str()).or_insert(0) += 1;
         }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use dataplane::packet::Family;
-use dataplane::rules::model::{IfacePattern, Policy};
+use dataplane::rules::model::{self, IfacePattern, Policy};
 
 use super::diagnostics::Span;
 use super::options::Instance;
@@ -20,18 +20,21 @@ pub struct Counters {
     pub bytes: u64,
 }
 
-/// One family's filter table.
+/// One family's tables.
 #[derive(Clone, Debug)]
 pub struct File {
     /// Family the file is for.
     pub family: Family,
-    /// Built-in chains first (INPUT, FORWARD, OUTPUT), then user chains as declared.
+    /// The chains of `filter`, then those of each other table the file has: built-in ones first in kernel order, then
+    /// user chains as declared.
     pub chains: Vec<Chain>,
 }
 
 /// One chain.
 #[derive(Clone, Debug)]
 pub struct Chain {
+    /// Its table.
+    pub table: model::Table,
     /// Its name.
     pub name: String,
     /// Where it was declared; line zero for a built-in chain the file does not mention.
@@ -170,10 +173,12 @@ pub enum Command {
     },
 }
 
-/// Everything one `*filter` ... `COMMIT` says.
+/// Everything one `*TABLE` ... `COMMIT` says.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    /// Place of `*filter`.
+    /// Which table.
+    pub kind: model::Table,
+    /// Place of `*TABLE`.
     pub span: Span,
     /// Its lines.
     pub commands: Vec<Command>,

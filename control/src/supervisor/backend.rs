@@ -342,16 +342,20 @@ fn rules_view(
         let (packets, bytes) = counts.get(&by).copied().unwrap_or_default();
         Counters { packets, bytes }
     };
-    let references = printer::references(&rules.file);
-    let chains = printer::print_order(&rules.file).into_iter().map(|(id, chain)| ChainView {
+    let ordered = printer::tables(&rules.file).into_iter().flat_map(|table| {
+        let references = printer::references(&rules.file, table);
+        printer::print_order(&rules.file, table)
+            .into_iter()
+            .map(move |(id, chain)| (id, chain, references.get(chain.name.as_str()).copied().unwrap_or(0)))
+    });
+    let chains = ordered.map(|(id, chain, references)| ChainView {
+        table: chain.table.name().to_owned(),
         name: chain.name.clone(),
         policy: chain.policy.map(|_| {
             let Counters { packets, bytes } = count(RuleRef { chain: id, rule: None });
             PolicyView { verdict: policy_name(chain.policy).to_owned(), packets, bytes }
         }),
-        references: references
-            .get(chain.name.as_str())
-            .map_or(0, |count| u32::try_from(*count).unwrap_or(u32::MAX)),
+        references: u32::try_from(references).unwrap_or(u32::MAX),
         rules: (0_u32..)
             .zip(&chain.rules)
             .map(|(number, rule)| {

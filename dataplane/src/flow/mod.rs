@@ -41,7 +41,7 @@ mod tests;
 
 pub use icmp::error_about;
 pub use key::{Seed, flow_hash};
-pub use record::{Slot, status};
+pub use record::{FlowId, Slot, status};
 pub use region::{Backing, FORMAT_VERSION, Region};
 pub use settings::{SettingError, TrackSettings};
 pub use stats::{INVALID_REASONS, InvalidReason, TrackStats};

@@ -14,6 +14,7 @@
 use super::tcp::TcpState;
 use super::tracked::Direction;
 use crate::clock::Tick;
+use crate::ids::WorkerId;
 use crate::packet::{Family, Tuple};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -21,8 +22,19 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 pub(super) const SLOTS_MAX: u32 = 1 << 30;
 
 /// Where a flow's record is: its family's slab and its position there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(u32);
+
+/// Names one flow of one worker for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowId {
+    /// Whose flow it is.
+    pub worker: WorkerId,
+    /// Where its record is.
+    pub slot: Slot,
+    /// Which of the flows that were ever in that slot it is.
+    pub seq: u32,
+}
 
 /// Bits of a flow's status. Values are the kernel's (`IPS_*`).
 pub mod status {
@@ -32,6 +44,8 @@ pub mod status {
     pub const SEEN_REPLY: u16 = 1 << 1;
     /// Seen enough not to be evicted early.
     pub const ASSURED: u16 = 1 << 2;
+    /// In the table. Not stored, as it holds for every flow there; rules may ask for it.
+    pub const CONFIRMED: u16 = 1 << 3;
 }
 
 /// What every packet of a flow changes together, in one word: deadline, status bits and protocol state.

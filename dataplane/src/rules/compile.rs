@@ -1,5 +1,6 @@
 //! The compiled form of one family's rules: what workers run.
 
+use super::conn::Marks;
 use super::counters::MATCHED_MAX;
 use super::model::{RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
@@ -12,10 +13,21 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Compiled {
     ruleset: Arc<Ruleset>,
-    lines: Vec<Line>,
+    /// Lines of both programs.
     infos: Vec<LineInfo>,
-    tree: Tree,
+    main: Program,
+    raw: Option<Program>,
     uses_conntrack: bool,
+    asks_conn: bool,
+}
+
+/// One way through the rules.
+#[derive(Debug)]
+struct Program {
+    lines: Vec<Line>,
+    tree: Tree,
+    /// Number of its first line among those of all programs.
+    base: u32,
 }
 
 /// What a line of the compiled form stands for.
@@ -31,20 +43,29 @@ pub struct LineInfo {
 #[derive(Clone, Debug)]
 pub struct Matched {
     lines: Vec<u32>,
+    /// The line that decided.
+    decider: u32,
 }
 
 impl Default for Matched {
     fn default() -> Self {
-        Self { lines: Vec::with_capacity(MATCHED_MAX) }
+        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0 }
     }
 }
 
 impl Matched {
-    /// The lines, for [`super::RuleCounters`]. The last one decided.
+    /// The lines, for [`super::RuleCounters`].
     #[inline]
     #[must_use]
     pub fn lines(&self) -> &[u32] {
         &self.lines
+    }
+
+    /// The one among them that decided.
+    #[inline]
+    #[must_use]
+    pub fn decider(&self) -> u32 {
+        self.decider
     }
 }
 
@@ -69,19 +90,26 @@ impl Compiled {
     /// As [`Self::new`].
     pub(super) fn unchecked(ruleset: Arc<Ruleset>, ports: &[String]) -> Result<Self, CompileError> {
         validate::validate(&ruleset)?;
-        let lines = program::flatten(&ruleset, ports)?;
+        let family = ruleset.family;
+        let program = |lines: Vec<Line>, base| Program { tree: Tree::build(&lines, family), lines, base };
+        let main = program(program::flatten(&ruleset, ports)?, 0);
+        let base = u32::try_from(main.lines.len()).unwrap_or(u32::MAX);
+        let raw = program::flatten_raw(&ruleset, ports)?.map(|lines| program(lines, base));
         let info = |line: &Line| LineInfo {
             by: line.by,
             verdict: match line.action {
                 Action::Decide(verdict) => Some(verdict),
+                Action::Pass(_) => Some(Verdict::Accept),
                 _ => None,
             },
         };
+        let lines = main.lines.iter().chain(raw.iter().flat_map(|raw| &raw.lines));
         Ok(Self {
-            infos: lines.iter().map(info).collect(),
-            tree: Tree::build(&lines, ruleset.family),
+            infos: lines.map(info).collect(),
+            main,
+            raw,
             uses_conntrack: program::uses_conntrack(&ruleset),
-            lines,
+            asks_conn: program::asks_conn(&ruleset),
             ruleset,
         })
     }
@@ -104,13 +132,29 @@ impl Compiled {
         self.uses_conntrack
     }
 
+    /// Whether any rule asks for more of a connection than its state: only then need [`Facts::conn`] be there.
+    #[must_use]
+    #[inline]
+    pub fn asks_conn(&self) -> bool {
+        self.asks_conn
+    }
+
+    /// Whether there are rules for packets that are not tracked yet.
+    #[must_use]
+    #[inline]
+    pub fn has_raw(&self) -> bool {
+        self.raw.is_some()
+    }
+
     /// Memory the compiled form takes, in bytes, the ruleset itself not counted.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line>() + self.infos.len() * size_of::<LineInfo>() + self.tree.bytes()
+        let programs = std::iter::once(&self.main).chain(&self.raw);
+        let bytes = programs.map(|program| program.lines.len() * size_of::<Line>() + program.tree.bytes());
+        bytes.sum::<usize>() + self.infos.len() * size_of::<LineInfo>()
     }
 
-    /// What a path that ended with `line` decided.
+    /// What a path decided by `line` comes to.
     #[inline]
     #[must_use]
     pub fn outcome(&self, line: u32) -> (Verdict, RuleRef) {
@@ -118,18 +162,42 @@ impl Compiled {
         (info.verdict.unwrap_or(Verdict::Drop), info.by)
     }
 
-    /// Judges one packet, leaving the lines it matched in `matched`.
+    /// Judges one tracked packet, leaving the lines it matched in `matched` and what they change in `marks`.
     #[inline]
-    pub fn classify(&self, facts: &Facts<'_>, matched: &mut Matched) -> Decision {
+    pub fn classify(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
+        self.main.run(facts, marks, matched)
+    }
+
+    /// Judges one packet before it is tracked; `None` if there are no rules for that.
+    #[inline]
+    pub fn classify_raw(
+        &self,
+        facts: &Facts<'_>,
+        marks: &mut Marks,
+        matched: &mut Matched,
+    ) -> Option<Decision> {
+        self.raw.as_ref().map(|raw| raw.run(facts, marks, matched))
+    }
+}
+
+impl Program {
+    #[inline]
+    fn run(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
         matched.lines.clear();
         let mut invariant = true;
         let mut skipped_to = 0;
+        let mut accepted_by = None;
         for &index in self.tree.leaf(&words(facts)) {
             let line = &self.lines[index as usize];
-            if index < skipped_to || !line.fields_match(facts) {
+            if index < skipped_to {
                 continue;
             }
-            if !line.more.is_empty() && !more_match(line, facts, &mut invariant) {
+            let mut more =
+                |invariant: &mut bool| line.more.is_empty() || more_match(line, facts, marks, invariant);
+            if !line.fields_match(facts) || !more(&mut invariant) {
+                if let Action::Gate(to) = line.action {
+                    skipped_to = to;
+                }
                 continue;
             }
             match line.action {
@@ -137,30 +205,41 @@ impl Compiled {
                     skipped_to = to;
                     continue;
                 }
-                Action::Skip(to) => skipped_to = to,
-                Action::Count | Action::Decide(_) => {}
+                Action::Skip(to) | Action::Pass(to) => skipped_to = to,
+                Action::Do(effect) => {
+                    // What is done must be done for each packet.
+                    invariant = false;
+                    effect.apply(marks, facts.conn.is_some());
+                }
+                Action::Count | Action::Gate(_) | Action::Decide(_) => {}
             }
-            matched.lines.push(index);
+            let number = self.base + index;
+            matched.lines.push(number);
+            if line.accepts {
+                accepted_by = Some((number, line.by));
+            }
             if let Action::Decide(verdict) = line.action {
-                return Decision { verdict, by: line.by, invariant };
+                let accepted_by = accepted_by.filter(|_| verdict == Verdict::Accept);
+                let (decider, by) = accepted_by.unwrap_or((number, line.by));
+                matched.decider = decider;
+                return Decision { verdict, by, invariant };
             }
         }
         unreachable!(
-            "every leaf ends with a line that decides about all its packets: the policy at the latest"
+            "every leaf ends with a line that decides about all its packets: the last policy at the latest"
         )
     }
 }
 
 /// Whether the conditions beyond a line's fields hold. A volatile one that is asked, which is after all others held,
 /// makes the decision depend on this very packet.
-fn more_match(line: &Line, facts: &Facts<'_>, invariant: &mut bool) -> bool {
-    let lasting = line.more.iter().filter(|test| !test.is_volatile());
-    if !lasting.into_iter().all(|test| test.holds(facts.packet)) {
+fn more_match(line: &Line, facts: &Facts<'_>, marks: &mut Marks, invariant: &mut bool) -> bool {
+    if !line.more.iter().filter(|test| !test.is_volatile()).all(|test| test.holds(facts, marks)) {
         return false;
     }
     let mut volatile = line.more.iter().filter(|test| test.is_volatile()).peekable();
     if volatile.peek().is_some() {
         *invariant = false;
     }
-    volatile.all(|test| test.holds(facts.packet))
+    volatile.all(|test| test.holds(facts, marks))
 }

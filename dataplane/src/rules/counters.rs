@@ -38,6 +38,8 @@ struct Hits {
 struct Path {
     hits: Hits,
     len: AtomicU32,
+    /// The line that decided.
+    decider: AtomicU32,
     lines: [AtomicU32; PATH_LINES_MAX],
 }
 
@@ -64,9 +66,10 @@ impl RuleCounters {
         }
     }
 
-    /// The path made of these lines, made now if it is new; `None` if there is no room for it. Worker only.
+    /// The path made of these lines and decided by one of them, made now if it is new; `None` if there is no room for
+    /// it. Worker only.
     #[must_use]
-    pub fn intern(&self, lines: &[u32]) -> Option<PathId> {
+    pub fn intern(&self, lines: &[u32], decider: u32) -> Option<PathId> {
         if lines.len() > PATH_LINES_MAX {
             return None;
         }
@@ -76,7 +79,7 @@ impl RuleCounters {
         for probe in 0..PROBES_MAX {
             let slot = &self.index[(start as usize + probe) & (self.index.len() - 1)];
             match slot.load(Ordering::Relaxed) {
-                0 => return self.add(slot, lines),
+                0 => return self.add(slot, lines, decider),
                 taken if self.path_lines(taken - 1).eq(lines.iter().copied()) => {
                     return Some(PathId(taken - 1));
                 }
@@ -86,12 +89,13 @@ impl RuleCounters {
         None
     }
 
-    fn add(&self, slot: &AtomicU32, lines: &[u32]) -> Option<PathId> {
+    fn add(&self, slot: &AtomicU32, lines: &[u32], decider: u32) -> Option<PathId> {
         let number = self.path_count.load(Ordering::Relaxed);
         let path = self.paths.get(number as usize)?;
         for (to, line) in path.lines.iter().zip(lines) {
             to.store(*line, Ordering::Relaxed);
         }
+        path.decider.store(decider, Ordering::Relaxed);
         path.len.store(u32::try_from(lines.len()).ok()?, Ordering::Relaxed);
         self.path_count.store(number + 1, Ordering::Release);
         slot.store(number + 1, Ordering::Relaxed);
@@ -104,13 +108,11 @@ impl RuleCounters {
         path.lines[..len.min(PATH_LINES_MAX)].iter().map(|line| line.load(Ordering::Relaxed))
     }
 
-    /// The line that decided on this path: its last one. Worker only.
+    /// The line that decided on this path. Worker only.
     #[inline]
     #[must_use]
     pub fn deciding_line(&self, path: PathId) -> u32 {
-        let path = &self.paths[path.0 as usize];
-        let len = path.len.load(Ordering::Relaxed) as usize;
-        path.lines[len.clamp(1, PATH_LINES_MAX) - 1].load(Ordering::Relaxed)
+        self.paths[path.0 as usize].decider.load(Ordering::Relaxed)
     }
 
     /// Counts one packet that took this path. Worker only.
@@ -155,9 +157,9 @@ mod tests {
     #[test]
     fn paths_and_lines_add_up_per_line() {
         let counters = RuleCounters::new(10);
-        let path = counters.intern(&[0, 3, 9]).unwrap();
-        assert_eq!(counters.intern(&[0, 3, 9]), Some(path));
-        assert_ne!(counters.intern(&[0, 9]), Some(path));
+        let path = counters.intern(&[0, 3, 9], 9).unwrap();
+        assert_eq!(counters.intern(&[0, 3, 9], 9), Some(path));
+        assert_ne!(counters.intern(&[0, 9], 9), Some(path));
         assert_eq!(counters.deciding_line(path), 9);
         counters.count_path(path, 100);
         counters.count_path(path, 60);
@@ -172,14 +174,14 @@ mod tests {
     #[test]
     fn interning_ends_when_full_and_never_forgets() {
         let counters = RuleCounters::new(1000);
-        let made: Vec<_> = (0..10_000).map(|n| counters.intern(&[n % 1000, n / 1000, 999])).collect();
+        let made: Vec<_> = (0..10_000).map(|n| counters.intern(&[n % 1000, n / 1000, 999], 999)).collect();
         assert!(made.iter().flatten().count() <= PATHS_MAX);
         assert!(made.iter().flatten().count() > PATHS_MAX / 2);
         for (n, path) in (0..10_000).zip(made) {
             if let Some(path) = path {
-                assert_eq!(counters.intern(&[n % 1000, n / 1000, 999]), Some(path));
+                assert_eq!(counters.intern(&[n % 1000, n / 1000, 999], 999), Some(path));
             }
         }
-        assert_eq!(counters.intern(&(0..20).collect::<Vec<_>>()), None);
+        assert_eq!(counters.intern(&(0..20).collect::<Vec<_>>(), 19), None);
     }
 }

@@ -1,32 +1,79 @@
 //! The meaning of a ruleset: walks chains one rule at a time, as iptables does. Slow, obvious, and the oracle that the
 //! compiled form is held against.
 
-use super::model::{ChainId, Policy, RuleRef, Ruleset, Target, Verdict};
+use super::conn::Marks;
+use super::model::{ChainId, Hook, Policy, RuleRef, Ruleset, Table, Target, Verdict};
 use super::{Decision, Facts, matching};
 
-/// Judges one packet. `matched` gets every rule whose conditions held, in order, and the policy if it decided: exactly
-/// those whose counters iptables would raise.
+/// Judges one tracked packet. `matched` gets every rule whose conditions held, in order, and every policy that was
+/// reached: exactly those whose counters iptables would raise. `marks` is changed as the rules say.
 ///
 /// The ruleset must have passed [`super::Compiled::new`]'s checks; a loop of jumps would not end here.
 pub fn evaluate(
     ruleset: &Ruleset,
     ports: &[String],
     facts: &Facts<'_>,
+    marks: &mut Marks,
     matched: &mut Vec<RuleRef>,
 ) -> Decision {
     matched.clear();
-    let mut walk = Walk { ruleset, ports, facts, matched };
-    let (verdict, by) = walk.chain(ruleset.forward).unwrap_or_else(|| {
-        let by = RuleRef { chain: ruleset.forward, rule: None };
-        walk.matched.push(by);
-        (policy(ruleset), by)
-    });
-    Decision { verdict, by, invariant: false }
+    let mut decision = walk_way(ruleset, &ruleset.way(), ports, facts, marks, matched);
+    // Who let a packet pass is filter's to say.
+    if decision.verdict == Verdict::Accept {
+        decision.by = filter_word(ruleset, matched).unwrap_or(decision.by);
+    }
+    decision
 }
 
-/// The verdict of FORWARD's policy.
-pub(super) fn policy(ruleset: &Ruleset) -> Verdict {
-    match ruleset.chain(ruleset.forward).policy {
+/// Judges one packet before it is tracked, by `raw` PREROUTING; accepts if there is none.
+pub fn evaluate_raw(
+    ruleset: &Ruleset,
+    ports: &[String],
+    facts: &Facts<'_>,
+    marks: &mut Marks,
+    matched: &mut Vec<RuleRef>,
+) -> Decision {
+    matched.clear();
+    let way: Vec<_> =
+        ruleset.around.raw_prerouting.map(|chain| (Hook::Prerouting, chain)).into_iter().collect();
+    walk_way(ruleset, &way, ports, facts, marks, matched)
+}
+
+fn walk_way(
+    ruleset: &Ruleset,
+    way: &[(Hook, ChainId)],
+    ports: &[String],
+    facts: &Facts<'_>,
+    marks: &mut Marks,
+    matched: &mut Vec<RuleRef>,
+) -> Decision {
+    let mut decision = Decision {
+        verdict: Verdict::Accept,
+        by: RuleRef { chain: ruleset.forward, rule: None },
+        invariant: false,
+    };
+    for &(hook, chain) in way {
+        let mut walk = Walk { ruleset, ports, hook, facts, marks, matched };
+        (decision.verdict, decision.by) = walk.chain(chain).unwrap_or_else(|| {
+            let by = RuleRef { chain, rule: None };
+            walk.matched.push(by);
+            (policy(ruleset, chain), by)
+        });
+        if decision.verdict != Verdict::Accept {
+            break;
+        }
+    }
+    decision
+}
+
+/// The last rule or policy of `filter` among those matched: a packet that was accepted was accepted by it.
+fn filter_word(ruleset: &Ruleset, matched: &[RuleRef]) -> Option<RuleRef> {
+    matched.iter().rev().find(|by| ruleset.chain(by.chain).table == Table::Filter).copied()
+}
+
+/// The verdict of a built-in chain's policy.
+pub(super) fn policy(ruleset: &Ruleset, chain: ChainId) -> Verdict {
+    match ruleset.chain(chain).policy {
         Some(Policy::Drop) => Verdict::Drop,
         _ => Verdict::Accept,
     }
@@ -35,7 +82,9 @@ pub(super) fn policy(ruleset: &Ruleset) -> Verdict {
 struct Walk<'a> {
     ruleset: &'a Ruleset,
     ports: &'a [String],
+    hook: Hook,
     facts: &'a Facts<'a>,
+    marks: &'a mut Marks,
     matched: &'a mut Vec<RuleRef>,
 }
 
@@ -43,13 +92,15 @@ impl Walk<'_> {
     /// Walks one chain. `None`: it was left at its end or by RETURN, and the caller goes on.
     fn chain(&mut self, id: ChainId) -> Option<(Verdict, RuleRef)> {
         for (index, rule) in (0_u32..).zip(&self.ruleset.chain(id).rules) {
-            if !rule.matches.iter().all(|condition| matching::holds(condition, self.facts, self.ports)) {
+            let Self { facts, ports, hook, marks, .. } = self;
+            if !rule.matches.iter().all(|condition| matching::holds(condition, facts, ports, *hook, marks)) {
                 continue;
             }
             let by = RuleRef { chain: id, rule: Some(index) };
             self.matched.push(by);
             match rule.target {
                 Target::Continue => {}
+                Target::Effect(effect) => effect.apply(self.marks, self.facts.conn.is_some()),
                 Target::Accept => return Some((Verdict::Accept, by)),
                 Target::Drop => return Some((Verdict::Drop, by)),
                 Target::Reject(with) => return Some((Verdict::Reject(with), by)),

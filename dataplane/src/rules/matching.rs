@@ -2,7 +2,8 @@
 //! compiled form.
 
 use super::Facts;
-use super::model::{Match, PortSide};
+use super::conn::{Asked, Marks};
+use super::model::{Hook, Match, PortSide};
 use crate::packet::{Fragment, Packet, proto};
 
 /// Whether the packet has ports that rules may match: a transport header of a protocol with ports, whole enough.
@@ -12,12 +13,20 @@ pub(super) const fn has_ports(packet: &Packet) -> bool {
 }
 
 /// Whether a condition holds. `ports` are the NIC names by [`crate::ids::PortId`].
-pub(super) fn holds(condition: &Match, facts: &Facts<'_>, ports: &[String]) -> bool {
+pub(super) fn holds(
+    condition: &Match,
+    facts: &Facts<'_>,
+    ports: &[String],
+    hook: Hook,
+    marks: &mut Marks,
+) -> bool {
     let packet = facts.packet;
     let name = |port: crate::ids::PortId| ports.get(port.index()).map_or("", String::as_str);
+    let ingress = if hook == Hook::Postrouting { "" } else { name(facts.ingress) };
+    let egress = if hook == Hook::Prerouting { "" } else { name(facts.egress) };
     match condition {
-        Match::InIface { pattern, invert } => pattern.fits(name(facts.ingress)) != *invert,
-        Match::OutIface { pattern, invert } => pattern.fits(name(facts.egress)) != *invert,
+        Match::InIface { pattern, invert } => pattern.fits(ingress) != *invert,
+        Match::OutIface { pattern, invert } => pattern.fits(egress) != *invert,
         Match::Src { addr, mask, invert } => (packet.tuple.src & mask == *addr) != *invert,
         Match::Dst { addr, mask, invert } => (packet.tuple.dst & mask == *addr) != *invert,
         Match::Proto { proto, invert } => (packet.tuple.proto == *proto) != *invert,
@@ -26,7 +35,14 @@ pub(super) fn holds(condition: &Match, facts: &Facts<'_>, ports: &[String]) -> b
         Match::TcpFlags { mask, comp, invert } => flags_match(packet, *mask, *comp, *invert),
         Match::Icmp { ty, codes, invert } => icmp_matches(packet, *ty, *codes, *invert),
         Match::CtState { states, invert } => states.contains(facts.ct_state) != *invert,
+        Match::Conn(condition) => condition.holds(asked(facts), marks),
     }
+}
+
+/// What conditions on the connection look at.
+#[inline]
+pub(super) const fn asked<'a>(facts: &'a Facts<'_>) -> Asked<'a> {
+    Asked { tuple: &facts.packet.tuple, state: facts.ct_state, conn: facts.conn }
 }
 
 pub(super) fn ports_match(packet: &Packet, which: PortSide, ranges: &[(u16, u16)], invert: bool) -> bool {

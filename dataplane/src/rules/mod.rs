@@ -1,7 +1,8 @@
 //! The rules: what was asked for ([`model`]), what it means ([`linear`], slow and obvious) and what runs ([`Compiled`]).
 //!
-//! Compilation has two steps. `program` flattens FORWARD and every chain it calls into one list of lines in the order
-//! in which iptables would try them; `tree` puts a decision tree in front of it that leaves only the few lines a
+//! A packet passes `raw` PREROUTING before it is tracked, and then `mangle` PREROUTING and FORWARD, `filter` FORWARD and
+//! `mangle` POSTROUTING. Each of the two ways is compiled as a whole, in two steps: `program` flattens its built-in
+//! chains and every chain they call into one list of lines in the order in which iptables would try them; `tree` puts a decision tree in front of it that leaves only the few lines a
 //! packet could match. The tree only prunes: every line left is tested exactly, so the tree can make a verdict slow,
 //! never wrong. Tests and [`selfcheck`] hold the result against [`linear`].
 //!
@@ -9,6 +10,8 @@
 //! and each worker has its own.
 
 mod compile;
+pub mod conn;
+mod conncount;
 mod counters;
 pub mod linear;
 mod matching;
@@ -21,11 +24,13 @@ mod tree;
 mod validate;
 
 pub use compile::{Compiled, LineInfo, Matched};
+pub use conncount::ConnCount;
 pub use counters::{PathId, RuleCounters};
 pub use validate::CompileError;
 
 use crate::ids::PortId;
 use crate::packet::Packet;
+use conn::Conn;
 use model::{CtState, RuleRef, Verdict};
 
 /// Everything a rule may ask about one packet.
@@ -33,8 +38,10 @@ use model::{CtState, RuleRef, Verdict};
 pub struct Facts<'a> {
     /// The parsed packet; its family is the ruleset's.
     pub packet: &'a Packet,
-    /// Its connection state.
+    /// Its connection state. Before tracking, in `raw`, it is INVALID, as in the kernel.
     pub ct_state: CtState,
+    /// Its connection: `None` if it has none, and where no rule asks ([`Compiled::asks_conn`]).
+    pub conn: Option<&'a Conn<'a>>,
     /// The NIC it came in on.
     pub ingress: PortId,
     /// The NIC it would leave on.

@@ -1,26 +1,69 @@
-//! What the operator asked for: one family's filter rules as data. Built by control from iptables-save text, read by
+//! What the operator asked for: one family's tables as data. Built by control from iptables-save text, read by
 //! [`super::linear`] (the meaning) and by the compiler. Immutable once built.
 
+use super::conn::{ConnMatch, Effect};
 use crate::packet::Family;
 
-/// One family's `filter` table.
+/// One family's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
     /// Which packets these rules judge.
     pub family: Family,
-    /// All chains, built-in ones first in kernel order (INPUT, FORWARD, OUTPUT), then user chains as declared.
+    /// All chains of all tables. Those of `filter` come first: the built-in ones in kernel order (INPUT, FORWARD,
+    /// OUTPUT), then user chains as declared; the other tables' follow in the same manner.
     pub chains: Vec<Chain>,
-    /// Position of FORWARD in `chains`: the only chain a bump in the wire enters.
+    /// Position of filter's FORWARD in `chains`.
     pub forward: ChainId,
+    /// The other built-in chains a packet passes through.
+    pub around: Around,
+}
+
+/// Built-in chains a forwarded packet passes beside filter's FORWARD, in its order. INPUT and OUTPUT are for the
+/// gateway's own traffic, and a bump in the wire has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Around {
+    /// `raw` PREROUTING: before connection tracking.
+    pub raw_prerouting: Option<ChainId>,
+    /// `mangle` PREROUTING.
+    pub mangle_prerouting: Option<ChainId>,
+    /// `mangle` FORWARD.
+    pub mangle_forward: Option<ChainId>,
+    /// `mangle` POSTROUTING: after filter's FORWARD has accepted.
+    pub mangle_postrouting: Option<ChainId>,
+}
+
+/// Where on a packet's way a built-in chain stands: which NICs it may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// The egress NIC is not known yet.
+    Prerouting,
+    /// Both NICs are known.
+    Forward,
+    /// The ingress NIC is no longer known.
+    Postrouting,
 }
 
 /// Position of a chain in [`Ruleset::chains`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChainId(pub u32);
 
+/// A table of iptables that a bump in the wire can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Table {
+    /// Verdicts.
+    #[default]
+    Filter,
+    /// Changes to packets and marks.
+    Mangle,
+    /// Before connection tracking.
+    Raw,
+}
+
 /// A named list of rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
+    /// The table it is in.
+    pub table: Table,
     /// Name as written.
     pub name: String,
     /// What happens at the end: only built-in chains have one, user chains return to their caller.
@@ -78,6 +121,8 @@ pub enum Match {
     Icmp { ty: Option<u8>, codes: (u8, u8), invert: bool },
     /// `-m conntrack --ctstate`, `-m state`: connection state among the set.
     CtState { states: CtStateSet, invert: bool },
+    /// Whatever else asks about the packet's connection or its mark.
+    Conn(ConnMatch),
 }
 
 /// Which ports a match looks at.
@@ -131,6 +176,8 @@ pub enum Target {
     Drop,
     /// Drop and answer.
     Reject(RejectWith),
+    /// Change a mark or what the tracker is to do, and go on.
+    Effect(Effect),
     /// Back to the calling chain; in a built-in chain, its policy.
     Return,
     /// Walk another chain, come back to the next rule.
@@ -228,13 +275,48 @@ impl IfacePattern {
     }
 }
 
+impl Table {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Mangle => "mangle",
+            Self::Raw => "raw",
+        }
+    }
+}
+
 impl Ruleset {
     /// A table with the three built-in chains, empty, policy ACCEPT: what the kernel has before anything is loaded.
     #[must_use]
     pub fn empty(family: Family) -> Self {
-        let chain =
-            |name: &str| Chain { name: name.to_owned(), policy: Some(Policy::Accept), rules: Vec::new() };
-        Self { family, chains: vec![chain("INPUT"), chain("FORWARD"), chain("OUTPUT")], forward: ChainId(1) }
+        let chain = |name: &str| Chain {
+            table: Table::Filter,
+            name: name.to_owned(),
+            policy: Some(Policy::Accept),
+            rules: Vec::new(),
+        };
+        let chains = vec![chain("INPUT"), chain("FORWARD"), chain("OUTPUT")];
+        Self { family, chains, forward: ChainId(1), around: Around::default() }
+    }
+
+    /// The built-in chains a tracked packet passes, in order.
+    #[must_use]
+    pub fn way(&self) -> Vec<(Hook, ChainId)> {
+        let Around { raw_prerouting: _, mangle_prerouting, mangle_forward, mangle_postrouting } = self.around;
+        let way = [
+            (Hook::Prerouting, mangle_prerouting),
+            (Hook::Forward, mangle_forward),
+            (Hook::Forward, Some(self.forward)),
+            (Hook::Postrouting, mangle_postrouting),
+        ];
+        way.into_iter().filter_map(|(hook, chain)| Some((hook, chain?))).collect()
+    }
+
+    /// All rules of all chains.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.chains.iter().flat_map(|chain| &chain.rules)
     }
 
     /// The chain behind an id.

@@ -1,15 +1,19 @@
-//! The first step of compilation: FORWARD and all it calls as one list of lines, in the order iptables tries them.
+//! The first step of compilation: the built-in chains on a packet's way and all they call as one list of lines, in the
+//! order iptables tries them.
 //!
 //! A line holds the conditions of its rule and of every jump that leads to it. Jumps become lines that count and go on,
 //! followed by the called chain's lines; RETURN and the end of a goto become lines that skip ahead. So a packet meets
-//! the lines in order, and those that match are exactly the rules that `linear` would match. Lines that no packet can
-//! match (a UDP chain entered with `-p tcp`) are left out.
+//! the lines in order, and those that match are exactly the rules that `linear` would match. ACCEPT in a table that is
+//! not the last one skips to the next table. A jump that hangs on a mark or the connection is asked once, at its own line,
+//! which those of the called chain stand behind: they must not ask again what they may have changed. Lines that no packet can match (a UDP chain entered with `-p tcp`) are
+//! left out.
 
-use super::matching::{flags_match, has_ports, icmp_matches, ports_match};
-use super::model::{ChainId, CtState, Match, PortSide, RuleRef, Ruleset, Target, Verdict};
+use super::conn::{ConnMatch, Effect, Marks};
+use super::matching::{asked, flags_match, has_ports, icmp_matches, ports_match};
+use super::model::{ChainId, CtState, Hook, Match, PortSide, RuleRef, Ruleset, Table, Target, Verdict};
 use super::{CompileError, Facts, linear};
 use crate::ids::PORTS_MAX;
-use crate::packet::{Fragment, Packet};
+use crate::packet::Fragment;
 
 /// Most lines a ruleset may unfold to.
 pub(super) const LINES_MAX: usize = 1 << 20;
@@ -19,8 +23,14 @@ pub(super) const LINES_MAX: usize = 1 << 20;
 pub(super) enum Action {
     /// Count, go on.
     Count,
+    /// A jump under a condition that the called chain may change: count and go on, or else go on at a later line.
+    Gate(u32),
+    /// Count, do, go on.
+    Do(Effect),
     /// The last word.
     Decide(Verdict),
+    /// Accepted by this table: count, and go on at a later line, the next table's first.
+    Pass(u32),
     /// Count, and go on at a later line.
     Skip(u32),
     /// Go on at a later line without counting: the end of a chain that was entered by goto.
@@ -51,6 +61,8 @@ pub(super) struct Line {
     pub(super) more: Box<[Test]>,
     pub(super) action: Action,
     pub(super) by: RuleRef,
+    /// Whether a packet that is accepted after this line was accepted by it: one of `filter`'s that accepts.
+    pub(super) accepts: bool,
 }
 
 /// In [`Line::proto`]: any protocol.
@@ -68,12 +80,15 @@ pub(super) enum Test {
     Icmp { ty: Option<u8>, codes: (u8, u8), invert: bool },
     LaterFragment { invert: bool },
     TcpFlags { mask: u8, comp: u8, invert: bool },
+    Conn(ConnMatch),
 }
 
 impl Test {
-    pub(super) fn holds(&self, packet: &Packet) -> bool {
+    pub(super) fn holds(&self, facts: &Facts<'_>, marks: &mut Marks) -> bool {
+        let packet = facts.packet;
         let tuple = &packet.tuple;
         match self {
+            Self::Conn(condition) => condition.holds(asked(facts), marks),
             Self::Src { addr, mask, invert } => (tuple.src & mask == *addr) != *invert,
             Self::Dst { addr, mask, invert } => (tuple.dst & mask == *addr) != *invert,
             Self::NotProto(proto) => tuple.proto != *proto,
@@ -85,9 +100,9 @@ impl Test {
     }
 
     /// Whether packets of one flow and direction may differ in this. ICMP type and code are part of a query's tuple;
-    /// later fragments belong to no flow.
+    /// later fragments belong to no flow. What a connection is asked for changes from packet to packet.
     pub(super) const fn is_volatile(&self) -> bool {
-        matches!(self, Self::TcpFlags { .. })
+        matches!(self, Self::TcpFlags { .. } | Self::Conn(_))
     }
 }
 
@@ -109,6 +124,7 @@ impl Line {
             more: Box::default(),
             action,
             by,
+            accepts: false,
         }
     }
 
@@ -128,8 +144,11 @@ impl Line {
     }
 
     /// Adds a condition; false if no packet can match any more.
-    fn require(&mut self, condition: &Match, ports: &[String]) -> bool {
+    fn require(&mut self, condition: &Match, hook: Hook, ports: &[String]) -> bool {
         match condition {
+            // A NIC that is not known there has no name.
+            Match::InIface { pattern, invert } if hook == Hook::Postrouting => pattern.fits("") != *invert,
+            Match::OutIface { pattern, invert } if hook == Hook::Prerouting => pattern.fits("") != *invert,
             Match::InIface { pattern, invert } => {
                 self.ingress &= nics(ports, |name| pattern.fits(name) != *invert);
                 self.ingress != 0
@@ -137,6 +156,10 @@ impl Line {
             Match::OutIface { pattern, invert } => {
                 self.egress &= nics(ports, |name| pattern.fits(name) != *invert);
                 self.egress != 0
+            }
+            Match::Conn(condition) => {
+                add(&mut self.more, Test::Conn(condition.clone()));
+                true
             }
             Match::Src { addr, mask, invert } => {
                 let test = Test::Src { addr: *addr, mask: *mask, invert: *invert };
@@ -172,6 +195,19 @@ impl Line {
                 add(&mut self.more, Test::Icmp { ty: *ty, codes: *codes, invert: *invert });
                 true
             }
+        }
+    }
+
+    fn asks_conn(&self) -> bool {
+        self.more.iter().any(|test| matches!(test, Test::Conn(_)))
+    }
+
+    /// Drops the conditions that only a line itself may ask.
+    fn forget_conn(&mut self) {
+        if self.asks_conn() {
+            let mut tests = std::mem::take(&mut self.more).into_vec();
+            tests.retain(|test| !matches!(test, Test::Conn(_)));
+            self.more = tests.into();
         }
     }
 
@@ -231,42 +267,89 @@ fn nics(ports: &[String], fits: impl Fn(&str) -> bool) -> u64 {
     ports.iter().enumerate().filter(|(_, name)| fits(name)).fold(0, |set, (index, _)| set | 1 << index)
 }
 
-/// Flattens a validated ruleset.
+/// Flattens the way of tracked packets through a validated ruleset.
 pub(super) fn flatten(ruleset: &Ruleset, ports: &[String]) -> Result<Vec<Line>, CompileError> {
+    flatten_way(ruleset, &ruleset.way(), ports)
+}
+
+/// Flattens `raw` PREROUTING, if there is one.
+pub(super) fn flatten_raw(ruleset: &Ruleset, ports: &[String]) -> Result<Option<Vec<Line>>, CompileError> {
+    let Some(chain) = ruleset.around.raw_prerouting else { return Ok(None) };
+    flatten_way(ruleset, &[(Hook::Prerouting, chain)], ports).map(Some)
+}
+
+fn flatten_way(
+    ruleset: &Ruleset,
+    way: &[(Hook, ChainId)],
+    ports: &[String],
+) -> Result<Vec<Line>, CompileError> {
     if ports.len() > PORTS_MAX {
         return Err(CompileError::TooManyPorts(ports.len()));
     }
-    let by = RuleRef { chain: ruleset.forward, rule: None };
-    let mut flatten = Flatten { ruleset, ports, lines: Vec::new() };
-    flatten.chain(ruleset.forward, &Line::any(Action::Count, by))?;
-    flatten.lines.push(Line::any(Action::Decide(linear::policy(ruleset)), by));
-    Ok(flatten.lines)
+    let mut lines = Vec::new();
+    for (position, &(hook, chain)) in way.iter().enumerate() {
+        let mut flatten =
+            Flatten { ruleset, ports, hook, is_last: position + 1 == way.len(), lines, passes: Vec::new() };
+        flatten.table(chain)?;
+        lines = flatten.lines;
+    }
+    Ok(lines)
 }
 
 struct Flatten<'a> {
     ruleset: &'a Ruleset,
     ports: &'a [String],
+    hook: Hook,
+    is_last: bool,
     lines: Vec<Line>,
+    /// Lines that accept, if another table follows.
+    passes: Vec<usize>,
 }
 
 impl Flatten<'_> {
+    /// Appends a built-in chain and its policy.
+    fn table(&mut self, id: ChainId) -> Result<(), CompileError> {
+        let by = RuleRef { chain: id, rule: None };
+        self.chain(id, &Line::any(Action::Count, by))?;
+        let (action, accepts) = self.decision(linear::policy(self.ruleset, id), by);
+        let at = self.push(Line { accepts, ..Line::any(action, by) })?;
+        if matches!(action, Action::Pass(_)) {
+            self.passes.push(at);
+        }
+        let end = self.end();
+        for pass in std::mem::take(&mut self.passes) {
+            self.lines[pass].action = Action::Pass(end);
+        }
+        Ok(())
+    }
+
+    /// What a verdict comes down to in this table, and whether it is filter's consent.
+    fn decision(&self, verdict: Verdict, by: RuleRef) -> (Action, bool) {
+        let accepts = verdict == Verdict::Accept;
+        let action = if accepts && !self.is_last { Action::Pass(0) } else { Action::Decide(verdict) };
+        (action, accepts && self.ruleset.chain(by.chain).table == Table::Filter)
+    }
+
     /// Appends a chain's lines, all under the conditions of `entry`, the line that calls it.
     fn chain(&mut self, id: ChainId, entry: &Line) -> Result<(), CompileError> {
         let mut leaves = Vec::new();
         for (index, rule) in (0_u32..).zip(&self.ruleset.chain(id).rules) {
             let mut line = entry.clone();
             line.by = RuleRef { chain: id, rule: Some(index) };
-            if !rule.matches.iter().all(|condition| line.require(condition, self.ports)) {
+            if !rule.matches.iter().all(|condition| line.require(condition, self.hook, self.ports)) {
                 continue;
             }
-            line.action = match rule.target {
-                Target::Continue | Target::Jump(_) | Target::Goto(_) => Action::Count,
-                Target::Accept => Action::Decide(Verdict::Accept),
-                Target::Drop => Action::Decide(Verdict::Drop),
-                Target::Reject(with) => Action::Decide(Verdict::Reject(with)),
-                Target::Return => Action::Skip(0),
+            (line.action, line.accepts) = match rule.target {
+                Target::Jump(_) | Target::Goto(_) if line.asks_conn() => (Action::Gate(0), false),
+                Target::Continue | Target::Jump(_) | Target::Goto(_) => (Action::Count, false),
+                Target::Effect(effect) => (Action::Do(effect), false),
+                Target::Accept => self.decision(Verdict::Accept, line.by),
+                Target::Drop => self.decision(Verdict::Drop, line.by),
+                Target::Reject(with) => self.decision(Verdict::Reject(with), line.by),
+                Target::Return => (Action::Skip(0), false),
             };
             let at = self.push(line.clone())?;
+            line.forget_conn();
             match rule.target {
                 Target::Return => leaves.push(at),
                 Target::Jump(to) => self.chain(to, &line)?,
@@ -275,17 +358,25 @@ impl Flatten<'_> {
                     line.action = Action::SkipSilently(0);
                     leaves.push(self.push(line)?);
                 }
+                _ if matches!(line.action, Action::Pass(_)) => self.passes.push(at),
                 _ => {}
             }
+            let end = self.end();
+            if let Action::Gate(to) = &mut self.lines[at].action {
+                *to = end;
+            }
         }
-        let end = u32::try_from(self.lines.len()).unwrap_or(u32::MAX);
+        let end = self.end();
         for leaf in leaves {
-            match &mut self.lines[leaf].action {
-                Action::Skip(to) | Action::SkipSilently(to) => *to = end,
-                Action::Count | Action::Decide(_) => unreachable!("only skips are put on the list"),
+            if let Action::Skip(to) | Action::SkipSilently(to) = &mut self.lines[leaf].action {
+                *to = end;
             }
         }
         Ok(())
+    }
+
+    fn end(&self) -> u32 {
+        u32::try_from(self.lines.len()).unwrap_or(u32::MAX)
     }
 
     fn push(&mut self, line: Line) -> Result<usize, CompileError> {
@@ -297,10 +388,32 @@ impl Flatten<'_> {
     }
 }
 
-/// Whether any rule reachable or not asks for a connection state: what makes the kernel turn tracking on.
+/// Whether any rule, reachable or not, makes the kernel turn tracking on: one that asks about connections or speaks of
+/// them. `-j NOTRACK` and marks of packets do not.
 pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
-    let mut rules = ruleset.chains.iter().flat_map(|chain| &chain.rules);
-    rules.any(|rule| rule.matches.iter().any(|condition| matches!(condition, Match::CtState { .. })))
+    ruleset.rules().any(|rule| {
+        let asks = |condition: &Match| match condition {
+            Match::CtState { .. } => true,
+            Match::Conn(condition) => !matches!(condition, ConnMatch::Mark { .. }),
+            _ => false,
+        };
+        let speaks = match rule.target {
+            Target::Effect(Effect::SetMark { .. }) => false,
+            Target::Effect(_) => true,
+            _ => false,
+        };
+        speaks || rule.matches.iter().any(asks)
+    })
+}
+
+/// Whether any rule asks for more of a connection than its state.
+pub(super) fn asks_conn(ruleset: &Ruleset) -> bool {
+    ruleset.rules().any(|rule| {
+        matches!(rule.target, Target::Effect(effect) if !matches!(effect, Effect::SetMark { .. } | Effect::Order(_)))
+            || rule.matches.iter().any(
+                |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
+            )
+    })
 }
 
 const _: () = assert!(ALL_STATES >> CtState::Untracked as u8 == 1, "one bit for each state");

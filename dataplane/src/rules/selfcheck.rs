@@ -1,8 +1,10 @@
 //! The safety net under every load: headers drawn from the rules' own edges are judged both by the compiled form and by
 //! [`linear`], and must agree on verdict, deciding rule and every rule matched on the way. Bounded work, on control.
 
+use super::conn::{Conn, ConnMatch, Conntrack, Marks, NoFlows};
 use super::model::{CtState, Match, RuleRef, Ruleset};
 use super::{Compiled, Decision, Facts, Matched, linear};
+use crate::flow::Direction;
 use crate::ids::PortId;
 use crate::packet::{Family, Fragment, Kind, Packet, Tuple, proto};
 use std::fmt;
@@ -18,8 +20,33 @@ pub struct Disagreement {
     packet: Packet,
     ct_state: CtState,
     ingress: PortId,
-    compiled: (Decision, Vec<RuleRef>),
-    linear: (Decision, Vec<RuleRef>),
+    compiled: Said,
+    linear: Said,
+}
+
+/// What one form said: verdict, rules matched, marks afterwards.
+#[derive(Clone, Debug)]
+struct Said {
+    decision: Decision,
+    matched: Vec<RuleRef>,
+    marks: Marks,
+}
+
+impl PartialEq for Said {
+    fn eq(&self, other: &Self) -> bool {
+        let marks =
+            |said: &Self| (said.marks.packet, said.marks.conn, said.marks.conn_is_set, said.marks.orders);
+        (self.decision.verdict, self.decision.by) == (other.decision.verdict, other.decision.by)
+            && self.matched == other.matched
+            && marks(self) == marks(other)
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { decision, matched, marks } = self;
+        write!(f, "{:?} by {:?}, matched {matched:?}, marks {marks:?}", decision.verdict, decision.by)
+    }
 }
 
 impl fmt::Display for Disagreement {
@@ -30,8 +57,8 @@ impl fmt::Display for Disagreement {
             "{:?} flags {:#04x} {:?} {ct_state:?} from {ingress:?}",
             packet.tuple, packet.tcp_flags, packet.fragment
         )?;
-        writeln!(f, "  compiled: {:?} by {:?}, matched {:?}", compiled.0.verdict, compiled.0.by, compiled.1)?;
-        write!(f, "  meaning:  {:?} by {:?}, matched {:?}", linear.0.verdict, linear.0.by, linear.1)
+        writeln!(f, "  compiled: {compiled}")?;
+        write!(f, "  meaning:  {linear}")
     }
 }
 
@@ -43,44 +70,62 @@ pub fn run(compiled: &Compiled, ports: &[String]) -> Option<Disagreement> {
     let probes = PROBES_MAX.min(WORK_MAX / (rules + 1)).min(500 + rules * 20);
     let nics = u64::try_from(ports.len().max(2)).unwrap_or(2);
     let mut random = Random(0x5eed_0fca_1150_11ed);
-    let (mut matched, mut refs) = (Matched::default(), Vec::new());
+    let mut matched = Matched::default();
     (0..probes).find_map(|_| {
         let packet = edges.packet(&mut random, compiled.ruleset().family);
         let ct_state = random.pick(&STATES);
         let ingress =
             PortId(u8::try_from(random.below(nics) & !1).unwrap_or(0) | u8::from(random.below(2) == 1));
-        compare(compiled, ports, &packet, ct_state, ingress, &mut matched, &mut refs)
+        let conn = edges.conn(&mut random, &packet, ct_state);
+        let marks = edges.marks(&mut random);
+        let facts = Facts { packet: &packet, ct_state, conn: conn.as_ref(), ingress, egress: ingress.peer() };
+        compare(compiled, ports, &facts, &marks, &mut matched)
     })
 }
 
 const STATES: [CtState; 5] =
     [CtState::New, CtState::Established, CtState::Related, CtState::Invalid, CtState::Untracked];
 
-/// Judges one header both ways.
+/// Judges one header both ways, before and after tracking.
 pub(super) fn compare(
     compiled: &Compiled,
     ports: &[String],
-    packet: &Packet,
-    ct_state: CtState,
-    ingress: PortId,
+    facts: &Facts<'_>,
+    marks: &Marks,
     matched: &mut Matched,
-    refs: &mut Vec<RuleRef>,
 ) -> Option<Disagreement> {
-    let facts = Facts { packet, ct_state, ingress, egress: ingress.peer() };
-    let fast = compiled.classify(&facts, matched);
-    let slow = linear::evaluate(compiled.ruleset(), ports, &facts, refs);
-    let fast_refs: Vec<_> = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect();
-    if fast.verdict == slow.verdict && fast.by == slow.by && fast_refs == *refs {
-        return None;
+    let ruleset = compiled.ruleset();
+    let refs = |matched: &Matched| {
+        matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect::<Vec<_>>()
+    };
+    let disagree = |compiled: Said, linear: Said| {
+        (compiled != linear).then_some(Disagreement {
+            packet: *facts.packet,
+            ct_state: facts.ct_state,
+            ingress: facts.ingress,
+            compiled,
+            linear,
+        })
+    };
+    let plain = |evaluate: Evaluate| {
+        let (mut marks, mut matched) = (marks.clone(), Vec::new());
+        let decision = evaluate(ruleset, ports, facts, &mut marks, &mut matched);
+        Said { decision, matched, marks }
+    };
+    let mut after = marks.clone();
+    let decision = compiled.classify(facts, &mut after, matched);
+    let fast = Said { decision, matched: refs(matched), marks: after };
+    if compiled.outcome(matched.decider()) != (decision.verdict, decision.by) {
+        return disagree(Said { matched: Vec::new(), ..fast }, plain(linear::evaluate));
     }
-    Some(Disagreement {
-        packet: *packet,
-        ct_state,
-        ingress,
-        compiled: (fast, fast_refs),
-        linear: (slow, refs.clone()),
+    disagree(fast, plain(linear::evaluate)).or_else(|| {
+        let mut after = marks.clone();
+        let decision = compiled.classify_raw(facts, &mut after, matched)?;
+        disagree(Said { decision, matched: refs(matched), marks: after }, plain(linear::evaluate_raw))
     })
 }
+
+type Evaluate = fn(&Ruleset, &[String], &Facts<'_>, &mut Marks, &mut Vec<RuleRef>) -> Decision;
 
 /// A small generator with good enough bits (xorshift64*); fixed seed, so that a load is repeatable.
 #[derive(Clone, Debug)]
@@ -114,6 +159,10 @@ pub(super) struct Edges {
     protos: Vec<u8>,
     flags: Vec<u8>,
     icmp: Vec<(u8, u8)>,
+    marks: Vec<u32>,
+    counts: Vec<u64>,
+    status: Vec<u16>,
+    secs: Vec<u32>,
 }
 
 impl Edges {
@@ -127,9 +176,12 @@ impl Edges {
             protos: vec![proto::TCP, proto::TCP, proto::UDP, proto::UDP, icmp, proto::GRE],
             flags: vec![0x02, 0x12, 0x10, 0x04, 0x11],
             icmp: vec![(8, 0), (0, 0), (3, 1), (128, 0)],
+            marks: vec![0, 1, u32::MAX],
+            counts: vec![0, 1, 1500],
+            status: vec![0, u16::MAX, 1 << 1, 1 << 2],
+            secs: vec![0, 30],
         };
-        let conditions = ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.matches);
-        for condition in conditions {
+        for condition in ruleset.rules().flat_map(|rule| &rule.matches) {
             edges.add(condition, ruleset.family);
         }
         edges
@@ -168,7 +220,76 @@ impl Edges {
             | Match::OutIface { .. }
             | Match::LaterFragment { .. }
             | Match::CtState { .. } => {}
+            Match::Conn(condition) => self.add_conn(condition, family),
         }
+    }
+
+    fn add_conn(&mut self, condition: &ConnMatch, family: Family) {
+        match condition {
+            ConnMatch::Mark { value, mask, .. } | ConnMatch::ConnMark { value, mask, .. } => {
+                self.marks.extend([*value, value | !mask, value ^ (mask & mask.wrapping_neg())]);
+            }
+            ConnMatch::Conntrack(conntrack) => self.add_conntrack(conntrack, family),
+            ConnMatch::ConnBytes(bytes) => {
+                self.counts.extend([
+                    bytes.from,
+                    bytes.from.wrapping_sub(1) >> 1,
+                    bytes.to >> 1,
+                    (bytes.to >> 1).wrapping_add(1),
+                ]);
+            }
+            ConnMatch::Helper { .. } | ConnMatch::ConnLimit(_) => {}
+        }
+    }
+
+    fn add_conntrack(&mut self, conntrack: &Conntrack, family: Family) {
+        let Conntrack { states: _, direction: _, proto, addresses, ports, status, expire } = conntrack;
+        self.protos.extend(proto.map(|(proto, _)| proto));
+        for &(addr, mask, invert) in addresses.iter().flatten() {
+            self.add(&Match::Src { addr, mask, invert }, family);
+            self.add(&Match::Dst { addr, mask, invert }, family);
+        }
+        for &(low, high, _) in ports.iter().flatten() {
+            self.src_ports.extend([low, high]);
+            self.dst_ports.extend([low, high]);
+        }
+        self.status.extend(status.map(|(bits, _)| bits));
+        self.secs.extend(expire.iter().flat_map(|&(low, high, _)| [low, high, high.wrapping_add(1)]));
+    }
+
+    /// A connection for a packet in that state, made of such values.
+    pub(super) fn conn(&self, random: &mut Random, packet: &Packet, state: CtState) -> Option<Conn<'static>> {
+        if matches!(state, CtState::Invalid | CtState::Untracked) {
+            return None;
+        }
+        let tuple = packet.tuple;
+        let inverse = Tuple {
+            src: tuple.dst,
+            dst: tuple.src,
+            src_port: tuple.dst_port,
+            dst_port: tuple.src_port,
+            ..tuple
+        };
+        let direction = random.pick(&[Direction::Orig, Direction::Reply]);
+        let (orig, reply) = if direction == Direction::Orig { (tuple, inverse) } else { (inverse, tuple) };
+        Some(Conn {
+            orig,
+            reply,
+            direction,
+            status: random.pick(&self.status),
+            packets: [random.pick(&self.counts), random.pick(&self.counts)],
+            bytes: [random.pick(&self.counts), random.pick(&self.counts)],
+            secs_left: random.pick(&self.secs),
+            master_helper: None,
+            // Counting connections is left out: a probe is no connection.
+            id: None,
+            flows: &NoFlows,
+        })
+    }
+
+    /// Marks made of such values.
+    pub(super) fn marks(&self, random: &mut Random) -> Marks {
+        Marks { packet: random.pick(&self.marks), conn: random.pick(&self.marks), ..Marks::default() }
     }
 
     /// A header made of such values.

@@ -1,9 +1,11 @@
 //! The compiled form against its meaning, on hand-written chains and on generated rulesets.
 
+use super::conn::*;
 use super::model::*;
 use super::selfcheck::{Edges, Random, compare};
 use super::validate::CHAIN_DEPTH_MAX;
 use super::{CompileError, Compiled, Facts, Matched};
+use crate::flow::Direction;
 use crate::ids::PortId;
 use crate::packet::{Family, proto};
 use proptest::prelude::*;
@@ -20,7 +22,7 @@ fn rule(matches: Vec<Match>, target: Target) -> Rule {
 }
 
 fn user(name: &str, rules: Vec<Rule>) -> Chain {
-    Chain { name: name.to_owned(), policy: None, rules }
+    Chain { table: Table::Filter, name: name.to_owned(), policy: None, rules }
 }
 
 /// FORWARD with a policy, and user chains numbered from 3.
@@ -49,8 +51,9 @@ fn judge(ruleset: Ruleset, port: u16) -> (Verdict, Vec<(u32, Option<u32>)>) {
     packet.has_l4 = true;
     packet.tuple.dst_port = port;
     let mut matched = Matched::default();
-    let facts = Facts { packet: &packet, ct_state: CtState::New, ingress: PortId(0), egress: PortId(1) };
-    let decision = compiled.classify(&facts, &mut matched);
+    let facts =
+        Facts { packet: &packet, ct_state: CtState::New, conn: None, ingress: PortId(0), egress: PortId(1) };
+    let decision = compiled.classify(&facts, &mut Marks::default(), &mut matched);
     let refs = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by);
     (decision.verdict, refs.map(|by| (by.chain.0, by.rule)).collect())
 }
@@ -215,6 +218,42 @@ fn condition() -> impl Strategy<Value = Match> {
         1 => (prop::option::of(0..20_u8), (0..4_u8, 0..4_u8), invert)
             .prop_map(|(ty, codes, invert)| Match::Icmp { ty, codes, invert }),
         3 => (1..32_u8, invert).prop_map(|(states, invert)| Match::CtState { states: CtStateSet(states), invert }),
+        2 => conn_condition().prop_map(Match::Conn),
+    ]
+}
+
+fn mark() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0_u32), Just(1), Just(3), Just(0xff), Just(u32::MAX)]
+}
+
+fn conn_condition() -> impl Strategy<Value = ConnMatch> {
+    let invert = prop::bool::weighted(0.2);
+    let conntrack = (prop::option::of((1..32_u8, any::<bool>())), any::<u16>(), 0..40_u32, any::<bool>())
+        .prop_map(|(states, status, secs, invert)| {
+            let direction = (secs % 3 == 0).then_some(Direction::Reply);
+            let status = (secs % 2 == 0).then_some((status, invert));
+            let addresses = [Some((0x0a00_0000, 0xff00_0000, invert)), None, None, None];
+            let ports = [None, (secs % 5 == 0).then_some((0, 1024, invert)), None, None];
+            let expire = (secs % 4 == 0).then_some((0, secs, invert));
+            Box::new(Conntrack { states, direction, proto: None, addresses, ports, status, expire })
+        });
+    prop_oneof![
+        4 => (mark(), mark(), invert).prop_map(|(value, mask, invert)| ConnMatch::Mark { value, mask, invert }),
+        2 => (mark(), mark(), invert).prop_map(|(value, mask, invert)| ConnMatch::ConnMark { value, mask, invert }),
+        1 => conntrack.prop_map(ConnMatch::Conntrack),
+        1 => (0..2000_u64, 0..2000_u64, invert).prop_map(|(from, to, invert)| ConnMatch::ConnBytes(ConnBytes {
+            direction: CountedDirection::Both, what: CountedWhat::Bytes, from, to, invert,
+        })),
+    ]
+}
+
+fn effect() -> impl Strategy<Value = Effect> {
+    prop_oneof![
+        (mark(), mark()).prop_map(|(set, clear)| Effect::SetMark { set, clear }),
+        (mark(), mark()).prop_map(|(set, clear)| Effect::SetConnMark { set, clear, shift: 0 }),
+        (mark(), mark(), -2..3_i8).prop_map(|(from, to, shift)| Effect::SaveMark { from, to, shift }),
+        (mark(), mark(), -2..3_i8).prop_map(|(from, to, shift)| Effect::RestoreMark { from, to, shift }),
+        any::<bool>().prop_map(|notrack| Effect::Order(Orders { notrack, ..Orders::default() })),
     ]
 }
 
@@ -225,6 +264,7 @@ fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
         4 => Just(Target::Drop),
         1 => Just(Target::Reject(RejectWith::IcmpPortUnreachable)),
         2 => Just(Target::Continue),
+        2 => effect().prop_map(Target::Effect),
         2 => Just(Target::Return),
         4 => (first..=last.max(first), any::<bool>()).prop_map(move |(to, goto)| match (first <= last, goto) {
             (false, _) => Target::Accept,
@@ -238,12 +278,28 @@ fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
 }
 
 fn any_ruleset() -> impl Strategy<Value = Ruleset> {
-    (any::<bool>(), rules(3, 6), [rules(4, 6), rules(5, 6), rules(6, 6), rules(7, 6)]).prop_map(
-        |(accept, forward, users)| {
-            let users = users.into_iter().enumerate().map(|(n, rules)| user(&format!("u{n}"), rules));
-            ruleset(if accept { Policy::Accept } else { Policy::Drop }, forward, users.collect())
-        },
-    )
+    let users = [rules(4, 6), rules(5, 6), rules(6, 6), rules(7, 6)];
+    let around = prop::option::of((prop::array::uniform4(rules(7, 6)), any::<[bool; 4]>()));
+    (any::<bool>(), rules(3, 6), users, around).prop_map(|(accept, forward, users, around)| {
+        let users = users.into_iter().enumerate().map(|(n, rules)| user(&format!("u{n}"), rules));
+        let policy = |accept: bool| if accept { Policy::Accept } else { Policy::Drop };
+        let mut ruleset = ruleset(policy(accept), forward, users.collect());
+        if let Some((chains, policies)) = around {
+            ruleset.chains.extend(chains.into_iter().zip(policies).enumerate().map(
+                |(at, (rules, accept))| {
+                    let table = if at == 0 { Table::Raw } else { Table::Mangle };
+                    Chain { table, policy: Some(policy(accept)), ..user("builtin", rules) }
+                },
+            ));
+            ruleset.around = Around {
+                raw_prerouting: Some(ChainId(7)),
+                mangle_prerouting: Some(ChainId(8)),
+                mangle_forward: Some(ChainId(9)),
+                mangle_postrouting: Some(ChainId(10)),
+            };
+        }
+        ruleset
+    })
 }
 
 /// The same ruleset with addresses spread over 128 bits.
@@ -271,12 +327,17 @@ proptest! {
         let compiled = Compiled::unchecked(Arc::new(ruleset), &names()).unwrap();
         let edges = Edges::of(compiled.ruleset());
         let mut random = Random(seed);
-        let (mut matched, mut refs) = (Matched::default(), Vec::new());
+        let mut matched = Matched::default();
         for state in [CtState::New, CtState::Established, CtState::Related, CtState::Invalid, CtState::Untracked] {
             for ingress in 0..4 {
                 for _ in 0..20 {
                     let packet = edges.packet(&mut random, family);
-                    let found = compare(&compiled, &names(), &packet, state, PortId(ingress), &mut matched, &mut refs);
+                    let conn = edges.conn(&mut random, &packet, state);
+                    let ingress = PortId(ingress);
+                    let facts =
+                        Facts { packet: &packet, ct_state: state, conn: conn.as_ref(), ingress, egress: ingress.peer() };
+                    let marks = edges.marks(&mut random);
+                    let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
                     prop_assert!(found.is_none(), "{}", found.unwrap());
                 }
             }
@@ -295,15 +356,15 @@ proptest! {
                 continue;
             }
             fn facts(packet: &crate::packet::Packet) -> Facts<'_> {
-                Facts { packet, ct_state: CtState::Established, ingress: PortId(0), egress: PortId(1) }
+                Facts { packet, ct_state: CtState::Established, conn: None, ingress: PortId(0), egress: PortId(1) }
             }
-            let first = compiled.classify(&facts(&packet), &mut matched);
+            let first = compiled.classify(&facts(&packet), &mut Marks::default(), &mut matched);
             if !first.invariant {
                 continue;
             }
             for flags in [0x02, 0x10, 0x11, 0x18, 0x04, 0x3f] {
                 packet.tcp_flags = flags;
-                let other = compiled.classify(&facts(&packet), &mut again);
+                let other = compiled.classify(&facts(&packet), &mut Marks::default(), &mut again);
                 prop_assert_eq!(other.by, first.by);
                 prop_assert_eq!(again.lines(), matched.lines());
             }

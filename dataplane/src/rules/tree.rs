@@ -212,9 +212,11 @@ impl Build<'_> {
             possible.push(index);
             let line = &self.lines[index as usize];
             match line.action {
-                Action::Skip(to) | Action::SkipSilently(to) => skipped_to = skipped_to.max(to),
+                Action::Skip(to) | Action::SkipSilently(to) | Action::Pass(to) | Action::Gate(to) => {
+                    skipped_to = skipped_to.max(to);
+                }
                 Action::Decide(_) if index >= skipped_to && covers(line, claim, region, self.family) => break,
-                Action::Decide(_) | Action::Count => {}
+                Action::Decide(_) | Action::Count | Action::Do(_) => {}
             }
         }
         possible

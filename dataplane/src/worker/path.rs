@@ -12,6 +12,7 @@ use crate::flow::{self, Expired, FlowRef, TableFull, Tracked, Tracker};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::Packet;
 use crate::reason::DropReason;
+use crate::rules::conn::Marks;
 use crate::rules::model::{RejectWith, RuleRef, Verdict};
 use crate::rules::{Decision, Facts, Matched, PathId};
 use crate::wire;
@@ -45,6 +46,7 @@ pub(super) struct Path<D, O> {
     expired: Consumer<Expired>,
     published: Option<Now>,
     matched: Matched,
+    marks: Marks,
     answers: AnswerBucket,
     pub(super) observer: O,
 }
@@ -102,6 +104,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             expired,
             published: None,
             matched: Matched::default(),
+            marks: Marks::default(),
             answers: AnswerBucket::default(),
             observer,
         };
@@ -205,7 +208,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Else classify, and remember the path through the rules if only facts of the flow decided it.
     #[inline]
     fn decide(&mut self, packet: &Packet, tracked: &Tracked, ingress: PortId) -> Decided {
-        let Self { snapshot, tracker, counters, matched, id, .. } = self;
+        let Self { snapshot, tracker, counters, matched, marks, id, .. } = self;
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
         let bytes = u64::from(packet.l3_len);
@@ -218,10 +221,11 @@ impl<D: Device, O: Observer> Path<D, O> {
             return Decided { verdict, by };
         }
         counters.polls.classified.add(1);
-        let facts = Facts { packet, ct_state: tracked.state, ingress, egress: ingress.peer() };
-        let Decision { verdict, by, invariant } = rules.compiled.classify(&facts, matched);
+        let facts = Facts { packet, ct_state: tracked.state, conn: None, ingress, egress: ingress.peer() };
+        marks.reset(0);
+        let Decision { verdict, by, invariant } = rules.compiled.classify(&facts, marks, matched);
         let cacheable = invariant && matches!(tracked.flow, FlowRef::Existing(_));
-        match cacheable.then(|| rule_counters.intern(matched.lines())).flatten() {
+        match cacheable.then(|| rule_counters.intern(matched.lines(), matched.decider())).flatten() {
             Some(path) => {
                 rule_counters.count_path(path, bytes);
                 tracker.cache_verdict(tracked, snapshot.generation, path_word(path, ingress));

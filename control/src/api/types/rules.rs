@@ -19,6 +19,8 @@ pub struct RulesView {
 /// A chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainView {
+    /// Its table.
+    pub table: String,
     /// Name.
     pub name: String,
     /// Default verdict (`ACCEPT`, `DROP`) and what it met; `None` for user chains.

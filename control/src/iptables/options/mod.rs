@@ -15,9 +15,15 @@ use super::syntax::Proto;
 
 pub mod basic;
 pub mod comment;
+pub mod connbytes;
+pub mod connlimit;
+pub mod connmark;
 pub mod conntrack;
+pub mod ct;
+pub mod helper;
 pub mod icmp;
 pub mod known;
+pub mod mark;
 pub mod multiport;
 pub mod ports;
 pub mod reject;
@@ -126,15 +132,29 @@ pub trait Instance: Debug + Send + Sync {
     fn target_name(&self) -> &'static str {
         ""
     }
+
+    /// Tables it may stand in, for targets.
+    fn tables(&self) -> &'static [model::Table] {
+        &[model::Table::Filter, model::Table::Mangle, model::Table::Raw]
+    }
 }
 
 /// Every extension we support.
 pub const EXTENSIONS: &[&Extension] = &[
     &comment::COMMENT,
+    &connbytes::CONNBYTES,
+    &connlimit::CONNLIMIT,
+    &connmark::CONNMARK,
+    &connmark::SET_CONNMARK,
     &conntrack::CONNTRACK,
     &conntrack::STATE,
+    &ct::CT,
+    &ct::NOTRACK,
+    &helper::HELPER,
     &icmp::ICMP,
     &icmp::ICMP6,
+    &mark::MARK,
+    &mark::SET_MARK,
     &multiport::MULTIPORT,
     &ports::DCCP,
     &ports::SCTP,

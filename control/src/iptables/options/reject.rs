@@ -1,7 +1,7 @@
 //! `-j REJECT`, both families.
 
 use dataplane::packet::Family;
-use dataplane::rules::model::{RejectWith, Target};
+use dataplane::rules::model::{self, RejectWith, Target};
 
 use super::{Extension, Facts, Given, Instance, Kind, Lowered, OptionSpec, first};
 use crate::iptables::diagnostics::{Diagnostic, Span};
@@ -119,5 +119,9 @@ impl Instance for Reject {
 
     fn target_name(&self) -> &'static str {
         "REJECT"
+    }
+
+    fn tables(&self) -> &'static [model::Table] {
+        &[model::Table::Filter]
     }
 }

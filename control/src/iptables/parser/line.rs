@@ -395,14 +395,14 @@ impl<'a> Reader<'a> {
     }
 
     fn check_chain_ifaces(&self, chain: &Word) -> Result<(), Diagnostic> {
-        let span = match chain.text.as_str() {
-            "INPUT" => self.place_of(Basic::OutInterface),
-            "OUTPUT" => self.place_of(Basic::InInterface),
-            _ => None,
+        let name = chain.text.as_str();
+        let (option, span) = match name {
+            "INPUT" | "PREROUTING" => ("-o", self.place_of(Basic::OutInterface)),
+            "OUTPUT" | "POSTROUTING" => ("-i", self.place_of(Basic::InInterface)),
+            _ => return Ok(()),
         };
         span.map_or(Ok(()), |span| {
-            let what = if chain.text == "INPUT" { "`-o` in INPUT" } else { "`-i` in OUTPUT" };
-            Err(Diagnostic::error(span, format!("{what}: no such interface is known there")))
+            Err(Diagnostic::error(span, format!("`{option}` in {name}: no such interface is known there")))
         })
     }
 
