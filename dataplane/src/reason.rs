@@ -57,6 +57,8 @@ drop_reasons! {
     Ipv6HopByHop => "ipv6_hop_by_hop",
     /// More IPv6 extension headers than the parser follows.
     Ipv6TooManyHeaders => "ipv6_too_many_headers",
+    /// A helper could not follow a line that announces a connection, or could not note the connection down.
+    HelperLine => "helper_line",
     /// A rule with target DROP matched.
     RuleDrop => "rule_drop",
     /// A rule with target REJECT matched and an answer was sent.

@@ -1,7 +1,7 @@
 //! How a value gets into its field of the configuration, and back out as TOML.
 
 use super::value::Value;
-use super::{Auto, Cores, Idle, L2Pass, LogLevel, Offloads, Tracking, XdpMode};
+use super::{Auto, Cores, Full, Idle, L2Pass, LogLevel, Offloads, Tracking, XdpMode};
 use std::path::PathBuf;
 
 /// A field of the configuration that a setting fills.
@@ -163,4 +163,4 @@ macro_rules! word_fields {
     };
 }
 
-word_fields!(Auto, Idle, LogLevel, Offloads, Tracking, XdpMode);
+word_fields!(Auto, Full, Idle, LogLevel, Offloads, Tracking, XdpMode);

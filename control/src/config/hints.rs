@@ -58,7 +58,7 @@ pub(super) fn unknown_in_wire(field: &str) -> Problem {
     let problem = Problem::new(format!("there is no setting `{field}` in [[wire]]"));
     match nearest(field, WIRE.iter().map(|setting| setting.name)) {
         Some(name) => problem.hint(format!("did you mean `{name}`?")),
-        None => problem.hint("a wire has name, left, right and queues"),
+        None => problem.hint("a wire has name, left, right, queues and full"),
     }
 }
 

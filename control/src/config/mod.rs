@@ -67,6 +67,8 @@ pub struct WireConfig {
     pub right: String,
     /// Queues to serve on each NIC; `None`: as many as the NIC has.
     pub queues: Option<u16>,
+    /// What happens to new flows when the table is full.
+    pub full: Full,
 }
 
 /// Where the rules are.
@@ -166,6 +168,19 @@ words! {
         Auto => "auto",
         /// All.
         Always => "always",
+    }
+}
+
+words! {
+    /// What happens to new flows when the table is full.
+    Full {
+        /// Their packets are dropped.
+        #[default]
+        DropNew => "drop-new",
+        /// Half-open flows make room.
+        EvictHalfOpen => "evict-half-open",
+        /// Their packets pass, and are forgotten.
+        PassUntracked => "pass-untracked",
     }
 }
 

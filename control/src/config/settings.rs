@@ -3,7 +3,7 @@
 
 use super::field::{Field, Missing};
 use super::value::Value;
-use super::{Auto, Config, Idle, LogLevel, Offloads, Tracking, WireConfig, XdpMode};
+use super::{Auto, Config, Full, Idle, LogLevel, Offloads, Tracking, WireConfig, XdpMode};
 
 pub use super::value::Kind;
 
@@ -186,6 +186,12 @@ pub const WIRE: &[Setting<WireConfig>] = &[
         |w| w.queues,
         "Queues to serve on each NIC. \"auto\": all the NIC has."
     ),
+    setting!(
+        "full",
+        Kind::Words(Full::words),
+        |w| w.full,
+        "When the flow table is full: \"drop-new\", \"evict-half-open\", or \"pass-untracked\" to let new flows pass unseen."
+    ),
 ];
 
 /// Sections in the order of the default file, with what they are about.
@@ -226,18 +232,46 @@ const fn switch(name: &'static str, default: u32, doc: &'static str) -> Conntrac
     ConntrackSetting { name, default, kind: Kind::Switch, doc }
 }
 
+const fn count(
+    name: &'static str,
+    default: u32,
+    (min, max): (u32, u32),
+    doc: &'static str,
+) -> ConntrackSetting {
+    ConntrackSetting { name, default, kind: Kind::Int(min, max), doc }
+}
+
 const fn secs(name: &'static str, default: u32, doc: &'static str) -> ConntrackSetting {
     ConntrackSetting { name, default, kind: Kind::Int(1, TIMEOUT_MAX_SECS), doc }
 }
 
 /// Every connection tracking setting. Defaults as seen on Linux 6.18; `tcp_timeout_syn_sent2` has no sysctl there.
 pub const CONNTRACK: &[ConntrackSetting] = &[
+    count(
+        "adaptive_start_percent",
+        90,
+        (0, 100),
+        "Share of max from which on timeouts of flows not ASSURED or closing shrink; 0: never. Ours, not netfilter's.",
+    ),
     switch("checksum", 1, "Whether a wrong TCP, UDP or ICMP checksum makes a packet INVALID."),
+    count("expect_max", 4096, (0, 1 << 30), "Most connections that helpers expect at one time."),
     secs("generic_timeout", 600, "Protocols without a tracker of their own."),
     secs("gre_timeout", 30, "GRE, seen in one direction."),
     secs("gre_timeout_stream", 180, "GRE, seen in both."),
+    count(
+        "half_open_percent",
+        25,
+        (0, 100),
+        "Share of max that half-open flows may take; then a new one replaces an old one. Ours, not netfilter's.",
+    ),
     secs("icmp_timeout", 30, "ICMP echo and the other queries."),
     secs("icmpv6_timeout", 30, "The same for ICMPv6."),
+    count(
+        "management_reserve_percent",
+        1,
+        (0, 100),
+        "Share of max kept for rules whose comment begins with palisade:management. Ours, not netfilter's.",
+    ),
     secs("sctp_timeout_closed", 10, "SCTP, before the first answer and after the end."),
     secs("sctp_timeout_cookie_echoed", 3, "SCTP, COOKIE ECHO seen."),
     secs("sctp_timeout_cookie_wait", 3, "SCTP, INIT seen."),
@@ -249,12 +283,12 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
     switch("tcp_be_liberal", 0, "Whether segments outside the window pass as ESTABLISHED."),
     switch("tcp_ignore_invalid_rst", 0, "Whether a RST below the window passes, without effect."),
     switch("tcp_loose", 1, "Whether a connection may be picked up in the middle."),
-    ConntrackSetting {
-        name: "tcp_max_retrans",
-        default: 3,
-        kind: Kind::Int(0, 255),
-        doc: "Retransmissions without an answer after which tcp_timeout_max_retrans holds.",
-    },
+    count(
+        "tcp_max_retrans",
+        3,
+        (0, 255),
+        "Retransmissions without an answer after which tcp_timeout_max_retrans holds.",
+    ),
     secs("tcp_timeout_close", 10, "TCP, after a RST."),
     secs("tcp_timeout_close_wait", 60, "TCP, one side has closed and was answered."),
     secs("tcp_timeout_established", 432_000, "TCP, connection up: five days."),

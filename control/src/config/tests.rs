@@ -52,7 +52,13 @@ fn the_command_line_definition_is_sound() {
 #[test]
 fn two_nics_and_rules_are_enough() {
     let config = with(&[]).unwrap();
-    let wire = WireConfig { name: "wire0".into(), left: "a0".into(), right: "b0".into(), queues: None };
+    let wire = WireConfig {
+        name: "wire0".into(),
+        left: "a0".into(),
+        right: "b0".into(),
+        queues: None,
+        full: Full::default(),
+    };
     let expected = Config {
         wires: vec![wire],
         rules: RulesConfig { v4: Some("r4".into()), v6: None },

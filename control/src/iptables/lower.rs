@@ -486,7 +486,8 @@ fn lower_rule(
         model::Table::Filter => line,
         table => format!("*{} {line}", table.name()),
     };
-    Some(model::Rule { id: rule_id(&text, seen), matches: lowered, target })
+    let management = matches.iter().any(|instance| instance.marks_management());
+    Some(model::Rule { id: rule_id(&text, seen), matches: lowered, target, management })
 }
 
 /// A rule's stable name: a hash of its canonical text, and of how many like it came before.

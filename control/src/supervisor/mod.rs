@@ -172,7 +172,8 @@ fn load_rules(path: Option<&Path>, family: Family) -> Result<Rules, Fatal> {
 
 /// What workers are to know besides the rules.
 pub(crate) fn settings(config: &Config) -> Settings {
-    use crate::config::L2Pass;
+    use crate::config::{Full, L2Pass};
+    use dataplane::flow::FullPolicy;
     let l2 = match &config.l2.pass {
         L2Pass::All => L2Policy::All,
         L2Pass::Only { ethertypes, llc } => {
@@ -183,6 +184,13 @@ pub(crate) fn settings(config: &Config) -> Settings {
     let answers =
         AnswerRate { per_sec: config.reject.icmp_msgs_per_sec, burst: config.reject.icmp_msgs_burst };
     let mut settings = Settings { l2, answers, ..Settings::default() };
+    for (policy, wire) in settings.full.iter_mut().zip(&config.wires) {
+        *policy = match wire.full {
+            Full::DropNew => FullPolicy::DropNew,
+            Full::EvictHalfOpen => FullPolicy::EvictHalfOpen,
+            Full::PassUntracked => FullPolicy::PassUntracked,
+        };
+    }
     for (name, value) in config.conntrack.iter() {
         let set = settings.track.set(name, &value.to_string());
         debug_assert!(set.is_ok(), "every name of the configuration is one of the tracker's");
@@ -212,7 +220,8 @@ mod tests {
             track.set(name, &value.to_string()).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         assert_eq!(track, TrackSettings::default(), "the defaults are the same");
-        for (name, _) in track.iter() {
+        // At start as many as the tables are made for: that is `flows.max`.
+        for (name, _) in track.iter().filter(|(name, _)| *name != "max") {
             assert!(config.conntrack.get(name).is_some(), "{name} cannot be configured");
         }
     }

@@ -131,9 +131,13 @@ impl Plane {
         }
         let seed = Seed::random();
         let meshes = Handoff::mesh(&wakers, umem.frames_per_worker() as usize);
-        for (index, ((lanes, handoff), waker)) in hands.into_iter().zip(meshes).zip(wakers).enumerate() {
+        let ids = (0..cores.len()).map(|index| WorkerId(u8::try_from(index).unwrap_or(u8::MAX)));
+        let trackers = ids.map(|id| make_tracker(config, id, cores.len(), seed));
+        let mut trackers = trackers.collect::<Result<Vec<_>, _>>()?;
+        Tracker::join(&mut trackers);
+        let parts = hands.into_iter().zip(meshes).zip(wakers).zip(trackers);
+        for (index, (((lanes, handoff), waker), tracker)) in parts.enumerate() {
             let id = WorkerId(u8::try_from(index).unwrap_or(u8::MAX));
-            let tracker = make_tracker(config, id, cores.len(), seed)?;
             let ports: Vec<PortId> = lanes.iter().map(|lane| lane.port).collect();
             let counters = Arc::new(WorkerCounters::new(self.ports.len(), &ports));
             let (named, expired) = RingBuffer::<Expired>::new(EXPIRED_RING);

@@ -6,6 +6,9 @@
 //! ```text
 //! Tracker        per packet: classify, look up, advance the protocol's state, give the ct state (tracker.rs)
 //!  |- tcp udp icmp generic   what each protocol's packets do to a flow; pure functions over values
+//!  |- room       limits: who gets a record when there are few (room.rs)
+//!  |- helped     helpers (helper/) and the connections they expect (expect.rs)
+//!  |- asked      what rules see of a flow, and its mark (asked.rs)
 //!  |- Table      buckets of one cache line -> dense record slots (table.rs)
 //!  '- Region     the mapped memory both live in; the only unsafe code (bucket.rs, record.rs, region.rs)
 //! view.rs        the other threads' side: walking the records, naming expired ones
@@ -19,14 +22,19 @@
 //!
 //! Semantics follow Linux 6.18 (`net/netfilter/nf_conntrack_*.c`), as observed from outside. Not tracked by state
 //! yet: SCTP chunks (ports and a plain timer only), PPTP's GRE keys (GRE is one flow per address pair), fragments
-//! before reassembly (later fragments are INVALID), expectations.
+//! before reassembly (later fragments are INVALID).
 
+mod asked;
 mod bucket;
+mod expect;
 mod generic;
+mod helped;
+mod helper;
 mod icmp;
 mod key;
 mod record;
 mod region;
+mod room;
 mod settings;
 mod stats;
 mod table;
@@ -39,11 +47,14 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub use asked::Tables;
+pub use expect::{Expectation, Expectations};
 pub use icmp::error_about;
 pub use key::{Seed, flow_hash};
 pub use record::{FlowId, Slot, status};
 pub use region::{Backing, FORMAT_VERSION, Region};
-pub use settings::{SettingError, TrackSettings};
+pub use room::{Claim, FullPolicy};
+pub use settings::{Count, SettingError, TrackSettings};
 pub use stats::{INVALID_REASONS, InvalidReason, TrackStats};
 pub use tcp::TcpState;
 pub use tracked::{Direction, FlowRef, Start, TableFull, Tracked};

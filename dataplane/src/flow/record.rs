@@ -16,6 +16,7 @@ use super::tracked::Direction;
 use crate::clock::Tick;
 use crate::ids::WorkerId;
 use crate::packet::{Family, Tuple};
+use crate::rules::conn::{Helper, Zone};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Most records of one family: the width of a slot number in a bucket.
@@ -68,8 +69,8 @@ pub(super) struct Common {
     /// Cached verdict of each direction.
     pub(super) verdicts: [AtomicU32; 2],
     life: AtomicU64,
-    /// Orig source port, orig destination port, protocol, 16 bits for a zone, 8 spare. While the record is free:
-    /// the next free one.
+    /// Orig source port, orig destination port, protocol, then the zone: its number, and one bit for each direction
+    /// that is not in it. While the record is free: the next free one.
     pub(super) ports: AtomicU64,
 }
 
@@ -98,8 +99,17 @@ pub(super) struct Tail {
     pub(super) mark: AtomicU32,
     /// Tick of the flow's first packet.
     pub(super) created: AtomicU32,
-    /// One more record that holds what few flows have (NAT tuple, helper, zone pair, ...); zero is none.
-    pub(super) ext: AtomicU32,
+    /// What few flows have, see [`Extra`]; zero is none of it.
+    extra: AtomicU32,
+}
+
+/// What few flows have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) struct Extra {
+    /// Its helper.
+    pub(super) helper: Option<Helper>,
+    /// Helper of the connection that announced it.
+    pub(super) master_helper: Option<Helper>,
 }
 
 /// An IPv4 flow.
@@ -144,6 +154,7 @@ pub(super) struct Record<'a> {
 pub(super) struct ProbeV4 {
     same: [u64; 2],
     inverse: [u64; 2],
+    zone: Zone,
 }
 
 /// An IPv6 tuple and its inverse in the record's form: source, destination (high halves first) and ports.
@@ -151,6 +162,7 @@ pub(super) struct ProbeV4 {
 pub(super) struct ProbeV6 {
     same: [u64; 5],
     inverse: [u64; 5],
+    zone: Zone,
 }
 
 impl Slot {
@@ -260,7 +272,43 @@ impl Counters {
     }
 }
 
-/// The ports word of a record.
+impl Tail {
+    pub(super) fn extra(&self) -> Extra {
+        let [helper, master, ..] = self.extra.load(Relaxed).to_le_bytes();
+        Extra { helper: Helper::from_bits(helper), master_helper: Helper::from_bits(master) }
+    }
+
+    pub(super) fn set_extra(&self, extra: Extra) {
+        let bits = |helper: Option<Helper>| helper.map_or(0, |helper| helper as u8);
+        self.extra.store(u32::from_le_bytes([bits(extra.helper), bits(extra.master_helper), 0, 0]), Relaxed);
+    }
+}
+
+/// Where the zone stands in the ports word.
+const ZONE_SHIFT: u32 = 40;
+const NOT_ORIG: u64 = 1 << 56;
+const NOT_REPLY: u64 = 1 << 57;
+
+/// A zone in the ports word. Zone 0, which nearly all packets are in, is all zeroes.
+fn zone_word(zone: Zone) -> u64 {
+    if zone.id == 0 {
+        return 0;
+    }
+    let not = |is_in: bool, bit: u64| if is_in { 0 } else { bit };
+    u64::from(zone.id) << ZONE_SHIFT | not(zone.orig, NOT_ORIG) | not(zone.reply, NOT_REPLY)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "taken apart as it was put together")]
+const fn zone_of(ports: u64) -> Zone {
+    Zone { id: (ports >> ZONE_SHIFT) as u16, orig: ports & NOT_ORIG == 0, reply: ports & NOT_REPLY == 0 }
+}
+
+/// Ports and protocol of the ports word alone.
+const fn without_zone(ports: u64) -> u64 {
+    ports << (64 - ZONE_SHIFT) >> (64 - ZONE_SHIFT)
+}
+
+/// The ports word of a tuple in zone 0.
 fn ports_word(tuple: &Tuple) -> u64 {
     u64::from(tuple.src_port) | u64::from(tuple.dst_port) << 16 | u64::from(tuple.proto) << 32
 }
@@ -290,24 +338,40 @@ const fn direction(is_same: bool, is_inverse: bool) -> Option<Direction> {
     }
 }
 
+/// Whether a flow's zone, in the direction a packet has in it, is the packet's. Linux `nf_ct_zone_equal`.
+#[inline]
+const fn same_zone(word: u64, zone: Zone, direction: Direction) -> bool {
+    (zone.id == 0 && word >> ZONE_SHIFT == 0) || zone_of(word).of(direction) == zone.of(direction)
+}
+
 impl ProbeV4 {
     #[inline]
-    pub(super) fn new(tuple: &Tuple) -> Self {
+    pub(super) fn new(tuple: &Tuple, zone: Zone) -> Self {
         let inverse = super::key::inverse(tuple);
         let key = |tuple: &Tuple| [addresses_v4(tuple), ports_word(tuple)];
-        Self { same: key(tuple), inverse: key(&inverse) }
+        Self { same: key(tuple), inverse: key(&inverse), zone }
+    }
+
+    #[inline]
+    fn is_zone(&self, word: u64, direction: Direction) -> bool {
+        same_zone(word, self.zone, direction)
     }
 }
 
 impl ProbeV6 {
     #[inline]
-    pub(super) fn new(tuple: &Tuple) -> Self {
+    pub(super) fn new(tuple: &Tuple, zone: Zone) -> Self {
         let inverse = super::key::inverse(tuple);
         let key = |tuple: &Tuple| {
             let [a, b, c, d] = addresses_v6(tuple);
             [a, b, c, d, ports_word(tuple)]
         };
-        Self { same: key(tuple), inverse: key(&inverse) }
+        Self { same: key(tuple), inverse: key(&inverse), zone }
+    }
+
+    #[inline]
+    fn is_zone(&self, word: u64, direction: Direction) -> bool {
+        same_zone(word, self.zone, direction)
     }
 }
 
@@ -319,15 +383,17 @@ impl RecordV4 {
 
     #[inline]
     pub(super) fn direction(&self, probe: &ProbeV4) -> Option<Direction> {
-        let (addresses, ports) = (self.addresses.load(Relaxed), self.common.ports.load(Relaxed));
+        let (addresses, word) = (self.addresses.load(Relaxed), self.common.ports.load(Relaxed));
+        let ports = without_zone(word);
         let differs = |key: [u64; 2]| (addresses ^ key[0]) | (ports ^ key[1]);
         direction(differs(probe.same) == 0, differs(probe.inverse) == 0)
+            .filter(|way| probe.is_zone(word, *way))
     }
 
     /// Writes what identifies a new flow and clears the rest.
-    pub(super) fn reset(&self, tuple: &Tuple) {
+    pub(super) fn reset(&self, tuple: &Tuple, zone: Zone) {
         self.addresses.store(addresses_v4(tuple), Relaxed);
-        self.parts().reset(ports_word(tuple));
+        self.parts().reset(ports_word(tuple) | zone_word(zone));
     }
 
     pub(super) fn orig(&self) -> Tuple {
@@ -345,18 +411,20 @@ impl RecordV6 {
 
     #[inline]
     pub(super) fn direction(&self, probe: &ProbeV6) -> Option<Direction> {
-        let [a, b, c, d] = &self.addresses;
-        let words = [a, b, c, d, &self.common.ports].map(|word| word.load(Relaxed));
+        let [a, b, c, d] = std::array::from_fn(|i| self.addresses[i].load(Relaxed));
+        let word = self.common.ports.load(Relaxed);
+        let words = [a, b, c, d, without_zone(word)];
         let differs = |key: [u64; 5]| words.iter().zip(key).fold(0, |all, (word, key)| all | (word ^ key));
         direction(differs(probe.same) == 0, differs(probe.inverse) == 0)
+            .filter(|way| probe.is_zone(word, *way))
     }
 
     /// Writes what identifies a new flow and clears the rest.
-    pub(super) fn reset(&self, tuple: &Tuple) {
+    pub(super) fn reset(&self, tuple: &Tuple, zone: Zone) {
         for (word, value) in self.addresses.iter().zip(addresses_v6(tuple)) {
             word.store(value, Relaxed);
         }
-        self.parts().reset(ports_word(tuple));
+        self.parts().reset(ports_word(tuple) | zone_word(zone));
     }
 
     pub(super) fn orig(&self) -> Tuple {
@@ -384,13 +452,18 @@ impl Record<'_> {
         word.store(ports, Relaxed);
         self.counters.reset();
         self.tail.mark.store(0, Relaxed);
-        self.tail.ext.store(0, Relaxed);
+        self.tail.extra.store(0, Relaxed);
     }
 
     /// The flow's protocol.
     #[expect(clippy::cast_possible_truncation, reason = "one byte of the word")]
     pub(super) fn proto(&self) -> u8 {
         (self.common.ports.load(Relaxed) >> 32) as u8
+    }
+
+    /// The flow's zone.
+    pub(super) fn zone(&self) -> Zone {
+        zone_of(self.common.ports.load(Relaxed))
     }
 
     /// Whether the record is a flow.
@@ -413,16 +486,17 @@ mod tests {
 
         #[test]
         fn a_record_gives_back_the_tuple_it_was_made_for(v6 in any::<bool>(), src in any::<u128>(), dst in any::<u128>(),
-            src_port in any::<u16>(), dst_port in any::<u16>(), proto in any::<u8>()) {
+            src_port in any::<u16>(), dst_port in any::<u16>(), proto in any::<u8>(), id in any::<u16>()) {
+            let zone = Zone { id, orig: true, reply: id % 2 == 0 };
             let (family, mask) = if v6 { (Family::V6, u128::MAX) } else { (Family::V4, 0xffff_ffff) };
             let tuple = Tuple { src: src & mask, dst: dst & mask, src_port, dst_port, proto, family };
             let back = if v6 {
                 let record = RecordV6::default();
-                record.reset(&tuple);
+                record.reset(&tuple, zone);
                 record.orig()
             } else {
                 let record = RecordV4::default();
-                record.reset(&tuple);
+                record.reset(&tuple, zone);
                 record.orig()
             };
             prop_assert_eq!(back, tuple);

@@ -48,6 +48,21 @@ impl Kind for u32 {
     }
 }
 
+/// A number of things; 0 has a meaning of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count(pub u32);
+
+impl Kind for Count {
+    const MIN: u32 = 0;
+    const MAX: u32 = 1 << 30;
+    fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+    fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// A small count.
 impl Kind for u8 {
     const MIN: u32 = 0;
@@ -80,7 +95,7 @@ fn parse<K: Kind>(name: &'static str, value: &str) -> Result<K, SettingError> {
 }
 
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:literal,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr,)+) => {
         /// What the tracker goes by. Timeouts are in seconds of idleness; defaults are the kernel's.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct TrackSettings { $($(#[doc = $doc])+ pub $name: $kind,)+ }
@@ -116,6 +131,16 @@ macro_rules! settings {
 }
 
 settings! {
+    /// Most flows, all workers together; 0, and anything above, is what the tables were made for (`flows.max`).
+    max: Count = Count(0),
+    /// Most half-open flows, in percent of `max`: a new one then replaces an old one.
+    half_open_percent: u8 = 25,
+    /// Flows kept for rules marked as management, in percent of `max`.
+    management_reserve_percent: u8 = 1,
+    /// From this share of `max` on, in percent, timeouts of flows that are not ASSURED or are closing shrink; 0: never.
+    adaptive_start_percent: u8 = 90,
+    /// Most connections expected by helpers at one time.
+    expect_max: Count = Count(4096),
     /// Verify upper-layer checksums; a packet whose checksum is wrong is INVALID.
     checksum: bool = true,
     /// TCP: the first SYN was seen.

@@ -16,6 +16,7 @@ use super::record::{ProbeV4, ProbeV6, Record, Slot};
 use super::region::{Region, family_index};
 use super::tracked::Direction;
 use crate::packet::{Family, Tuple};
+use crate::rules::conn::Zone;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, Ordering::Relaxed, fence};
 
@@ -122,17 +123,17 @@ impl Table {
         }
     }
 
-    /// The flow a tuple belongs to, in either direction.
+    /// The flow a tuple belongs to in a zone, in either direction.
     #[inline]
-    pub(super) fn find(&self, hash: u64, tuple: &Tuple) -> Option<(Slot, Direction)> {
+    pub(super) fn find(&self, hash: u64, tuple: &Tuple, zone: Zone) -> Option<(Slot, Direction)> {
         // Decided once, so that the loop below knows the size of what it compares.
         match tuple.family {
             Family::V4 => {
-                let probe = ProbeV4::new(tuple);
+                let probe = ProbeV4::new(tuple, zone);
                 self.find_with(hash, Family::V4, |index| self.region.v4()[index].direction(&probe))
             }
             Family::V6 => {
-                let probe = ProbeV6::new(tuple);
+                let probe = ProbeV6::new(tuple, zone);
                 self.find_with(hash, Family::V6, |index| self.region.v6()[index].direction(&probe))
             }
         }
@@ -172,6 +173,7 @@ impl Table {
         &self,
         hash: u64,
         orig: &Tuple,
+        zone: Zone,
         fill: impl FnOnce(Record<'_>),
     ) -> Result<Slot, NoRoom> {
         let slot = self.allocate(orig.family).ok_or(NoRoom::Records)?;
@@ -182,12 +184,12 @@ impl Table {
         let record = match slot.family() {
             Family::V4 => {
                 let record = &self.region.v4()[slot.index()];
-                record.reset(orig);
+                record.reset(orig, zone);
                 record.parts()
             }
             Family::V6 => {
                 let record = &self.region.v6()[slot.index()];
-                record.reset(orig);
+                record.reset(orig, zone);
                 record.parts()
             }
         };
@@ -254,6 +256,15 @@ impl Table {
             slots().for_each(|slot| self.region.prefetch_record(slot));
             slots().find(|&slot| self.region.record(slot).is_some_and(|record| fits(slot, record)))
         })
+    }
+
+    /// The slot a sweep looks at next, IPv4 ones first, round and round; `None` if none was ever used.
+    pub(super) fn next_slot(&self, hand: &mut u32) -> Option<Slot> {
+        let used = |family| self.region.header().high_water[family_index(family)].load(Relaxed);
+        let (v4, v6) = (used(Family::V4), used(Family::V6));
+        let at = hand.checked_rem(v4 + v6)?;
+        *hand = at + 1;
+        Some(if at < v4 { Slot::new(Family::V4, at) } else { Slot::new(Family::V6, at - v4) })
     }
 
     /// Clears the entry of `slot` if it is in this bucket.

@@ -7,6 +7,7 @@ use crate::clock::Now;
 use crate::ids::{Generation, WorkerId};
 use crate::packet::tcp_flag::{ACK, FIN, RST, SYN, URG};
 use crate::packet::{Fragment, Kind, L4Fault, Packet, proto};
+use crate::rules::conn::Orders;
 use crate::rules::model::CtState;
 use CtState::{Established, Invalid, New, Related, Untracked};
 use frames::{A, B, C, Frame, icmp, icmp_error, tcp, udp};
@@ -16,6 +17,8 @@ use proptest::prelude::*;
 struct Lab {
     tracker: Tracker,
     settings: TrackSettings,
+    orders: Orders,
+    claim: Claim,
     now: Now,
 }
 
@@ -33,9 +36,20 @@ impl Lab {
             hugepages: false,
             prefault: false,
         };
+        // All the table for anybody, as in the kernel; tests of the limits set their own.
+        let settings = TrackSettings {
+            half_open_percent: 100,
+            management_reserve_percent: 0,
+            adaptive_start_percent: 0,
+            ..TrackSettings::default()
+        };
+        let mut tracker = Tracker::new(&config).unwrap();
+        tracker.adopt(&settings);
         Self {
-            tracker: Tracker::new(&config).unwrap(),
-            settings: TrackSettings::default(),
+            tracker,
+            settings,
+            orders: Orders::default(),
+            claim: Claim::default(),
             now: Now::from_secs(1000),
         }
     }
@@ -45,13 +59,13 @@ impl Lab {
         packet.hash = self.tracker.hash(&packet.tuple);
         self.tracker.prefetch_bucket(packet.hash);
         self.tracker.prefetch_record(packet.hash);
-        self.tracker.track(&packet, &frame.bytes, self.now, &self.settings)
+        self.tracker.track(&packet, &frame.bytes, self.now, &self.settings, &self.orders)
     }
 
     fn commit(&mut self, frame: &Frame, tracked: &mut Tracked) -> Result<Option<Slot>, TableFull> {
         let mut packet = frame.packet;
         packet.hash = self.tracker.hash(&packet.tuple);
-        self.tracker.commit(&packet, tracked, self.now)
+        self.tracker.commit(&packet, tracked, self.now, self.claim)
     }
 
     /// Sends a packet through and commits it; its ct state.

@@ -27,11 +27,10 @@ pub enum FlowRef {
     Tentative(Start),
 }
 
-/// What a tentative flow will start with. Opaque: made by `track`, used up by `commit`.
+/// What a tentative flow will start with. Opaque: made by `track`, used up by `commit`. What is larger or rarely asked
+/// for waits in the tracker.
 #[derive(Clone, Copy, Debug)]
 pub struct Start {
-    /// Whether it is a TCP connection, whose state waits in the tracker: 72 bytes that every packet would carry about.
-    pub(super) is_tcp: bool,
     /// Seconds until the flow expires if nothing follows.
     pub(super) timeout_secs: u32,
     /// The table's insert count when the lookup missed: unchanged means that a second lookup would miss too.

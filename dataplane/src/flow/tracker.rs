@@ -9,11 +9,14 @@
 //! comes (NEW or RELATED becomes ESTABLISHED), and that is when the cache is cleared. So both the packets of a flow
 //! that is not answered yet and those of one that is can be cached.
 
+use super::expect::{Expectation, Expectations};
 use super::generic;
+use super::helped::Helped;
 use super::icmp;
 use super::key::{self, Seed, flow_hash};
-use super::record::{Life, Record, Slot, status};
+use super::record::{Extra, FlowId, Life, Record, Slot, status};
 use super::region::Region;
+use super::room::{Claim, Limits};
 use super::settings::TrackSettings;
 use super::stats::{InvalidReason, TrackStats};
 use super::table::{NoRoom, Table};
@@ -21,7 +24,8 @@ use super::tcp::{self, EntryFacts, Step, TcpFlow, TcpState};
 use super::tracked::{Direction, FlowRef, Start, TableFull, Tracked};
 use crate::clock::{Now, Tick};
 use crate::ids::{Generation, WorkerId};
-use crate::packet::{Family, Fragment, L4Fault, Packet, Tuple, proto};
+use crate::packet::{Fragment, L4Fault, Packet, Tuple, proto};
+use crate::rules::conn::{Orders, Zone};
 use crate::rules::model::CtState;
 use crate::wire::checksum;
 use crate::wire::tcp::{Segment, is_legal};
@@ -52,12 +56,42 @@ pub struct TrackerConfig {
 /// One worker's connection tracking. See the module's head.
 #[derive(Debug)]
 pub struct Tracker {
-    table: Table,
+    pub(super) table: Table,
+    pub(super) id: WorkerId,
     max_flows: u32,
+    pub(super) limits: Limits,
+    /// Where the last sweep for half-open flows ended.
+    pub(super) hand: u32,
     half_open: u32,
-    stats: TrackStats,
-    /// State of the connection that the TCP packet tracked last would start.
-    opening: Option<TcpFlow>,
+    pub(super) stats: TrackStats,
+    /// What the packet tracked last would start.
+    opening: Opening,
+    /// The tables of all workers, this one's included, by worker.
+    pub(super) peers: Arc<[Arc<Region>]>,
+    pub(super) expectations: Arc<Expectations>,
+    pub(super) helped: Helped,
+}
+
+/// A packet, and what it is judged by.
+#[derive(Clone, Copy)]
+struct Arrival<'a> {
+    packet: &'a Packet,
+    /// The frame, or its first segment.
+    bytes: &'a [u8],
+    now: Tick,
+    settings: &'a TrackSettings,
+    orders: &'a Orders,
+}
+
+/// What a tentative flow will start with, beside its [`Start`].
+#[derive(Debug, Default)]
+struct Opening {
+    tcp: Option<TcpFlow>,
+    zone: Zone,
+    extra: Extra,
+    mark: u32,
+    /// Status bits.
+    status: u16,
 }
 
 impl Tracker {
@@ -67,14 +101,42 @@ impl Tracker {
     /// When the sizes are out of range or the system has not the memory.
     pub fn new(config: &TrackerConfig) -> io::Result<Self> {
         let TrackerConfig { max_flows, max_flows_v6, worker, seed, hugepages, prefault } = *config;
-        let region = Region::map((max_flows, max_flows_v6), worker, &seed, (hugepages, prefault))?;
+        let region = Arc::new(Region::map((max_flows, max_flows_v6), worker, &seed, (hugepages, prefault))?);
         Ok(Self {
-            table: Table::new(Arc::new(region), seed),
+            peers: [Arc::clone(&region)].into(),
+            table: Table::new(region, seed),
+            id: worker,
             max_flows,
+            limits: Limits::new(max_flows, 1, &TrackSettings::default()),
+            hand: 0,
             half_open: 0,
             stats: TrackStats::default(),
-            opening: None,
+            opening: Opening::default(),
+            expectations: Arc::default(),
+            helped: Helped::default(),
         })
+    }
+
+    /// Makes the trackers of one gateway, by worker, know of each other: what one expects any of them may see come.
+    pub fn join(trackers: &mut [Self]) {
+        let peers: Arc<[_]> = trackers.iter().map(Self::region).collect();
+        let expectations = Arc::<Expectations>::default();
+        for tracker in trackers {
+            tracker.peers = Arc::clone(&peers);
+            tracker.expectations = Arc::clone(&expectations);
+        }
+    }
+
+    /// Takes up settings that are not read per packet. Once per poll.
+    #[inline]
+    pub fn adopt(&mut self, settings: &TrackSettings) {
+        self.limits = Limits::new(self.max_flows, self.peers.len(), settings);
+    }
+
+    /// Connections that helpers expect, of all workers.
+    #[must_use]
+    pub fn expectations(&self) -> &Arc<Expectations> {
+        &self.expectations
     }
 
     /// The memory the flows are in, for other threads to read.
@@ -103,10 +165,17 @@ impl Tracker {
     }
 
     /// Judges a packet: finds its flow and brings it up to date, or says that it would start one. `bytes` is the
-    /// frame, or its first segment; [`Packet::hash`] must be set.
+    /// frame, or its first segment; [`Packet::hash`] must be set. `orders` are those of the raw rules.
     #[inline]
-    pub fn track(&mut self, packet: &Packet, bytes: &[u8], now: Now, settings: &TrackSettings) -> Tracked {
-        let tracked = self.judge(packet, bytes, now.tick(), settings);
+    pub fn track(
+        &mut self,
+        packet: &Packet,
+        bytes: &[u8],
+        now: Now,
+        settings: &TrackSettings,
+        orders: &Orders,
+    ) -> Tracked {
+        let tracked = self.judge(&Arrival { packet, bytes, now: now.tick(), settings, orders });
         match (tracked.state, tracked.invalid) {
             (_, Some(reason)) => self.stats.invalid[reason as usize] += 1,
             (CtState::Untracked, _) => self.stats.untracked += 1,
@@ -119,8 +188,9 @@ impl Tracker {
         tracked
     }
 
-    fn judge(&mut self, packet: &Packet, bytes: &[u8], now: Tick, settings: &TrackSettings) -> Tracked {
-        if packet.family().is_none() {
+    fn judge(&mut self, arrival: &Arrival<'_>) -> Tracked {
+        let &Arrival { packet, bytes, now, settings, orders } = arrival;
+        if orders.notrack || packet.family().is_none() {
             return Tracked::untracked();
         }
         if let Some(reason) = unfit(packet, bytes, settings) {
@@ -130,25 +200,25 @@ impl Tracker {
         if matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6) {
             match icmp::kind(packet, bytes) {
                 icmp::Kind::Query { opens } => may_open = opens,
-                icmp::Kind::Error(about) => return self.icmp_error(packet, &about, now),
+                icmp::Kind::Error(about) => return self.icmp_error(packet, &about, orders.zone, now),
                 icmp::Kind::Untracked => return Tracked::untracked(),
                 icmp::Kind::Invalid(reason) => return Tracked::invalid(reason),
             }
         }
         let is_tcp = packet.tuple.proto == proto::TCP;
-        match self.find_live(packet.hash, &packet.tuple, now) {
-            Some((slot, direction)) if is_tcp => self.tcp(slot, direction, packet, bytes, now, settings),
-            Some((slot, direction)) => self.untyped(slot, direction, packet.tuple.proto, now, settings),
-            None if is_tcp => self.start_tcp(packet, bytes, settings),
-            None if may_open => self.start_untyped(packet.tuple.proto, now, settings),
+        match self.find_live(packet.hash, &packet.tuple, orders.zone, now) {
+            Some((slot, direction)) if is_tcp => self.tcp(slot, direction, arrival),
+            Some((slot, direction)) => self.untyped(slot, direction, arrival),
+            None if is_tcp => self.start_tcp(arrival),
+            None if may_open => self.start_untyped(arrival),
             None => Tracked::invalid(InvalidReason::IcmpUnsolicited),
         }
     }
 
     /// The flow a tuple belongs to. One whose time is up is removed on the way and not found.
     #[inline]
-    fn find_live(&mut self, hash: u64, tuple: &Tuple, now: Tick) -> Option<(Slot, Direction)> {
-        let (slot, direction) = self.table.find(hash, tuple)?;
+    fn find_live(&mut self, hash: u64, tuple: &Tuple, zone: Zone, now: Tick) -> Option<(Slot, Direction)> {
+        let (slot, direction) = self.table.find(hash, tuple, zone)?;
         if self.table.record(slot).common.life().deadline.is_past(now) {
             self.remove_entry(slot);
             self.stats.expired += 1;
@@ -158,38 +228,25 @@ impl Tracker {
     }
 
     /// A packet of a known flow of any protocol but TCP.
-    fn untyped(
-        &mut self,
-        slot: Slot,
-        direction: Direction,
-        proto: u8,
-        now: Tick,
-        settings: &TrackSettings,
-    ) -> Tracked {
+    fn untyped(&mut self, slot: Slot, direction: Direction, arrival: &Arrival<'_>) -> Tracked {
+        let &Arrival { packet, now, settings, .. } = arrival;
         let record = self.table.record(slot);
         let life = record.common.life();
         let facts = (life.has(status::SEEN_REPLY), life.has(status::ASSURED));
         let created = || Tick(record.tail.created.load(Relaxed));
-        let refresh = generic::refresh(proto, facts, created, now, settings);
+        let refresh = generic::refresh(packet.tuple.proto, facts, created, now, settings);
         let mut next = life.answered_by(direction);
-        next.deadline = now.plus_secs(refresh.timeout_secs);
         if refresh.assured {
             next.status |= status::ASSURED;
         }
+        next.deadline = now.plus_secs(self.timeout(next, refresh.timeout_secs));
         settle(record, &mut self.half_open, life, next);
         Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot))
     }
 
     /// A segment of a known connection.
-    fn tcp(
-        &mut self,
-        slot: Slot,
-        direction: Direction,
-        packet: &Packet,
-        bytes: &[u8],
-        now: Tick,
-        settings: &TrackSettings,
-    ) -> Tracked {
+    fn tcp(&mut self, slot: Slot, direction: Direction, arrival: &Arrival<'_>) -> Tracked {
+        let &Arrival { packet, bytes, now, settings, .. } = arrival;
         let Some(seg) = Segment::parse(bytes, packet) else {
             return Tracked::invalid(InvalidReason::Truncated);
         };
@@ -208,11 +265,11 @@ impl Tracker {
             Step::Accept { timeout_secs, assured } => {
                 let mut next = life.answered_by(direction);
                 next.tcp_state = flow.state;
-                if let Some(secs) = timeout_secs {
-                    next.deadline = now.plus_secs(secs);
-                }
                 if assured {
                     next.status |= status::ASSURED;
+                }
+                if let Some(secs) = timeout_secs {
+                    next.deadline = now.plus_secs(self.timeout(next, secs));
                 }
                 settle(record, &mut self.half_open, life, next);
                 Tracked::valid(state, direction, FlowRef::Existing(slot))
@@ -233,40 +290,58 @@ impl Tracker {
             }
             Step::Reopen => {
                 self.delete(slot);
-                self.start_tcp(packet, bytes, settings)
+                self.start_tcp(arrival)
             }
         }
     }
 
-    fn start_tcp(&mut self, packet: &Packet, bytes: &[u8], settings: &TrackSettings) -> Tracked {
+    fn start_tcp(&mut self, arrival: &Arrival<'_>) -> Tracked {
+        let &Arrival { packet, bytes, settings, .. } = arrival;
         let Some(seg) = Segment::parse(bytes, packet) else {
             return Tracked::invalid(InvalidReason::Truncated);
         };
         match tcp::open(&seg, settings) {
-            Ok((flow, timeout_secs)) => {
-                self.opening = Some(flow);
-                self.tentative(true, timeout_secs)
-            }
+            Ok((flow, timeout_secs)) => self.tentative(arrival, Some(flow), timeout_secs),
             Err(reason) => Tracked::invalid(reason),
         }
     }
 
-    fn start_untyped(&self, proto: u8, now: Tick, settings: &TrackSettings) -> Tracked {
-        let refresh = generic::refresh(proto, (false, false), || now, now, settings);
-        self.tentative(false, refresh.timeout_secs)
+    fn start_untyped(&mut self, arrival: &Arrival<'_>) -> Tracked {
+        let &Arrival { packet, now, settings, .. } = arrival;
+        let refresh = generic::refresh(packet.tuple.proto, (false, false), || now, now, settings);
+        self.tentative(arrival, None, refresh.timeout_secs)
     }
 
-    fn tentative(&self, is_tcp: bool, timeout_secs: u32) -> Tracked {
-        let start = Start { is_tcp, timeout_secs, epoch: self.table.inserts() };
-        Tracked::valid(CtState::New, Direction::Orig, FlowRef::Tentative(start))
+    /// A flow that does not exist yet: NEW, or RELATED if it is expected.
+    fn tentative(&mut self, arrival: &Arrival<'_>, tcp: Option<TcpFlow>, timeout_secs: u32) -> Tracked {
+        let &Arrival { packet, now, orders, .. } = arrival;
+        let start = Start { timeout_secs, epoch: self.table.inserts() };
+        let expected = self.expectations.take(&packet.tuple, orders.zone.of(Direction::Orig), now);
+        self.opening = Opening {
+            tcp,
+            zone: orders.zone,
+            extra: Extra { helper: orders.helper, master_helper: expected.map(|expected| expected.helper) },
+            mark: expected.map_or(0, |expected| self.mark_of_master(&expected, now)),
+            status: if expected.is_some() { status::EXPECTED } else { 0 },
+        };
+        let state = if expected.is_some() { CtState::Related } else { CtState::New };
+        Tracked::valid(state, Direction::Orig, FlowRef::Tentative(start))
+    }
+
+    /// An expected connection starts with the mark of the one that announced it.
+    #[cold]
+    fn mark_of_master(&self, expected: &Expectation, now: Tick) -> u32 {
+        let FlowId { worker, slot, seq } = expected.master;
+        let view = self.peers.get(worker.index()).and_then(|region| region.view(slot, now));
+        view.filter(|view| view.seq == seq).map_or(0, |view| view.mark)
     }
 
     /// An ICMP error: RELATED if it is about a packet that some flow's side sent, and goes to that side.
-    fn icmp_error(&mut self, packet: &Packet, about: &icmp::Embedded, now: Tick) -> Tracked {
+    fn icmp_error(&mut self, packet: &Packet, about: &icmp::Embedded, zone: Zone, now: Tick) -> Tracked {
         // The error travels against the packet it is about.
         let wanted = key::inverse(&about.tuple);
         let hash = self.hash(&wanted);
-        let Some((slot, direction)) = self.find_live(hash, &wanted, now) else {
+        let Some((slot, direction)) = self.find_live(hash, &wanted, zone, now) else {
             return Tracked::invalid(InvalidReason::IcmpErrorNoFlow);
         };
         if packet.tuple.dst != wanted.dst {
@@ -280,12 +355,13 @@ impl Tracker {
     /// that flow is it, unchanged.
     ///
     /// # Errors
-    /// When there is no room, and nothing nearby that may be evicted.
+    /// When there is no room, and nothing that may be evicted for `claim`.
     pub fn commit(
         &mut self,
         packet: &Packet,
         tracked: &mut Tracked,
         now: Now,
+        claim: Claim,
     ) -> Result<Option<Slot>, TableFull> {
         let start = match tracked.flow {
             FlowRef::Existing(slot) => return Ok(Some(slot)),
@@ -296,21 +372,21 @@ impl Tracker {
         let earlier = if start.epoch == self.table.inserts() {
             None
         } else {
-            self.find_live(packet.hash, &packet.tuple, now)
+            self.find_live(packet.hash, &packet.tuple, self.opening.zone, now)
         };
         let slot = match earlier {
             Some((slot, direction)) => {
                 tracked.direction = direction;
                 slot
             }
-            None => self.insert(packet, &start, now)?,
+            None => self.insert(packet, &start, now, claim)?,
         };
         tracked.flow = FlowRef::Existing(slot);
         Ok(Some(slot))
     }
 
-    fn insert(&mut self, packet: &Packet, start: &Start, now: Tick) -> Result<Slot, TableFull> {
-        if self.table.flow_count() >= self.max_flows && !self.evict(packet.hash, None, now) {
+    fn insert(&mut self, packet: &Packet, start: &Start, now: Tick, claim: Claim) -> Result<Slot, TableFull> {
+        if !self.make_room(packet.hash, claim, now) {
             self.stats.drop += 1;
             return Err(TableFull);
         }
@@ -322,6 +398,7 @@ impl Tracker {
             Ok(slot) => {
                 self.stats.insert += 1;
                 self.half_open += 1;
+                self.helped.gained(self.opening.extra);
                 Ok(slot)
             }
             Err(NoRoom::Records) => {
@@ -336,38 +413,32 @@ impl Tracker {
     }
 
     fn try_insert(&self, packet: &Packet, start: &Start, now: Tick) -> Result<Slot, NoRoom> {
-        self.table.insert(packet.hash, &packet.tuple, |record| {
-            let tcp_state = match self.opening.as_ref().filter(|_| start.is_tcp) {
-                Some(flow) => {
-                    flow.store(record.tail);
-                    flow.state
-                }
-                None => TcpState::None,
-            };
-            record.tail.created.store(now.0, Relaxed);
-            record.common.set_life(Life {
-                deadline: now.plus_secs(start.timeout_secs),
-                status: 0,
-                tcp_state,
+        let Opening { tcp, zone, extra, mark, status } = &self.opening;
+        self.table.insert(packet.hash, &packet.tuple, *zone, |record| {
+            let tcp_state = tcp.as_ref().map_or(TcpState::None, |flow| {
+                flow.store(record.tail);
+                flow.state
             });
+            record.tail.created.store(now.0, Relaxed);
+            record.tail.mark.store(*mark, Relaxed);
+            if *extra != Extra::default() {
+                record.tail.set_extra(*extra);
+            }
+            let life = Life { deadline: now, status: *status, tcp_state };
+            let deadline = now.plus_secs(self.timeout(life, start.timeout_secs));
+            record.common.set_life(Life { deadline, ..life });
         })
     }
 
-    /// Evicts one flow near `hash` that is expired or not ASSURED, of `family` if given. Linux `early_drop`.
-    #[cold]
-    fn evict(&mut self, hash: u64, family: Option<Family>, now: Tick) -> bool {
-        let is_fair_game = |slot: Slot, record: Record<'_>| {
-            let life = record.common.life();
-            family.is_none_or(|family| family == slot.family())
-                && (!life.has(status::ASSURED) || life.deadline.is_past(now))
-        };
-        let Some(slot) = self.table.find_victim(hash, is_fair_game) else { return false };
-        if self.table.record(slot).common.life().deadline.is_past(now) {
-            self.stats.expired += 1;
-        } else {
-            self.stats.early_drop += 1;
-        }
-        self.remove_entry(slot)
+    /// Mark, status bits and master's helper of the flow that the packet tracked last would start.
+    pub(super) const fn opening(&self) -> (u32, u16, Extra) {
+        let Opening { tcp: _, zone: _, extra, mark, status } = &self.opening;
+        (*mark, *status, *extra)
+    }
+
+    /// Sets the mark of the flow that the packet tracked last would start.
+    pub(super) const fn set_opening_mark(&mut self, mark: u32) {
+        self.opening.mark = mark;
     }
 
     /// Counts a packet of `bytes` IP bytes for its flow.
@@ -440,14 +511,18 @@ impl Tracker {
         removed
     }
 
-    fn remove_entry(&mut self, slot: Slot) -> bool {
+    pub(super) fn remove_entry(&mut self, slot: Slot) -> bool {
         let Some(record) = self.table.live_record(slot) else { return false };
         self.half_open -= u32::from(record.common.life().is_half_open());
+        if self.helped.any() {
+            self.forget_helped(slot);
+        }
         self.table.remove(slot)
     }
 
     /// Flows in the table.
     #[must_use]
+    #[inline]
     pub fn flow_count(&self) -> u32 {
         self.table.flow_count()
     }

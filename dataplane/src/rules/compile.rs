@@ -6,7 +6,7 @@ use super::model::{RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
 use super::tree::{Tree, words};
 use super::validate::{self, CompileError};
-use super::{Decision, Facts, selfcheck};
+use super::{Decision, Facts, linear, selfcheck};
 use std::sync::Arc;
 
 /// Compiled rules. Immutable; shared by all workers through the snapshot.
@@ -37,6 +37,8 @@ pub struct LineInfo {
     pub by: RuleRef,
     /// What it decides, if it decides.
     pub verdict: Option<Verdict>,
+    /// Whether the rule is marked as management.
+    pub management: bool,
 }
 
 /// The lines one packet matched, in order. Reused from packet to packet.
@@ -102,6 +104,7 @@ impl Compiled {
                 Action::Pass(_) => Some(Verdict::Accept),
                 _ => None,
             },
+            management: linear::is_management(&ruleset, line.by),
         };
         let lines = main.lines.iter().chain(raw.iter().flat_map(|raw| &raw.lines));
         Ok(Self {
@@ -165,7 +168,8 @@ impl Compiled {
     /// Judges one tracked packet, leaving the lines it matched in `matched` and what they change in `marks`.
     #[inline]
     pub fn classify(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
-        self.main.run(facts, marks, matched)
+        let decision = self.main.run(facts, marks, matched);
+        Decision { management: self.infos[matched.decider as usize].management, ..decision }
     }
 
     /// Judges one packet before it is tracked; `None` if there are no rules for that.
@@ -222,7 +226,7 @@ impl Program {
                 let accepted_by = accepted_by.filter(|_| verdict == Verdict::Accept);
                 let (decider, by) = accepted_by.unwrap_or((number, line.by));
                 matched.decider = decider;
-                return Decision { verdict, by, invariant };
+                return Decision { verdict, by, invariant, management: false };
             }
         }
         unreachable!(

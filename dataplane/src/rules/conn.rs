@@ -62,7 +62,7 @@ pub struct Marks {
     /// Orders to the tracker; raw rules only.
     pub orders: Option<Orders>,
     /// Connection counts this packet was counted by: its connection joins them if it is accepted.
-    pub counted: Vec<Arc<ConnCount>>,
+    pub counted: Vec<ConnLimit>,
 }
 
 impl Marks {
@@ -85,8 +85,6 @@ pub struct Orders {
     pub zone: Zone,
     /// Helper a connection gets that starts with this packet.
     pub helper: Option<Helper>,
-    /// Timeout policy it gets: position among the configured ones, from 1; 0 is none.
-    pub timeout: u8,
 }
 
 /// A connection tracking zone: connections with the same tuple in different zones are different.
@@ -418,15 +416,20 @@ impl ConnBytes {
 }
 
 impl ConnLimit {
+    /// What a packet is counted under.
+    #[must_use]
+    pub const fn address(&self, tuple: &Tuple) -> u128 {
+        self.mask & if self.by_dst { tuple.dst } else { tuple.src }
+    }
+
     fn holds(&self, asked: Asked<'_>, marks: &mut Marks) -> bool {
-        let addr = if self.by_dst { asked.tuple.dst } else { asked.tuple.src };
         let (id, flows): (_, &dyn Flows) = match asked.conn {
             Some(conn) => (conn.id, conn.flows),
             None => (None, &NoFlows),
         };
-        let count = self.count.count(addr & self.mask, id, flows);
+        let count = self.count.count(self.address(asked.tuple), id, flows);
         if id.is_none() && asked.conn.is_some() {
-            marks.counted.push(Arc::clone(&self.count));
+            marks.counted.push(self.clone());
         }
         (count > self.limit) != self.upto
     }

@@ -22,6 +22,7 @@ pub fn evaluate(
     if decision.verdict == Verdict::Accept {
         decision.by = filter_word(ruleset, matched).unwrap_or(decision.by);
     }
+    decision.management = is_management(ruleset, decision.by);
     decision
 }
 
@@ -51,6 +52,7 @@ fn walk_way(
         verdict: Verdict::Accept,
         by: RuleRef { chain: ruleset.forward, rule: None },
         invariant: false,
+        management: false,
     };
     for &(hook, chain) in way {
         let mut walk = Walk { ruleset, ports, hook, facts, marks, matched };
@@ -64,6 +66,11 @@ fn walk_way(
         }
     }
     decision
+}
+
+/// Whether a rule is marked as management.
+pub(super) fn is_management(ruleset: &Ruleset, by: RuleRef) -> bool {
+    by.rule.is_some_and(|rule| ruleset.chain(by.chain).rules[rule as usize].management)
 }
 
 /// The last rule or policy of `filter` among those matched: a packet that was accepted was accepted by it.

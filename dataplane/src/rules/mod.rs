@@ -58,4 +58,6 @@ pub struct Decision {
     /// Whether every packet of the same flow, direction, ingress and connection state takes the same path through the
     /// rules, so that the path may be remembered with the flow.
     pub invariant: bool,
+    /// Whether that rule is marked as management.
+    pub management: bool,
 }

@@ -94,6 +94,8 @@ pub struct Rule {
     pub matches: Vec<Match>,
     /// What happens then.
     pub target: Target,
+    /// Whether flows it accepts may use the reserve for management, see [`crate::flow::Claim`].
+    pub management: bool,
 }
 
 /// One condition. `invert` is iptables' `!`; it inverts the condition itself, never the precondition that the packet

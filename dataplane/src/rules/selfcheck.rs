@@ -36,7 +36,8 @@ impl PartialEq for Said {
     fn eq(&self, other: &Self) -> bool {
         let marks =
             |said: &Self| (said.marks.packet, said.marks.conn, said.marks.conn_is_set, said.marks.orders);
-        (self.decision.verdict, self.decision.by) == (other.decision.verdict, other.decision.by)
+        (self.decision.verdict, self.decision.by, self.decision.management)
+            == (other.decision.verdict, other.decision.by, other.decision.management)
             && self.matched == other.matched
             && marks(self) == marks(other)
     }

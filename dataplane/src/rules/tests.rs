@@ -18,7 +18,7 @@ fn names() -> Vec<String> {
 }
 
 fn rule(matches: Vec<Match>, target: Target) -> Rule {
-    Rule { id: RuleId(0), matches, target }
+    Rule { id: RuleId(0), matches, target, management: false }
 }
 
 fn user(name: &str, rules: Vec<Rule>) -> Chain {

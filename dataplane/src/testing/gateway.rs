@@ -136,19 +136,38 @@ impl Gateway {
             seed: Seed::random(),
             config,
         };
-        for (index, handoff) in Handoff::mesh(&wakers, FRAMES_PER_WORKER as usize).into_iter().enumerate() {
-            gateway.add_worker(index, handoff, &wakers[index], &ports)?;
+        let trackers = gateway.trackers()?;
+        let handoffs = Handoff::mesh(&wakers, FRAMES_PER_WORKER as usize);
+        for (index, (handoff, tracker)) in handoffs.into_iter().zip(trackers).enumerate() {
+            gateway.add_worker(index, handoff, tracker, &wakers[index], &ports);
         }
         Ok(gateway)
+    }
+
+    fn trackers(&self) -> io::Result<Vec<Tracker>> {
+        let tracker = |index| {
+            Tracker::new(&TrackerConfig {
+                max_flows: self.config.max_flows,
+                max_flows_v6: self.config.max_flows,
+                worker: WorkerId(u8::try_from(index).expect("at most 64 workers")),
+                seed: self.seed,
+                hugepages: false,
+                prefault: false,
+            })
+        };
+        let mut trackers = (0..self.config.workers).map(tracker).collect::<io::Result<Vec<_>>>()?;
+        Tracker::join(&mut trackers);
+        Ok(trackers)
     }
 
     fn add_worker(
         &mut self,
         index: usize,
         handoff: Handoff,
+        tracker: Tracker,
         waker: &Arc<Waker>,
         ports: &Arc<[PortState]>,
-    ) -> Result<(), GatewayError> {
+    ) {
         let id = WorkerId(u8::try_from(index).expect("at most 64 workers"));
         let (named, expired) = RingBuffer::new(1024);
         let counters = Arc::new(WorkerCounters::new(2, &[LEFT, RIGHT]));
@@ -160,14 +179,7 @@ impl Gateway {
             umem: Arc::clone(&self.umem),
             lanes: vec![lane(LEFT), lane(RIGHT)],
             ports: Arc::clone(ports),
-            tracker: Tracker::new(&TrackerConfig {
-                max_flows: self.config.max_flows,
-                max_flows_v6: self.config.max_flows,
-                worker: id,
-                seed: self.seed,
-                hugepages: false,
-                prefault: false,
-            })?,
+            tracker,
             mailbox: Arc::clone(&self.mailbox),
             counters: Arc::clone(&counters),
             handoff,
@@ -177,7 +189,6 @@ impl Gateway {
         self.workers.push(Worker::new(parts, Notes::default()));
         self.counters.push(counters);
         self.expired.push(named);
-        Ok(())
     }
 
     /// Sends one packet into `side` through worker 0 and waits until all workers are quiet.

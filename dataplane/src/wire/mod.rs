@@ -42,6 +42,13 @@ pub mod ethertype {
     pub const QINQ_OLD: u16 = 0x9100;
 }
 
+/// What follows the upper-layer header, as far as it is in `head`.
+#[must_use]
+pub fn payload<'a>(head: &'a [u8], packet: &Packet, header_len: usize) -> &'a [u8] {
+    let end = packet.l3_end().min(head.len());
+    head.get(usize::from(packet.l4_offset) + header_len..end).unwrap_or_default()
+}
+
 /// Parses a frame. `head` is its first segment, which holds all headers; `frame_len` counts all segments.
 ///
 /// # Errors

@@ -102,6 +102,11 @@ impl<'a> Segment<'a> {
         })
     }
 
+    /// Bytes of the header, options included.
+    pub(crate) const fn header_len(&self) -> usize {
+        HEADER_LEN + self.options.len()
+    }
+
     #[inline]
     pub(crate) const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0

@@ -8,12 +8,12 @@ use super::snapshot::{Mailbox, Snapshot};
 use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::device::{BURST_MAX, Device};
-use crate::flow::{self, Expired, FlowRef, TableFull, Tracked, Tracker};
+use crate::flow::{self, Claim, Expired, FlowRef, FullPolicy, Slot, TableFull, Tracked, Tracker};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::Packet;
 use crate::reason::DropReason;
-use crate::rules::conn::Marks;
-use crate::rules::model::{RejectWith, RuleRef, Verdict};
+use crate::rules::conn::{Marks, Orders};
+use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
 use crate::rules::{Decision, Facts, Matched, PathId};
 use crate::wire;
 use crate::xsk::{Frame, FramePool, Umem};
@@ -53,11 +53,17 @@ pub(super) struct Path<D, O> {
 
 const NO_LANE: u8 = u8::MAX;
 
-/// What rules said, and which one.
+/// Whether a rule dropped the packet, or its chain's policy.
+const fn drop_reason(by: RuleRef) -> DropReason {
+    if by.rule.is_none() { DropReason::PolicyDrop } else { DropReason::RuleDrop }
+}
+
+/// What rules said, which one, and whether it is marked as management.
 #[derive(Clone, Copy)]
 struct Decided {
     verdict: Verdict,
     by: RuleRef,
+    management: bool,
 }
 
 impl<D: Device, O: Observer> Path<D, O> {
@@ -155,36 +161,66 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
     }
 
-    /// An IP packet: track, decide, act.
+    /// An IP packet: raw rules, track, decide, act.
     pub(super) fn judge(&mut self, frame: Frame, packet: &Packet, ingress: PortId, now: Now) {
-        let mut tracked = self.track(&frame, packet, now);
-        let decided = self.decide(packet, &tracked, ingress);
+        let mut orders = Orders::default();
+        if self.snapshot.rules(packet.tuple.family).compiled.has_raw() {
+            match self.raw(packet, ingress) {
+                Ok(ordered) => orders = ordered,
+                Err(by) => {
+                    let fate =
+                        Fate { ingress, dropped: Some(drop_reason(by)), ct_state: None, rule: Some(by) };
+                    return self.discard(frame, Some(packet), fate);
+                }
+            }
+        }
+        let mut tracked = self.track(&frame, packet, now, &orders);
+        let decided = self.decide(packet, &tracked, ingress, now);
         let mut fate = Fate { ingress, dropped: None, ct_state: Some(tracked.state), rule: Some(decided.by) };
         match decided.verdict {
             Verdict::Accept => {
-                if self.commit(packet, &mut tracked, now) {
-                    self.forward(frame, packet, fate);
-                } else {
-                    fate.dropped = Some(DropReason::FlowTableFull);
-                    self.discard(frame, Some(packet), fate);
+                let claim = Claim {
+                    policy: self.snapshot.settings.full[ingress.index() / 2],
+                    management: decided.management,
+                };
+                match self.accept(&frame, packet, &mut tracked, now, claim) {
+                    Ok(()) => self.forward(frame, packet, fate),
+                    Err(reason) => {
+                        fate.dropped = Some(reason);
+                        self.discard(frame, Some(packet), fate);
+                    }
                 }
             }
             Verdict::Drop => {
-                let by_policy = decided.by.rule.is_none();
-                fate.dropped = Some(if by_policy { DropReason::PolicyDrop } else { DropReason::RuleDrop });
+                fate.dropped = Some(drop_reason(decided.by));
                 self.discard(frame, Some(packet), fate);
             }
             Verdict::Reject(with) => self.reject(frame, packet, &tracked, with, now, fate),
         }
     }
 
+    /// The raw rules on a packet that is not tracked yet: their orders to the tracker, or the rule that dropped it.
+    fn raw(&mut self, packet: &Packet, ingress: PortId) -> Result<Orders, RuleRef> {
+        let Self { snapshot, matched, marks, id, .. } = self;
+        let rules = snapshot.rules(packet.tuple.family);
+        let facts = Facts { packet, ct_state: CtState::Invalid, conn: None, ingress, egress: ingress.peer() };
+        marks.reset(0);
+        let decision = rules.compiled.classify_raw(&facts, marks, matched);
+        rules.counters[id.index()].count_lines(matched.lines(), u64::from(packet.l3_len));
+        match decision {
+            Some(Decision { verdict: Verdict::Drop | Verdict::Reject(_), by, .. }) => Err(by),
+            _ => Ok(marks.orders.unwrap_or_default()),
+        }
+    }
+
     #[inline]
-    fn track(&mut self, frame: &Frame, packet: &Packet, now: Now) -> Tracked {
+    fn track(&mut self, frame: &Frame, packet: &Packet, now: Now, orders: &Orders) -> Tracked {
         let snapshot = &*self.snapshot;
         if !snapshot.rules(packet.tuple.family).track {
             return Tracked::untracked();
         }
-        let tracked = self.tracker.track(packet, self.umem.head(frame), now, &snapshot.settings.track);
+        let bytes = self.umem.head(frame);
+        let tracked = self.tracker.track(packet, bytes, now, &snapshot.settings.track, orders);
         // As in the kernel, a flow's packets count whatever the rules say about them.
         if let FlowRef::Existing(slot) = tracked.flow {
             self.tracker.count(slot, tracked.direction, packet.l3_len);
@@ -192,22 +228,56 @@ impl<D: Device, O: Observer> Path<D, O> {
         tracked
     }
 
-    /// Remembers the flow that an accepted packet starts. False if there is no room for it.
+    /// Remembers the flow that an accepted packet starts, and lets helpers read the packet.
     #[inline]
-    fn commit(&mut self, packet: &Packet, tracked: &mut Tracked, now: Now) -> bool {
-        let FlowRef::Tentative(_) = tracked.flow else { return true };
-        match self.tracker.commit(packet, tracked, now) {
-            Ok(Some(slot)) => self.tracker.count(slot, tracked.direction, packet.l3_len),
-            Ok(None) => {}
-            Err(TableFull) => return false,
+    fn accept(
+        &mut self,
+        frame: &Frame,
+        packet: &Packet,
+        tracked: &mut Tracked,
+        now: Now,
+        claim: Claim,
+    ) -> Result<(), DropReason> {
+        let is_new = matches!(tracked.flow, FlowRef::Tentative(_));
+        if is_new {
+            match self.tracker.commit(packet, tracked, now, claim) {
+                Ok(Some(slot)) => {
+                    self.tracker.count(slot, tracked.direction, packet.l3_len);
+                    self.join_counts(slot, packet, now);
+                }
+                Ok(None) => {}
+                Err(TableFull) if claim.policy == FullPolicy::PassUntracked => return Ok(()),
+                Err(TableFull) => return Err(DropReason::FlowTableFull),
+            }
         }
-        true
+        let bytes = self.umem.head(frame);
+        if self.tracker.help(packet, bytes, tracked, now, &self.snapshot.settings.track) {
+            return Ok(());
+        }
+        // A connection whose first packet does not pass leaves nothing behind.
+        if let (true, Some(slot)) = (is_new, tracked.flow.slot()) {
+            self.tracker.remove(slot);
+        }
+        Err(DropReason::HelperLine)
+    }
+
+    /// A flow that `connlimit` rules have counted exists now.
+    #[inline]
+    fn join_counts(&mut self, slot: Slot, packet: &Packet, now: Now) {
+        if self.marks.counted.is_empty() {
+            return;
+        }
+        let Some(id) = self.tracker.flow_id(slot) else { return };
+        let tables = self.tracker.tables(now);
+        for counted in self.marks.counted.drain(..) {
+            counted.count.join(counted.address(&packet.tuple), id, &tables);
+        }
     }
 
     /// Rules on a packet. Tier one: the flow has a verdict of this generation for this direction and ingress NIC.
     /// Else classify, and remember the path through the rules if only facts of the flow decided it.
     #[inline]
-    fn decide(&mut self, packet: &Packet, tracked: &Tracked, ingress: PortId) -> Decided {
+    fn decide(&mut self, packet: &Packet, tracked: &Tracked, ingress: PortId, now: Now) -> Decided {
         let Self { snapshot, tracker, counters, matched, marks, id, .. } = self;
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
@@ -218,21 +288,35 @@ impl<D: Device, O: Observer> Path<D, O> {
             counters.polls.verdict_hits.add(1);
             rule_counters.count_path(path, bytes);
             let (verdict, by) = rules.compiled.outcome(rule_counters.deciding_line(path));
-            return Decided { verdict, by };
+            return Decided { verdict, by, management: false };
         }
         counters.polls.classified.add(1);
-        let facts = Facts { packet, ct_state: tracked.state, conn: None, ingress, egress: ingress.peer() };
-        marks.reset(0);
-        let Decision { verdict, by, invariant } = rules.compiled.classify(&facts, marks, matched);
+        let mut facts =
+            Facts { packet, ct_state: tracked.state, conn: None, ingress, egress: ingress.peer() };
+        let Decision { verdict, by, invariant, management } = if rules.compiled.asks_conn() {
+            let tables = tracker.tables(now);
+            let conn = tracker.conn(packet, tracked, now, &tables);
+            facts.conn = conn.as_ref();
+            marks.reset(tracker.mark(tracked));
+            let decision = rules.compiled.classify(&facts, marks, matched);
+            if marks.conn_is_set {
+                tracker.set_mark(tracked, marks.conn);
+            }
+            decision
+        } else {
+            marks.reset(0);
+            rules.compiled.classify(&facts, marks, matched)
+        };
         let cacheable = invariant && matches!(tracked.flow, FlowRef::Existing(_));
-        match cacheable.then(|| rule_counters.intern(matched.lines(), matched.decider())).flatten() {
+        let decider = matched.decider();
+        match cacheable.then(|| rule_counters.intern(matched.lines(), decider)).flatten() {
             Some(path) => {
                 rule_counters.count_path(path, bytes);
                 tracker.cache_verdict(tracked, snapshot.generation, path_word(path, ingress));
             }
             None => rule_counters.count_lines(matched.lines(), bytes),
         }
-        Decided { verdict, by }
+        Decided { verdict, by, management }
     }
 
     /// Turns the offender into its answer, in place, and sends that back where it came from.
@@ -363,6 +447,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.snapshot = newest;
             self.mailbox.adopt(self.id, generation);
         }
+        self.tracker.adopt(&self.snapshot.settings.track);
         self.answers.refill(self.snapshot.settings.answers, now);
         for peer in &mut self.handoff.peers {
             while let Ok(frame) = peer.homecoming.pop() {

@@ -4,8 +4,8 @@
 //! every published snapshot until all workers have moved on, so the last reference is always dropped, and its memory
 //! freed, on control.
 
-use crate::flow::TrackSettings;
-use crate::ids::{Generation, WorkerId};
+use crate::flow::{FullPolicy, TrackSettings};
+use crate::ids::{Generation, PORTS_MAX, WorkerId};
 use crate::packet::Family;
 use crate::rules::{Compiled, RuleCounters};
 use arc_swap::ArcSwap;
@@ -45,6 +45,8 @@ pub struct Settings {
     pub l2: L2Policy,
     /// ICMP errors that REJECT may send, per worker.
     pub answers: AnswerRate,
+    /// What happens to new flows when the table is full, by wire.
+    pub full: [FullPolicy; PORTS_MAX / 2],
 }
 
 /// Non-IP frames that are forwarded. A Linux bridge passes all of them, and that is the default.
@@ -91,7 +93,12 @@ impl Default for AnswerRate {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { track: TrackSettings::default(), l2: L2Policy::All, answers: AnswerRate::default() }
+        Self {
+            track: TrackSettings::default(),
+            l2: L2Policy::All,
+            answers: AnswerRate::default(),
+            full: [FullPolicy::default(); PORTS_MAX / 2],
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! `-m comment`: matches everything, remembers a text.
+//! `-m comment`: matches everything, remembers a text. A text that begins with [`MANAGEMENT`] also marks its rule: flows
+//! that the rule accepts may use the reserve of a full flow table. So the mark survives in any iptables-save file.
 
 use super::{Extension, Facts, Given, Instance, Kind, Lowered, OptionSpec, first};
 use crate::iptables::diagnostics::{Diagnostic, Span};
@@ -6,6 +7,9 @@ use crate::iptables::printer::quote;
 
 /// Longest comment the kernel keeps, in bytes (XT_MAX_COMMENT_LEN with the final NUL).
 const COMMENT_BYTES_MAX: usize = 255;
+
+/// Begins the comment of a rule for management.
+pub const MANAGEMENT: &str = "palisade:management";
 
 /// `-m comment`.
 pub static COMMENT: Extension = Extension {
@@ -59,6 +63,10 @@ impl Instance for Comment {
         out.push_str(" /* ");
         out.push_str(self.text());
         out.push_str(" */");
+    }
+
+    fn marks_management(&self) -> bool {
+        self.text().starts_with(MANAGEMENT)
     }
 
     fn lower(&self) -> Lowered {

@@ -157,7 +157,7 @@ impl Instance for Ct {
         let (orig, reply) = if sides == (false, false) { (true, true) } else { sides };
         let helper = helper.map(|(helper, _)| helper).filter(|_| !notrack);
         let zone = Zone { id: zone, orig, reply };
-        Lowered::Target(Target::Effect(Effect::Order(Orders { notrack, zone, helper, timeout: 0 })))
+        Lowered::Target(Target::Effect(Effect::Order(Orders { notrack, zone, helper })))
     }
 
     fn target_name(&self) -> &'static str {

@@ -133,6 +133,11 @@ pub trait Instance: Debug + Send + Sync {
         ""
     }
 
+    /// Whether it marks its rule as management: flows the rule accepts may use the table's reserve.
+    fn marks_management(&self) -> bool {
+        false
+    }
+
     /// Tables it may stand in, for targets.
     fn tables(&self) -> &'static [model::Table] {
         &[model::Table::Filter, model::Table::Mangle, model::Table::Raw]

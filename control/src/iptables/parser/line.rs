@@ -177,7 +177,8 @@ impl<'a> Reader<'a> {
         let basic = BASIC
             .iter()
             .map(|&(short, long, basic)| (long, Found::Basic(basic, short), usize::MAX, short as u32));
-        let own = self.loaded.iter().enumerate().flat_map(|(position, loaded)| {
+        // What was loaded last comes first: of `-m mark --mark 1 -m connmark --mark 2` each has its own.
+        let own = self.loaded.iter().enumerate().rev().flat_map(|(position, loaded)| {
             loaded.extension.options.iter().map(move |spec| {
                 (
                     spec.name,

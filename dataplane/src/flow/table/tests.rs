@@ -5,6 +5,7 @@ use crate::clock::Tick;
 use crate::flow::record::Life;
 use crate::flow::tcp::TcpState;
 use crate::ids::WorkerId;
+use crate::rules::conn::Zone;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -34,14 +35,14 @@ fn hash(table: &Table, tuple: &Tuple) -> u64 {
 }
 
 fn insert(table: &Table, tuple: &Tuple) -> Result<Slot, NoRoom> {
-    table.insert(hash(table, tuple), tuple, |record| {
+    table.insert(hash(table, tuple), tuple, Zone::default(), |record| {
         record.tail.mark.store(mark_of(tuple), Relaxed);
         record.common.set_life(Life { deadline: Tick(1000), status: 0, tcp_state: TcpState::None });
     })
 }
 
 fn find(table: &Table, tuple: &Tuple) -> Option<(Slot, Direction)> {
-    table.find(hash(table, tuple), tuple)
+    table.find(hash(table, tuple), tuple, Zone::default())
 }
 
 /// A mark that only this tuple's record may have.

@@ -1,0 +1,243 @@
+//! Expectations: connections that a helper has read of in another one, and that are RELATED when they come.
+//!
+//! The one part of tracking that workers share, because the announced connection may belong to any of them. Packets of
+//! known flows never come here; the first packet of an unknown one reads a single word of a small filter, and only if
+//! something may expect it takes the lock. An outsider cannot aim at the lock without knowing an announced address and
+//! port, and what it hits there it uses up.
+//!
+//! Semantics follow Linux `nf_conntrack_expect.c`: used once, forgotten after a while or with the connection that
+//! announced it, replaced by the next one of the same connection.
+
+use super::record::FlowId;
+use crate::clock::Tick;
+use crate::packet::{Family, Tuple};
+use crate::rules::conn::Helper;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Seconds an announced connection is waited for. The kernel's helpers all say five minutes.
+pub(super) const WAIT_SECS: u32 = 300;
+
+/// Words of the filter.
+const FILTER: usize = 1024;
+
+/// A connection that is expected: from one address, any port, to one address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// Where it comes from.
+    pub src: u128,
+    /// Where it goes.
+    pub dst: u128,
+    /// The port there.
+    pub dst_port: u16,
+    /// Protocol.
+    pub proto: u8,
+    /// Family of the addresses.
+    pub family: Family,
+    /// Zone it is expected in.
+    pub zone: u16,
+    /// The connection that announced it.
+    pub master: FlowId,
+    /// That connection's helper.
+    pub helper: Helper,
+    /// When it is given up.
+    pub deadline: Tick,
+}
+
+/// Where it goes: what an expectation is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    dst: u128,
+    dst_port: u16,
+    proto: u8,
+    family: Family,
+}
+
+/// Why an expectation was not taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Another connection expects the same.
+    Clash,
+    /// There are as many as may be.
+    Full,
+}
+
+/// All expectations of a gateway.
+#[derive(Debug)]
+pub struct Expectations {
+    /// How many expectations have a key that falls on this word.
+    filter: Box<[AtomicU32; FILTER]>,
+    inner: Mutex<HashMap<Key, Vec<Expectation>>>,
+}
+
+impl Default for Expectations {
+    fn default() -> Self {
+        Self { filter: Box::new([const { AtomicU32::new(0) }; FILTER]), inner: Mutex::default() }
+    }
+}
+
+impl Key {
+    const fn of(tuple: &Tuple) -> Self {
+        let Tuple { src: _, dst, src_port: _, dst_port, proto, family } = *tuple;
+        Self { dst, dst_port, proto, family }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "mixes the halves")]
+    fn word(self) -> usize {
+        let mixed = (self.dst as u64 ^ (self.dst >> 64) as u64)
+            .wrapping_add(u64::from(self.dst_port) << 8 | u64::from(self.proto))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 54) as usize % FILTER
+    }
+}
+
+impl Expectation {
+    const fn key(&self) -> Key {
+        Key { dst: self.dst, dst_port: self.dst_port, proto: self.proto, family: self.family }
+    }
+}
+
+impl Expectations {
+    fn inner(&self) -> MutexGuard<'_, HashMap<Key, Vec<Expectation>>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The expectation a packet fulfils, used up by it.
+    #[inline]
+    pub(super) fn take(&self, tuple: &Tuple, zone: u16, now: Tick) -> Option<Expectation> {
+        let key = Key::of(tuple);
+        if self.filter[key.word()].load(Relaxed) == 0 {
+            return None;
+        }
+        self.take_slowly(tuple.src, key, zone, now)
+    }
+
+    #[cold]
+    fn take_slowly(&self, src: u128, key: Key, zone: u16, now: Tick) -> Option<Expectation> {
+        let mut inner = self.inner();
+        let list = inner.get_mut(&key)?;
+        let at = list.iter().position(|expected| {
+            expected.src == src && expected.zone == zone && !expected.deadline.is_past(now)
+        })?;
+        let found = list.remove(at);
+        if list.is_empty() {
+            inner.remove(&key);
+        }
+        self.filter[key.word()].fetch_sub(1, Relaxed);
+        Some(found)
+    }
+
+    /// Takes up an expectation. The one its connection had before is replaced: helpers may have one at a time.
+    pub(super) fn expect(&self, new: Expectation, max: u32, now: Tick) -> Result<(), Refused> {
+        let mut inner = self.inner();
+        let same = |old: &Expectation| old.src == new.src && old.zone == new.zone && old.master != new.master;
+        let clashes = inner
+            .get(&new.key())
+            .is_some_and(|list| list.iter().any(|old| same(old) && !old.deadline.is_past(now)));
+        if clashes {
+            return Err(Refused::Clash);
+        }
+        self.retain(&mut inner, |old| old.master != new.master && !old.deadline.is_past(now));
+        if inner.values().map(Vec::len).sum::<usize>() >= max as usize {
+            return Err(Refused::Full);
+        }
+        self.filter[new.key().word()].fetch_add(1, Relaxed);
+        inner.entry(new.key()).or_default().push(new);
+        Ok(())
+    }
+
+    /// Forgets what a connection that is gone has announced.
+    pub(super) fn forget(&self, master: FlowId) {
+        let mut inner = self.inner();
+        self.retain(&mut inner, |old| old.master != master);
+    }
+
+    fn retain(&self, inner: &mut HashMap<Key, Vec<Expectation>>, keep: impl Fn(&Expectation) -> bool) {
+        inner.retain(|key, list| {
+            let before = list.len();
+            list.retain(&keep);
+            let gone = u32::try_from(before - list.len()).unwrap_or(0);
+            self.filter[key.word()].fetch_sub(gone, Relaxed);
+            !list.is_empty()
+        });
+    }
+
+    /// Those waiting now, for listing.
+    #[must_use]
+    pub fn list(&self, now: Tick) -> Vec<Expectation> {
+        let inner = self.inner();
+        inner.values().flatten().filter(|expected| !expected.deadline.is_past(now)).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Slot;
+    use crate::ids::WorkerId;
+    use crate::packet::proto;
+
+    fn master(seq: u32) -> FlowId {
+        FlowId { worker: WorkerId(0), slot: Slot::default(), seq }
+    }
+
+    fn expectation(seq: u32, port: u16) -> Expectation {
+        Expectation {
+            src: 1,
+            dst: 2,
+            dst_port: port,
+            proto: proto::TCP,
+            family: Family::V4,
+            zone: 0,
+            master: master(seq),
+            helper: Helper::Ftp,
+            deadline: Tick(0).plus_secs(WAIT_SECS),
+        }
+    }
+
+    fn packet(src: u128, port: u16) -> Tuple {
+        Tuple { src, dst: 2, src_port: 4242, dst_port: port, proto: proto::TCP, family: Family::V4 }
+    }
+
+    const NOW: Tick = Tick(100);
+
+    #[test]
+    fn an_expectation_is_used_once_and_only_by_the_address_it_is_for() {
+        let all = Expectations::default();
+        all.expect(expectation(1, 2000), 10, NOW).unwrap();
+        assert_eq!(all.take(&packet(9, 2000), 0, NOW), None);
+        assert_eq!(all.take(&packet(1, 2001), 0, NOW), None);
+        assert_eq!(all.take(&packet(1, 2000), 5, NOW), None);
+        assert!(all.take(&packet(1, 2000), 0, NOW).is_some());
+        assert_eq!(all.take(&packet(1, 2000), 0, NOW), None);
+        assert!(all.filter.iter().all(|word| word.load(Relaxed) == 0));
+    }
+
+    #[test]
+    fn the_next_announcement_replaces_the_one_before_and_others_must_not_clash() {
+        let all = Expectations::default();
+        all.expect(expectation(1, 2000), 10, NOW).unwrap();
+        assert_eq!(all.expect(expectation(2, 2000), 10, NOW), Err(Refused::Clash));
+        all.expect(expectation(1, 2001), 10, NOW).unwrap();
+        assert_eq!(all.list(NOW).len(), 1);
+        all.expect(expectation(2, 2000), 10, NOW).unwrap();
+        all.forget(master(1));
+        assert_eq!(all.take(&packet(1, 2001), 0, NOW), None);
+        assert!(all.take(&packet(1, 2000), 0, NOW).is_some());
+    }
+
+    #[test]
+    fn expectations_are_limited_and_time_out() {
+        let all = Expectations::default();
+        for seq in 0..10 {
+            all.expect(expectation(seq, 2000 + u16::try_from(seq).unwrap()), 10, NOW).unwrap();
+        }
+        assert_eq!(all.expect(expectation(10, 3000), 10, NOW), Err(Refused::Full));
+        let later = NOW.plus_secs(WAIT_SECS);
+        assert_eq!(all.take(&packet(1, 2000), 0, later), None);
+        assert!(all.list(later).is_empty());
+        all.expect(expectation(10, 3000), 10, later).unwrap();
+        assert_eq!(all.list(later).len(), 0, "made with a deadline of its own, long past");
+    }
+}
