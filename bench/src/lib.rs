@@ -11,6 +11,7 @@ pub mod load;
 pub mod report;
 pub mod rig;
 pub mod sink;
+pub mod tracker;
 
 /// What can go wrong in a benchmark: said in one sentence and ending it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -31,6 +31,15 @@ pub struct Tuple {
     pub family: Family,
 }
 
+/// A guess at where a flow's record is, good for one packet and one worker's table. Wrong guesses cost time only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint(pub u32);
+
+impl Hint {
+    /// No idea.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// Where a packet stands in a fragmented datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -62,6 +71,8 @@ pub struct Packet {
     pub tuple: Tuple,
     /// Hash of the flow key, filled in by the worker after parsing.
     pub hash: u64,
+    /// Where the flow's record probably is, filled in by the worker when it has it fetched: [`Hint::NONE`] if not known.
+    pub hint: Hint,
     /// Bytes of the whole frame, Ethernet header on, FCS not counted.
     pub frame_len: u32,
     /// Bytes of the IP packet, header on, link padding not counted: what rule counters count. Zero for non-IP.
@@ -173,6 +184,7 @@ impl Packet {
     pub const EMPTY: Self = Self {
         tuple: Tuple::NONE,
         hash: 0,
+        hint: Hint::NONE,
         frame_len: 0,
         l3_len: 0,
         l3_offset: 0,

@@ -313,6 +313,18 @@ fn ports_word(tuple: &Tuple) -> u64 {
     u64::from(tuple.src_port) | u64::from(tuple.dst_port) << 16 | u64::from(tuple.proto) << 32
 }
 
+/// The ports word of its inverse, see [`super::key::inverse`].
+#[inline]
+fn inverse_ports_word(tuple: &Tuple) -> u64 {
+    let Tuple { src_port, dst_port, proto, family, .. } = *tuple;
+    let (src, dst) = if super::key::is_icmp(family, proto) {
+        (src_port, super::key::icmp_inverse(family, dst_port).unwrap_or(dst_port))
+    } else {
+        (dst_port, src_port)
+    };
+    u64::from(src) | u64::from(dst) << 16 | u64::from(proto) << 32
+}
+
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address is in the low 32 bits")]
 const fn addresses_v4(tuple: &Tuple) -> u64 {
@@ -347,9 +359,9 @@ const fn same_zone(word: u64, zone: Zone, direction: Direction) -> bool {
 impl ProbeV4 {
     #[inline]
     pub(super) fn new(tuple: &Tuple, zone: Zone) -> Self {
-        let inverse = super::key::inverse(tuple);
-        let key = |tuple: &Tuple| [addresses_v4(tuple), ports_word(tuple)];
-        Self { same: key(tuple), inverse: key(&inverse), zone }
+        let addresses = addresses_v4(tuple);
+        let (ports, inverse) = (ports_word(tuple), inverse_ports_word(tuple));
+        Self { same: [addresses, ports], inverse: [addresses.rotate_left(32), inverse], zone }
     }
 
     #[inline]
@@ -361,12 +373,9 @@ impl ProbeV4 {
 impl ProbeV6 {
     #[inline]
     pub(super) fn new(tuple: &Tuple, zone: Zone) -> Self {
-        let inverse = super::key::inverse(tuple);
-        let key = |tuple: &Tuple| {
-            let [a, b, c, d] = addresses_v6(tuple);
-            [a, b, c, d, ports_word(tuple)]
-        };
-        Self { same: key(tuple), inverse: key(&inverse), zone }
+        let [a, b, c, d] = addresses_v6(tuple);
+        let (ports, inverse) = (ports_word(tuple), inverse_ports_word(tuple));
+        Self { same: [a, b, c, d, ports], inverse: [c, d, a, b, inverse], zone }
     }
 
     #[inline]
@@ -500,6 +509,29 @@ mod tests {
                 record.orig()
             };
             prop_assert_eq!(back, tuple);
+        }
+    }
+
+    #[test]
+    fn a_probe_finds_a_tuple_and_its_inverse() {
+        for (family, proto) in [(Family::V4, 1), (Family::V4, 6), (Family::V6, 58), (Family::V6, 17)] {
+            for port in [8 << 8, 128 << 8 | 1, 443] {
+                let tuple = Tuple { src: 5 << 8, dst: 7, src_port: 77, dst_port: port, proto, family };
+                let zone = Zone::default();
+                let directions = [tuple, crate::flow::key::inverse(&tuple)].map(|probe| match family {
+                    Family::V4 => {
+                        let record = RecordV4::default();
+                        record.reset(&tuple, zone);
+                        record.direction(&ProbeV4::new(&probe, zone))
+                    }
+                    Family::V6 => {
+                        let record = RecordV6::default();
+                        record.reset(&tuple, zone);
+                        record.direction(&ProbeV6::new(&probe, zone))
+                    }
+                });
+                assert_eq!(directions, [Some(Direction::Orig), Some(Direction::Reply)]);
+            }
         }
     }
 

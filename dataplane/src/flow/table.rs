@@ -15,7 +15,7 @@ use super::key::{Seed, flow_hash};
 use super::record::{ProbeV4, ProbeV6, Record, Slot};
 use super::region::{Region, family_index};
 use super::tracked::Direction;
-use crate::packet::{Family, Tuple};
+use crate::packet::{Family, Hint, Tuple};
 use crate::rules::conn::Zone;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, Ordering::Relaxed, fence};
@@ -108,19 +108,42 @@ impl Table {
         self.region.prefetch_bucket(self.home(hash) as usize);
     }
 
-    /// Fetches the records that the home bucket's tags point at, or else the alternative bucket.
+    /// Fetches the records that the home bucket's tags point at, or else the alternative bucket. Gives the first of
+    /// those records as a guess.
     #[inline]
-    pub(super) fn prefetch_record(&self, hash: u64) {
+    pub(super) fn prefetch_record(&self, hash: u64) -> Hint {
         let (home, tag) = (self.home(hash), Self::tag(hash));
         let bucket = self.bucket(home);
         let mut lanes = bucket.matches(tag);
         if lanes == 0 && bucket.overflow.load(Relaxed) != 0 {
             self.region.prefetch_bucket(self.alternative(home, tag) as usize);
         }
+        let mut hint = Hint::NONE;
         while lanes != 0 {
-            self.region.prefetch_record(bucket.slot(lanes.trailing_zeros() as usize));
+            let slot = bucket.slot(lanes.trailing_zeros() as usize);
+            self.region.prefetch_record(slot);
+            if hint == Hint::NONE {
+                hint = Hint(slot.raw());
+            }
             lanes &= lanes - 1;
         }
+        hint
+    }
+
+    /// The flow a tuple belongs to in a zone, in either direction, if it is where it was guessed to be: saves the second
+    /// look into the bucket.
+    #[inline]
+    pub(super) fn find_at(&self, hint: Hint, tuple: &Tuple, zone: Zone) -> Option<(Slot, Direction)> {
+        let slot = Slot::from_raw(hint.0);
+        if hint == Hint::NONE || slot.family() != tuple.family {
+            return None;
+        }
+        let direction = match tuple.family {
+            Family::V4 => self.region.v4().get(slot.index())?.direction(&ProbeV4::new(tuple, zone))?,
+            Family::V6 => self.region.v6().get(slot.index())?.direction(&ProbeV6::new(tuple, zone))?,
+        };
+        // A free record may look like the flow it was.
+        self.live_record(slot).map(|_| (slot, direction))
     }
 
     /// The flow a tuple belongs to in a zone, in either direction.

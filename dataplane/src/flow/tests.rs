@@ -58,7 +58,7 @@ impl Lab {
         let mut packet = frame.packet;
         packet.hash = self.tracker.hash(&packet.tuple);
         self.tracker.prefetch_bucket(packet.hash);
-        self.tracker.prefetch_record(packet.hash);
+        packet.hint = self.tracker.prefetch_record(packet.hash);
         self.tracker.track(&packet, &frame.bytes, self.now, &self.settings, &self.orders)
     }
 

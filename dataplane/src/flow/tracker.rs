@@ -24,11 +24,11 @@ use super::tcp::{self, EntryFacts, Step, TcpFlow, TcpState};
 use super::tracked::{Direction, FlowRef, Start, TableFull, Tracked};
 use crate::clock::{Now, Tick};
 use crate::ids::{Generation, WorkerId};
-use crate::packet::{Fragment, L4Fault, Packet, Tuple, proto};
+use crate::packet::{Fragment, Hint, L4Fault, Packet, Tuple, proto};
 use crate::rules::conn::{Orders, Zone};
 use crate::rules::model::CtState;
 use crate::wire::checksum;
-use crate::wire::tcp::{Segment, is_legal};
+use crate::wire::tcp::Segment;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -158,10 +158,12 @@ impl Tracker {
         self.table.prefetch_bucket(hash);
     }
 
-    /// Starts fetching the record of a flow, if the index line (by now here) says that there is one.
+    /// Starts fetching the record of a flow, if the index line (by now here) says that there is one. What
+    /// [`Packet::hint`] should hold.
+    #[must_use]
     #[inline]
-    pub fn prefetch_record(&self, hash: u64) {
-        self.table.prefetch_record(hash);
+    pub fn prefetch_record(&self, hash: u64) -> Hint {
+        self.table.prefetch_record(hash)
     }
 
     /// Judges a packet: finds its flow and brings it up to date, or says that it would start one. `bytes` is the
@@ -206,12 +208,23 @@ impl Tracker {
             }
         }
         let is_tcp = packet.tuple.proto == proto::TCP;
-        match self.find_live(packet.hash, &packet.tuple, orders.zone, now) {
+        match self.find_packet(packet, orders.zone, now) {
             Some((slot, direction)) if is_tcp => self.tcp(slot, direction, arrival),
             Some((slot, direction)) => self.untyped(slot, direction, arrival),
             None if is_tcp => self.start_tcp(arrival),
             None if may_open => self.start_untyped(arrival),
             None => Tracked::invalid(InvalidReason::IcmpUnsolicited),
+        }
+    }
+
+    /// The flow a packet belongs to.
+    #[inline]
+    fn find_packet(&mut self, packet: &Packet, zone: Zone, now: Tick) -> Option<(Slot, Direction)> {
+        match self.table.find_at(packet.hint, &packet.tuple, zone) {
+            Some((slot, direction)) if !self.table.record(slot).common.life().deadline.is_past(now) => {
+                Some((slot, direction))
+            }
+            _ => self.find_live(packet.hash, &packet.tuple, zone, now),
         }
     }
 
@@ -252,6 +265,12 @@ impl Tracker {
         };
         let record = self.table.record(slot);
         let life = record.common.life();
+        let is_open =
+            life.tcp_state == TcpState::Established && life.has(status::SEEN_REPLY | status::ASSURED);
+        if is_open && let Some(secs) = tcp::advance_open(record.tail, &seg, direction, settings) {
+            record.common.set_life(Life { deadline: now.plus_secs(secs), ..life });
+            return Tracked::valid(CtState::Established, direction, FlowRef::Existing(slot));
+        }
         let mut flow = TcpFlow::load(record.tail, life.tcp_state);
         let facts = EntryFacts {
             seen_reply: life.has(status::SEEN_REPLY),
@@ -578,23 +597,24 @@ const fn rules_state(life: Life, direction: Direction) -> CtState {
 /// Why a packet cannot be tracked at all, whatever its flow.
 #[inline]
 fn unfit(packet: &Packet, bytes: &[u8], settings: &TrackSettings) -> Option<InvalidReason> {
+    if packet.fragment != Fragment::Whole || packet.l4_fault.is_some() {
+        return misshapen(packet);
+    }
+    (settings.checksum && !checksum::l4_ok(bytes, packet)).then_some(InvalidReason::BadChecksum)
+}
+
+/// Why a packet that is a fragment, or has a fault, cannot be tracked.
+#[cold]
+fn misshapen(packet: &Packet) -> Option<InvalidReason> {
     if packet.fragment == Fragment::Later {
         return Some(InvalidReason::LaterFragment);
     }
-    if let Some(fault) = packet.l4_fault {
-        return Some(match fault {
-            L4Fault::Truncated => InvalidReason::Truncated,
-            L4Fault::BadLength => InvalidReason::BadLength,
-            L4Fault::BadFlags => InvalidReason::BadFlags,
-            L4Fault::BadChecksum => InvalidReason::BadChecksum,
-            L4Fault::NoUpperLayer => InvalidReason::NoUpperLayer,
-            L4Fault::BadChunk => InvalidReason::BadChunk,
-        });
-    }
-    if packet.tuple.proto == proto::TCP && !is_legal(packet.tcp_flags) {
-        return Some(InvalidReason::BadFlags);
-    }
-    // A fragment's checksum is that of the whole datagram.
-    let verifiable = settings.checksum && packet.fragment == Fragment::Whole;
-    (verifiable && !checksum::l4_ok(bytes, packet)).then_some(InvalidReason::BadChecksum)
+    packet.l4_fault.map(|fault| match fault {
+        L4Fault::Truncated => InvalidReason::Truncated,
+        L4Fault::BadLength => InvalidReason::BadLength,
+        L4Fault::BadFlags => InvalidReason::BadFlags,
+        L4Fault::BadChecksum => InvalidReason::BadChecksum,
+        L4Fault::NoUpperLayer => InvalidReason::NoUpperLayer,
+        L4Fault::BadChunk => InvalidReason::BadChunk,
+    })
 }

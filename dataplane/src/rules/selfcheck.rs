@@ -6,7 +6,7 @@ use super::model::{CtState, Match, RuleRef, Ruleset};
 use super::{Compiled, Decision, Facts, Matched, linear};
 use crate::flow::Direction;
 use crate::ids::PortId;
-use crate::packet::{Family, Fragment, Kind, Packet, Tuple, proto};
+use crate::packet::{Family, Fragment, Hint, Kind, Packet, Tuple, proto};
 use std::fmt;
 
 /// Headers tried per load, whatever the ruleset's size.
@@ -316,6 +316,7 @@ impl Edges {
                 family,
             },
             hash: 0,
+            hint: Hint::NONE,
             frame_len: 64,
             l3_len: 50,
             l3_offset: 14,

@@ -11,6 +11,7 @@ pub mod icmp;
 mod ipv4;
 mod ipv6;
 mod l4;
+mod plain;
 pub mod reject;
 pub mod tcp;
 #[cfg(test)]
@@ -65,6 +66,9 @@ pub fn parse(head: &[u8], frame_len: u32) -> Result<Packet, DropReason> {
 /// As [`parse`]; `packet` is unspecified then.
 #[inline]
 pub fn parse_into(head: &[u8], frame_len: u32, packet: &mut Packet) -> Result<(), DropReason> {
+    if plain::parse(head, frame_len, packet) {
+        return Ok(());
+    }
     let (ethernet, _) = head.split_first_chunk::<ETHERNET_LEN>().ok_or(DropReason::EthernetTruncated)?;
     check_macs(ethernet)?;
     let (ethertype, l3_offset, vlan_tags) = skip_tags(head, ethernet)?;

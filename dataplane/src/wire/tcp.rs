@@ -149,11 +149,18 @@ impl<'a> Segment<'a> {
         offered
     }
 
+    /// Whether it can be seen at a glance that there is no SACK block: no options at all, or only a timestamp as every
+    /// stack writes it.
+    #[inline]
+    pub(crate) fn selects_nothing(&self) -> bool {
+        self.options.is_empty() || self.options.len() == 12 && self.options.starts_with(&TIMESTAMP_ONLY)
+    }
+
     /// The highest sequence number it says it has: the acknowledgement, or the right edge of a SACK block beyond it.
     /// RFC 2018 section 3.
     #[inline]
     pub(crate) fn sack_edge(&self) -> u32 {
-        if self.options.is_empty() || self.options.len() == 12 && self.options.starts_with(&TIMESTAMP_ONLY) {
+        if self.selects_nothing() {
             return self.ack;
         }
         let blocks = Options(self.options).find_map(|(kind, value)| {

@@ -95,6 +95,7 @@ impl Peer {
     ///
     /// # Errors
     /// Gives it back when the owner has too many waiting already.
+    #[expect(clippy::result_large_err, reason = "what did not fit goes back to its owner, by value")]
     pub(super) fn hand(&mut self, handed: Handed) -> Result<(), Handed> {
         self.dirty = true;
         self.packets_out.push(handed).map_err(|rtrb::PushError::Full(back)| back)

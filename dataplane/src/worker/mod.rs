@@ -184,14 +184,14 @@ impl<D: Device, O: Observer> Worker<D, O> {
     }
 
     /// Stage 3: asks the cache for what the judge stage will touch.
-    fn prefetch(&self) {
+    fn prefetch(&mut self) {
         let tracker = &self.path.tracker;
-        let packets = &self.packets[..self.frames.len()];
-        for packet in packets {
+        let packets = &mut self.packets[..self.frames.len()];
+        for packet in packets.iter() {
             tracker.prefetch_bucket(packet.hash);
         }
         for packet in packets {
-            tracker.prefetch_record(packet.hash);
+            packet.hint = tracker.prefetch_record(packet.hash);
         }
     }
 

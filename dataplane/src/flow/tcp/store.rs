@@ -9,23 +9,26 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Where the small fields stand in [`Tail::bits`], from the lowest bit: per side 4 bits of scale and 6 of flags,
 /// then scale, flags, class and direction of the last segment, retransmissions and last window.
-mod at {
-    pub(super) const SIDE: u32 = 10;
-    pub(super) const SIDE_FLAGS: u32 = 4;
-    pub(super) const LAST_SCALE: u32 = 20;
-    pub(super) const LAST_FLAGS: u32 = 24;
-    pub(super) const LAST_CLASS: u32 = 28;
-    pub(super) const LAST_DIRECTION: u32 = 31;
-    pub(super) const RETRANS: u32 = 32;
-    pub(super) const LAST_WINDOW: u32 = 40;
+pub(super) mod at {
+    pub(in crate::flow::tcp) const SIDE: u32 = 10;
+    pub(in crate::flow::tcp) const SIDE_FLAGS: u32 = 4;
+    pub(in crate::flow::tcp) const LAST_SCALE: u32 = 20;
+    pub(in crate::flow::tcp) const LAST_FLAGS: u32 = 24;
+    pub(in crate::flow::tcp) const LAST_CLASS: u32 = 28;
+    pub(in crate::flow::tcp) const LAST_DIRECTION: u32 = 31;
+    pub(in crate::flow::tcp) const RETRANS: u32 = 32;
+    pub(in crate::flow::tcp) const LAST_WINDOW: u32 = 40;
+    pub(in crate::flow::tcp) const LAST_CLASS_MASK: u64 = 7 << LAST_CLASS;
+    pub(in crate::flow::tcp) const RETRANS_MASK: u64 = 0xff << RETRANS;
+    pub(in crate::flow::tcp) const LAST_WINDOW_MASK: u64 = 0xffff << LAST_WINDOW;
 }
 
-const fn pair(low: u32, high: u32) -> u64 {
+pub(super) const fn pair(low: u32, high: u32) -> u64 {
     low as u64 | (high as u64) << 32
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "taken apart as it was put together")]
-const fn unpair(word: u64) -> (u32, u32) {
+pub(super) const fn unpair(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
 }
 

@@ -18,7 +18,7 @@ use crate::packet::tcp_flag;
 use crate::wire::tcp::{Class, Segment, after, before};
 
 /// How far behind an acknowledgement may be, at least: one unscaled window and a little.
-const ACK_WINDOW_MIN: u32 = 66_000;
+pub(super) const ACK_WINDOW_MIN: u32 = 66_000;
 
 /// What the window says about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

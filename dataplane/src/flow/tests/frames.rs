@@ -1,6 +1,7 @@
 //! A small language for the tracker's tests: whole frames with right checksums, and the packets they parse to.
 
-use crate::packet::{Family, Fragment, Kind, Packet, Tuple, proto};
+use crate::packet::{Family, Fragment, Hint, Kind, L4Fault, Packet, Tuple, proto};
+use crate::wire::tcp::is_legal;
 
 pub(super) const A: u128 = 0x0a00_0001;
 pub(super) const B: u128 = 0x0a00_0002;
@@ -86,22 +87,24 @@ fn build(tuple: Tuple, l4: Vec<u8>) -> Frame {
         }
     }
     let is_icmp = matches!(tuple.proto, proto::ICMP | proto::ICMPV6);
+    let tcp_flags = if tuple.proto == proto::TCP { l4.get(13).copied().unwrap_or(0) } else { 0 };
     let packet = Packet {
         tuple,
         hash: 0,
+        hint: Hint::NONE,
         frame_len: u32::try_from(L3 + l3_len).unwrap(),
         l3_len: u32::try_from(l3_len).unwrap(),
         l3_offset: u16::try_from(L3).unwrap(),
         l4_offset: u16::try_from(L3 + header_len).unwrap(),
         ethertype: if tuple.family == Family::V4 { 0x0800 } else { 0x86dd },
-        tcp_flags: if tuple.proto == proto::TCP { l4.get(13).copied().unwrap_or(0) } else { 0 },
+        tcp_flags,
         icmp_type: if is_icmp { l4[0] } else { 0 },
         icmp_code: if is_icmp { l4[1] } else { 0 },
         vlan_tags: 0,
         kind,
         fragment: Fragment::Whole,
         has_l4: true,
-        l4_fault: None,
+        l4_fault: (tuple.proto == proto::TCP && !is_legal(tcp_flags)).then_some(L4Fault::BadFlags),
     };
     let mut frame = Frame { bytes, packet, l4 };
     frame.write_checksum();
