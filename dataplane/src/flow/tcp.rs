@@ -405,9 +405,8 @@ fn reset(
         }
         next = old;
     }
-    let answers_ignored = (entry.seen_reply && last.class == Class::Syn
-        || !entry.assured && last.class == Class::Ack)
-        && seg.ack == last.end;
+    let follows_syn = entry.seen_reply && last.class == Class::Syn && last.direction != direction;
+    let answers_ignored = (follows_syn || !entry.assured && last.class == Class::Ack) && seg.ack == last.end;
     let answers_challenge = old == TcpState::SynSent
         && last.class == Class::Ack
         && last.direction == Direction::Reply
@@ -470,10 +469,12 @@ fn timeout_secs(flow: &TcpFlow, class: Class, settings: &TrackSettings) -> u32 {
     let full = flow.state.timeout_secs(settings);
     let (retrans, unacked) = (settings.tcp_timeout_max_retrans, settings.tcp_timeout_unacknowledged);
     let [orig, reply] = flow.sides;
-    let is_unsure = class == Class::Rst && flow.state == TcpState::Established
-        || (orig.flags | reply.flags) & side_flag::DATA_UNACKNOWLEDGED != 0;
+    let is_unsure = (orig.flags | reply.flags) & side_flag::DATA_UNACKNOWLEDGED != 0;
     if flow.retrans >= settings.tcp_max_retrans && full > retrans {
         retrans
+    } else if class == Class::Rst {
+        // It may have closed the connection at its receiver; if not, what follows will tell.
+        settings.tcp_timeout_close
     } else if is_unsure && full > unacked {
         unacked
     } else if flow.last.window == 0 && full > retrans {
@@ -517,6 +518,7 @@ impl TcpFlow {
         initiator.scale = self.last.scale;
         self.last.flags &= !last_flag::CHALLENGE_ACK;
         initiator.flags = self.last.flags & (side_flag::WINDOW_SCALE | side_flag::SACK_PERM);
-        self.sides[direction.index()] = Side::default();
+        let answering = &mut self.sides[direction.index()];
+        *answering = Side { flags: answering.flags & side_flag::BE_LIBERAL, ..Side::default() };
     }
 }

@@ -1,0 +1,125 @@
+//! Lists of connections, the kernel's and ours, as values that compare.
+
+use dataplane::clock::Tick;
+use dataplane::flow::FlowView;
+use dataplane::packet::{Family, Tuple, proto};
+use dataplane::testing::gateway::Gateway;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Seconds two timers may differ by: neither side's clock stands still while the other is asked.
+const TIMER_TOLERANCE: u32 = 2;
+
+/// What is compared of a connection beside its timer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    state: String,
+    unreplied: bool,
+    assured: bool,
+    mark: u32,
+    timer: u32,
+}
+
+/// Connections by their original tuple, printed as `conntrack -L` prints it.
+pub(crate) type List = BTreeMap<String, Entry>;
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { state, unreplied, assured, mark, timer } = self;
+        write!(f, "{state} {timer}s unreplied={unreplied} assured={assured} mark={mark}")
+    }
+}
+
+/// The kernel's list.
+pub(crate) fn theirs(text: &str) -> List {
+    let mut list = List::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [name, number, timer, rest @ ..] = words.as_slice() else { continue };
+        let state = rest.first().filter(|word| !word.contains('=') && !word.starts_with('[')).unwrap_or(&"");
+        let keys = rest.iter().filter(|word| word.contains('='));
+        let is_of_tuple = |word: &&&str| !word.starts_with("mark=") && !word.starts_with("use=");
+        let values: Vec<&str> = keys.clone().filter(is_of_tuple).copied().collect();
+        let orig = &values[..values.len() / 2];
+        let mark =
+            keys.clone().find_map(|word| word.strip_prefix("mark=")).map_or(0, |mark| mark.parse().unwrap());
+        let entry = Entry {
+            state: (*state).to_owned(),
+            unreplied: line.contains("[UNREPLIED]"),
+            assured: line.contains("[ASSURED]"),
+            mark,
+            timer: timer.parse().unwrap_or(0),
+        };
+        let _ = name;
+        list.insert(format!("{number} {}", orig.join(" ")), entry);
+    }
+    list
+}
+
+/// Ours.
+pub(crate) fn ours(gateway: &mut Gateway, family: Family) -> List {
+    let now: Tick = gateway.now().tick();
+    let mut list = List::new();
+    for worker in &mut gateway.workers {
+        worker.tracker_mut().region().walk(now, |view| {
+            if view.orig.family == family && view.secs_left > 0 {
+                list.insert(key(&view.orig), entry(view));
+            }
+        });
+    }
+    list
+}
+
+fn entry(view: &FlowView) -> Entry {
+    Entry {
+        state: view.tcp_state.map_or("", |state| state.name()).to_owned(),
+        unreplied: !view.is_seen_reply(),
+        assured: view.is_assured(),
+        mark: view.mark,
+        timer: view.secs_left,
+    }
+}
+
+fn key(tuple: &Tuple) -> String {
+    let address = |address: u128| match tuple.family {
+        Family::V4 => Ipv4Addr::from(u32::try_from(address).unwrap()).to_string(),
+        Family::V6 => Ipv6Addr::from(address).to_string(),
+    };
+    let ends = format!("{} src={} dst={}", tuple.proto, address(tuple.src), address(tuple.dst));
+    match tuple.proto {
+        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
+            format!("{ends} sport={} dport={}", tuple.src_port, tuple.dst_port)
+        }
+        proto::ICMP | proto::ICMPV6 => {
+            let [ty, code] = tuple.dst_port.to_be_bytes();
+            format!("{ends} type={ty} code={code} id={}", tuple.src_port)
+        }
+        proto::GRE => format!("{ends} srckey=0x0 dstkey=0x0"),
+        _ => ends,
+    }
+}
+
+/// How two lists differ, one line each; empty if they do not.
+pub(crate) fn differences(theirs: &List, ours: &List) -> Vec<String> {
+    let mut found = Vec::new();
+    for (key, entry) in theirs {
+        match ours.get(key) {
+            // The last second of a timer is a matter of rounding.
+            None if entry.timer <= TIMER_TOLERANCE => {}
+            None => found.push(format!("{key}: kernel has {entry}, we have nothing")),
+            Some(own) => {
+                let same = Entry { timer: entry.timer, ..own.clone() } == *entry;
+                if !same || entry.timer.abs_diff(own.timer) > TIMER_TOLERANCE {
+                    found.push(format!("{key}: kernel has {entry}, we have {own}"));
+                }
+            }
+        }
+    }
+    for (key, own) in
+        ours.iter().filter(|(key, own)| !theirs.contains_key(*key) && own.timer > TIMER_TOLERANCE)
+    {
+        found.push(format!("{key}: kernel has nothing, we have {own}"));
+    }
+    found
+}

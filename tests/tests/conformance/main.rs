@@ -1,0 +1,27 @@
+//! The kernel as judge: the same frames, with the same gaps, through a Linux bridge with br_netfilter and through
+//! Palisade's worker, tracker and rules. Compared per frame: forwarded or not, in which connection state, what came
+//! back; and then the lists of connections: tuple, state, flags and timer. No expected value is written down anywhere.
+//!
+//! `kernel` is the judge in network namespaces, `stage` drives both sides and compares, `talk` lets a scenario read as a
+//! conversation; the other files are scenarios. Needs root; skips otherwise. `PALISADE_SEED` and `PALISADE_PACKETS`
+//! choose another or a longer random run.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod datagrams;
+mod kernel;
+mod list;
+mod random;
+mod rules;
+mod stage;
+mod talk;
+mod tcp;
+
+/// Whether the judge can be called; says why not.
+fn may_run() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        println!("skipped: needs root");
+    }
+    is_root
+}

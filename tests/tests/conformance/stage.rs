@@ -1,0 +1,280 @@
+//! Both sides on one stage: each frame goes into both, and what they make of it is compared.
+
+use super::kernel::{Kernel, Seen, reseal};
+use super::list::{self, differences};
+use control::rules_file::understand;
+use dataplane::ids::PortId;
+use dataplane::packet::Family;
+use dataplane::rules::model::CtState;
+use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, RIGHT};
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+/// Frames sent before what came out is looked at: more could overflow a queue on the way.
+const BATCH: usize = 64;
+
+/// Rules of a scenario, and how the tracker is set.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Setting<'a> {
+    /// IPv4 tables; empty accepts everything.
+    pub v4: &'a str,
+    /// IPv6 tables.
+    pub v6: &'a str,
+    /// Sysctls, `nf_conntrack_` left out. They are put back afterwards.
+    pub(crate) sysctls: &'a [(&'a str, &'a str)],
+}
+
+/// One frame, and what came of it on our side.
+#[derive(Debug)]
+struct Sent {
+    note: String,
+    side: usize,
+    frame: Vec<u8>,
+    state: Option<CtState>,
+    forwarded: bool,
+    answers: Vec<Vec<u8>>,
+}
+
+/// Both sides.
+#[derive(Debug)]
+pub(crate) struct Stage<'a> {
+    kernel: &'a mut Kernel,
+    ours: Gateway,
+    started: Instant,
+    serial: u32,
+    batch: Vec<Sent>,
+    restore: Vec<(String, String)>,
+    history: Vec<String>,
+    /// Frames that the two disagreed about, and lists that differed.
+    pub(crate) disagreements: Vec<String>,
+    /// Frames sent.
+    pub(crate) frames: u64,
+}
+
+impl<'a> Stage<'a> {
+    /// Sets both sides up.
+    #[must_use]
+    pub(crate) fn new(kernel: &'a mut Kernel, setting: &Setting<'_>) -> Self {
+        let restore: Vec<_> =
+            setting.sysctls.iter().map(|(name, _)| ((*name).to_owned(), kernel.sysctl(name))).collect();
+        kernel.load(&[(Family::V4, setting.v4), (Family::V6, setting.v6)], setting.sysctls);
+        let _ = kernel.collect();
+        let rules: Vec<_> = [(Family::V4, setting.v4), (Family::V6, setting.v6)]
+            .into_iter()
+            .map(|(family, text)| {
+                let text = if text.contains("*filter") {
+                    text.to_owned()
+                } else {
+                    format!("{text}*filter\nCOMMIT\n")
+                };
+                let loaded = understand(text.as_bytes(), "scenario", family);
+                loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+            })
+            .collect();
+        let mut config = GatewayConfig { max_flows: 65_536, ..GatewayConfig::default() };
+        let track = &mut config.settings.track;
+        (track.half_open_percent, track.management_reserve_percent, track.adaptive_start_percent) =
+            (100, 0, 0);
+        for (name, value) in setting.sysctls {
+            track.set(name, value).unwrap();
+        }
+        Self {
+            kernel,
+            ours: Gateway::new(&rules, config).unwrap(),
+            started: Instant::now(),
+            serial: 0,
+            batch: Vec::new(),
+            restore,
+            history: Vec::new(),
+            disagreements: Vec::new(),
+            frames: 0,
+        }
+    }
+
+    /// Our clock follows the real one.
+    fn tick(&mut self) {
+        let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.ours.set_clock(dataplane::clock::Now::from_secs(1).plus_nanos(elapsed));
+    }
+
+    /// Sends a frame into one side of both.
+    pub(crate) fn send(&mut self, side: PortId, frame: &[u8], note: &str) {
+        let (side, mut frame) = (side.index(), frame.to_vec());
+        self.serial += 1;
+        number(&mut frame, self.serial);
+        self.kernel.send(side, &frame);
+        self.tick();
+        let outcome = self.ours.send(if side == 0 { LEFT } else { RIGHT }, &frame);
+        self.frames += 1;
+        self.batch.push(Sent {
+            note: note.to_owned(),
+            side,
+            state: outcome.fate.and_then(|fate| fate.ct_state),
+            forwarded: outcome.forwarded == [frame.clone()],
+            answers: outcome.answers,
+            frame,
+        });
+        if self.batch.len() >= BATCH {
+            self.compare();
+        }
+    }
+
+    /// Lets real time pass.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.compare();
+        self.history.push(format!("... {time:?}"));
+        std::thread::sleep(time);
+        self.tick();
+        self.ours.age();
+    }
+
+    /// Compares what came of the frames sent so far.
+    pub(crate) fn compare(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let mut seen = self.kernel.collect();
+        for sent in std::mem::take(&mut self.batch) {
+            let kernel = take(&mut seen[1 - sent.side], |seen| {
+                without_padding(&seen.frame) == without_padding(&sent.frame)
+            });
+            let kernel_said = kernel
+                .as_ref()
+                .map_or("dropped".to_owned(), |seen| seen.state.unwrap_or("no state").to_owned());
+            let we_said = if sent.forwarded {
+                sent.state.map_or("no state", CtState::name).to_owned()
+            } else {
+                "dropped".to_owned()
+            };
+            let arrow = if sent.side == 0 { "->" } else { "<-" };
+            let mut line = format!("{arrow} {}: kernel {kernel_said}, we {we_said}", sent.note);
+            let mut agreed = kernel_said == we_said;
+            for answer in &sent.answers {
+                if take(&mut seen[sent.side], |seen| same_answer(&seen.frame, answer)).is_none() {
+                    let _ = write!(line, "; only we answer {}", hex(answer));
+                    agreed = false;
+                }
+            }
+            self.note(line, agreed);
+        }
+        for (side, seen) in seen.iter().enumerate() {
+            for seen in seen {
+                self.note(format!("only the kernel sends out of side {side}: {}", hex(&seen.frame)), false);
+            }
+        }
+    }
+
+    fn note(&mut self, line: String, agreed: bool) {
+        if !agreed {
+            // Of several conversations the one in question.
+            let tag =
+                line.find('[').and_then(|from| line[from..].find(']').map(|len| &line[from..=from + len]));
+            let same = |before: &&String| tag.is_none_or(|tag| before.contains(tag));
+            let mut context: Vec<_> = self.history.iter().rev().filter(same).take(120).cloned().collect();
+            context.reverse();
+            let context = context.join("\n    ");
+            self.disagreements.push(format!("{line}\n  after\n    {context}"));
+        }
+        self.history.push(line);
+    }
+
+    /// Both sides forget all connections and what they expected.
+    pub(crate) fn forget(&mut self) {
+        self.compare();
+        self.kernel.forget();
+        let now = self.ours.now().tick();
+        for worker in &mut self.ours.workers {
+            let tracker = worker.tracker_mut();
+            let mut slots = Vec::new();
+            tracker.region().walk(now, |view| slots.push(view.slot));
+            for slot in slots {
+                tracker.remove(slot);
+            }
+        }
+    }
+
+    /// Compares the lists of connections.
+    pub(crate) fn compare_lists(&mut self) {
+        self.compare();
+        for family in [Family::V4, Family::V6] {
+            let theirs = list::theirs(&self.kernel.connections(family));
+            self.tick();
+            let ours = list::ours(&mut self.ours, family);
+            for difference in differences(&theirs, &ours) {
+                self.note(format!("list: {difference}"), false);
+            }
+        }
+    }
+
+    /// The end: everything compared, sysctls put back. What the two disagreed about.
+    #[must_use]
+    pub(crate) fn end(mut self) -> Vec<String> {
+        self.compare_lists();
+        for (name, value) in &self.restore {
+            self.kernel.load(&[], &[(name, value)]);
+        }
+        self.disagreements
+    }
+}
+
+/// A bridge with br_netfilter cuts off what follows the IP packet; we leave it.
+fn without_padding(frame: &[u8]) -> &[u8] {
+    let len = match frame.get(12..14) {
+        Some([0x08, 0x00]) => {
+            frame.get(16..18).map(|len| 14 + usize::from(u16::from_be_bytes([len[0], len[1]])))
+        }
+        Some([0x86, 0xdd]) => {
+            frame.get(18..20).map(|len| 54 + usize::from(u16::from_be_bytes([len[0], len[1]])))
+        }
+        _ => None,
+    };
+    &frame[..len.unwrap_or(frame.len()).min(frame.len())]
+}
+
+fn take(seen: &mut Vec<Seen>, fits: impl Fn(&Seen) -> bool) -> Option<Seen> {
+    let at = seen.iter().position(fits)?;
+    Some(seen.remove(at))
+}
+
+/// Resets are compared but for what a host chooses freely: identification, TTL and with them the header checksum.
+fn same_answer(theirs: &[u8], ours: &[u8]) -> bool {
+    let l4 = |frame: &[u8]| -> Option<Vec<u8>> {
+        let start = if frame.get(12..14)? == [0x08, 0x00] { 26 } else { 22 };
+        Some(frame.get(start..)?.iter().copied().take(if start == 26 { 28 } else { 52 }).collect())
+    };
+    l4(theirs).is_some() && l4(theirs) == l4(ours)
+}
+
+/// Writes a serial number where tracking does not look: IPv4's identification, IPv6's flow label. Fragments keep theirs.
+fn number(frame: &mut [u8], serial: u32) {
+    let [_, high, mid, low] = serial.to_be_bytes();
+    match frame.get(12..14) {
+        Some([0x08, 0x00]) if frame.len() >= 34 && frame[14] >> 4 == 4 => {
+            let is_fragment = u16::from_be_bytes([frame[20], frame[21]]) & 0x3fff != 0;
+            let was_right = checksum_is_right(frame);
+            if !is_fragment && was_right {
+                frame[18..20].copy_from_slice(&[mid, low]);
+                reseal(frame);
+            }
+        }
+        Some([0x86, 0xdd]) if frame.len() >= 54 => {
+            let label = [frame[15] & 0xf0 | high & 0x0f, mid, low];
+            frame[15..18].copy_from_slice(&label);
+        }
+        _ => {}
+    }
+}
+
+fn checksum_is_right(frame: &[u8]) -> bool {
+    let mut sealed = frame.to_vec();
+    reseal(&mut sealed);
+    sealed == frame
+}
+
+/// Bytes for reading.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(120).fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
