@@ -118,6 +118,8 @@ pub enum L4Fault {
     NoUpperLayer,
     /// SCTP: chunk layout, port zero or checksum wrong.
     BadChunk,
+    /// GRE of PPTP's version that carries no PPP.
+    BadGre,
 }
 
 /// IP protocol numbers this crate names. Source: IANA protocol-numbers.

@@ -4,6 +4,7 @@
 use super::key;
 use super::stats::InvalidReason;
 use crate::packet::{Family, Packet, Tuple, proto};
+use crate::wire;
 
 /// What a message is to the tracker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +169,7 @@ fn with_ports(upper: &[u8], src: u128, dst: u128, proto: u8, family: Family) -> 
             }
             (u16::from_be_bytes([i0, i1]), word)
         }
+        proto::GRE => (0, wire::l4::gre_key(upper)?),
         _ => (0, 0),
     };
     Some(Embedded { tuple: Tuple { src, dst, src_port, dst_port, proto, family } })

@@ -41,6 +41,8 @@ invalid_reasons! {
     NoUpperLayer => "no_upper_layer",
     /// SCTP chunks that are laid out wrongly.
     BadChunk => "bad_chunk",
+    /// GRE of PPTP's version that carries no PPP.
+    BadGre => "bad_gre",
     /// An ICMP type that is neither a query nor an error, or ICMP inside the wrong IP version.
     IcmpType => "icmp_type",
     /// An ICMP reply that nobody asked for.

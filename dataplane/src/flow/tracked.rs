@@ -48,6 +48,8 @@ pub struct Tracked {
     pub flow: FlowRef,
     /// Why the state is INVALID; `None` for every other state.
     pub invalid: Option<InvalidReason>,
+    /// Whether its flow counts the packet: one from which nothing is concluded about the flow does not count.
+    pub counts: bool,
 }
 
 /// The table has no room for another flow, and no flow nearby could be evicted.
@@ -90,14 +92,21 @@ impl Tracked {
             direction: Direction::Orig,
             flow: FlowRef::None,
             invalid: Some(reason),
+            counts: false,
         }
     }
 
     pub(crate) const fn untracked() -> Self {
-        Self { state: CtState::Untracked, direction: Direction::Orig, flow: FlowRef::None, invalid: None }
+        Self {
+            state: CtState::Untracked,
+            direction: Direction::Orig,
+            flow: FlowRef::None,
+            invalid: None,
+            counts: false,
+        }
     }
 
     pub(super) const fn valid(state: CtState, direction: Direction, flow: FlowRef) -> Self {
-        Self { state, direction, flow, invalid: None }
+        Self { state, direction, flow, invalid: None, counts: true }
     }
 }

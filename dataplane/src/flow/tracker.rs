@@ -66,6 +66,8 @@ pub struct Tracker {
     pub(super) stats: TrackStats,
     /// What the packet tracked last would start.
     opening: Opening,
+    /// Whether a rule has ever put a packet into a zone.
+    zones_seen: bool,
     /// The tables of all workers, this one's included, by worker.
     pub(super) peers: Arc<[Arc<Region>]>,
     pub(super) expectations: Arc<Expectations>,
@@ -112,6 +114,7 @@ impl Tracker {
             half_open: 0,
             stats: TrackStats::default(),
             opening: Opening::default(),
+            zones_seen: false,
             expectations: Arc::default(),
             helped: Helped::default(),
         })
@@ -291,11 +294,12 @@ impl Tracker {
                     next.deadline = now.plus_secs(self.timeout(next, secs));
                 }
                 settle(record, &mut self.half_open, life, next);
-                Tracked::valid(state, direction, FlowRef::Existing(slot))
+                let counts = timeout_secs.is_some();
+                Tracked { counts, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Ignore => {
                 settle(record, &mut self.half_open, life, life.answered_by(direction));
-                Tracked::valid(state, direction, FlowRef::Existing(slot))
+                Tracked { counts: false, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Invalid { reason, timeout_secs } => {
                 if let Some(secs) = timeout_secs {
@@ -334,6 +338,7 @@ impl Tracker {
     /// A flow that does not exist yet: NEW, or RELATED if it is expected.
     fn tentative(&mut self, arrival: &Arrival<'_>, tcp: Option<TcpFlow>, timeout_secs: u32) -> Tracked {
         let &Arrival { packet, now, orders, .. } = arrival;
+        self.zones_seen |= orders.zone.id != 0;
         let start = Start { timeout_secs, epoch: self.table.inserts() };
         let expected = self.expectations.take(&packet.tuple, orders.zone.of(Direction::Orig), now);
         self.opening = Opening {
@@ -393,6 +398,10 @@ impl Tracker {
         } else {
             self.find_live(packet.hash, &packet.tuple, self.opening.zone, now)
         };
+        if earlier.is_none() && self.clashes(packet) {
+            self.stats.insert_failed += 1;
+            return Err(TableFull);
+        }
         let slot = match earlier {
             Some((slot, direction)) => {
                 tracked.direction = direction;
@@ -402,6 +411,16 @@ impl Tracker {
         };
         tracked.flow = FlowRef::Existing(slot);
         Ok(Some(slot))
+    }
+
+    /// Whether answers to a new flow would belong to another one, in the zone of its reply direction. Without zones a
+    /// flow that was not found cannot be in anybody's way.
+    fn clashes(&self, packet: &Packet) -> bool {
+        if !self.zones_seen {
+            return false;
+        }
+        let zone = Zone { id: self.opening.zone.of(Direction::Reply), ..Zone::default() };
+        self.table.find(packet.hash, &key::inverse(&packet.tuple), zone).is_some()
     }
 
     fn insert(&mut self, packet: &Packet, start: &Start, now: Tick, claim: Claim) -> Result<Slot, TableFull> {
@@ -616,5 +635,6 @@ fn misshapen(packet: &Packet) -> Option<InvalidReason> {
         L4Fault::BadChecksum => InvalidReason::BadChecksum,
         L4Fault::NoUpperLayer => InvalidReason::NoUpperLayer,
         L4Fault::BadChunk => InvalidReason::BadChunk,
+        L4Fault::BadGre => InvalidReason::BadGre,
     })
 }

@@ -81,7 +81,9 @@ pub fn l4_ok(head: &[u8], packet: &Packet) -> bool {
     let tuple = &packet.tuple;
     let with_pseudo = |covered: &[u8], len: usize| {
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        fold(sum(covered, pseudo_header(tuple.src, tuple.dst, tuple.family, tuple.proto, len))) == 0xffff
+        // Linux takes UDP's number for UDP-Lite too, and so calls INVALID whatever follows RFC 3828.
+        let number = if tuple.proto == proto::UDPLITE { proto::UDP } else { tuple.proto };
+        fold(sum(covered, pseudo_header(tuple.src, tuple.dst, tuple.family, number, len))) == 0xffff
     };
     match tuple.proto {
         proto::TCP | proto::ICMPV6 => with_pseudo(l4, l4.len()),

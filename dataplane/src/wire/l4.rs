@@ -19,6 +19,7 @@ pub(super) fn parse(head: &[u8], packet: &mut Packet) {
         proto::UDPLITE => udplite_header(l4, available, packet),
         proto::ICMP | proto::ICMPV6 => icmp_header(l4, packet),
         proto::SCTP => sctp_header(l4, packet),
+        proto::GRE => gre_header(l4, packet),
         _ => {
             packet.has_l4 = true;
             None
@@ -103,4 +104,29 @@ fn sctp_header(l4: &[u8], packet: &mut Packet) -> Option<L4Fault> {
     }
     packet.has_l4 = true;
     None
+}
+
+/// GRE has a key only in PPTP's version of it (RFC 2637): the call at the receiver's end.
+fn gre_header(l4: &[u8], packet: &mut Packet) -> Option<L4Fault> {
+    packet.has_l4 = true;
+    match gre_key(l4) {
+        Some(key) => {
+            packet.tuple.dst_port = key;
+            None
+        }
+        None => Some(L4Fault::BadGre),
+    }
+}
+
+/// The key of a GRE packet, 0 for one without; `None` if it is of PPTP's version and carries no PPP.
+pub(crate) fn gre_key(l4: &[u8]) -> Option<u16> {
+    let Some(&[_, flags, p0, p1]) = l4.first_chunk::<4>() else { return Some(0) };
+    if flags & 7 != 1 {
+        return Some(0);
+    }
+    match l4.first_chunk::<8>() {
+        None => Some(0),
+        Some(&[.., c0, c1]) if u16::from_be_bytes([p0, p1]) == 0x880b => Some(u16::from_be_bytes([c0, c1])),
+        Some(_) => None,
+    }
 }

@@ -10,7 +10,7 @@ pub mod checksum;
 pub mod icmp;
 mod ipv4;
 mod ipv6;
-mod l4;
+pub(crate) mod l4;
 mod plain;
 pub mod reject;
 pub mod tcp;

@@ -222,7 +222,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         let bytes = self.umem.head(frame);
         let tracked = self.tracker.track(packet, bytes, now, &snapshot.settings.track, orders);
         // As in the kernel, a flow's packets count whatever the rules say about them.
-        if let FlowRef::Existing(slot) = tracked.flow {
+        if let (FlowRef::Existing(slot), true) = (tracked.flow, tracked.counts) {
             self.tracker.count(slot, tracked.direction, packet.l3_len);
         }
         tracked

@@ -62,6 +62,8 @@ impl Kernel {
             }
         }
         wire.ip(&["link", "set", "br0", "mtu", "9000", "up"]);
+        // Without a way to the ends the kernel would not answer for REJECT.
+        wire.ip(&["address", "add", "10.0.0.254/24", "dev", "br0"]);
         for family in ["iptables", "ip6tables"] {
             wire.sysctl(&format!("net.bridge.bridge-nf-call-{family}"), "1");
         }
@@ -90,7 +92,7 @@ impl Kernel {
             let empty = "*raw\nCOMMIT\n*mangle\nCOMMIT\n*filter\n:FORWARD ACCEPT\nCOMMIT\n";
             self.restore(family, &format!("{empty}{}", with_states_shown(text)));
         }
-        for (name, value) in sysctls {
+        for (name, value) in [("acct", "1")].iter().chain(sysctls) {
             self.wire.sysctl(&format!("net.netfilter.nf_conntrack_{name}"), value);
         }
         self.forget();

@@ -18,6 +18,8 @@ pub(crate) struct Entry {
     unreplied: bool,
     assured: bool,
     mark: u32,
+    packets: Vec<u64>,
+    bytes: Vec<u64>,
     timer: u32,
 }
 
@@ -26,8 +28,9 @@ pub(crate) type List = BTreeMap<String, Entry>;
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { state, unreplied, assured, mark, timer } = self;
-        write!(f, "{state} {timer}s unreplied={unreplied} assured={assured} mark={mark}")
+        let Self { state, unreplied, assured, mark, packets, bytes, timer } = self;
+        write!(f, "{state} {timer}s unreplied={unreplied} assured={assured} mark={mark}")?;
+        write!(f, " packets={packets:?} bytes={bytes:?}")
     }
 }
 
@@ -39,7 +42,14 @@ pub(crate) fn theirs(text: &str) -> List {
         let [name, number, timer, rest @ ..] = words.as_slice() else { continue };
         let state = rest.first().filter(|word| !word.contains('=') && !word.starts_with('[')).unwrap_or(&"");
         let keys = rest.iter().filter(|word| word.contains('='));
-        let is_of_tuple = |word: &&&str| !word.starts_with("mark=") && !word.starts_with("use=");
+        let is_of_tuple = |word: &&&str| {
+            let name = word.split('=').next().unwrap_or_default();
+            !matches!(name, "mark" | "use" | "packets" | "bytes" | "zone" | "zone-orig" | "zone-reply")
+        };
+        let counts = |name: &str| -> Vec<u64> {
+            let values = keys.clone().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            values.map(|value| value.parse().unwrap()).collect()
+        };
         let values: Vec<&str> = keys.clone().filter(is_of_tuple).copied().collect();
         let orig = &values[..values.len() / 2];
         let mark =
@@ -49,6 +59,8 @@ pub(crate) fn theirs(text: &str) -> List {
             unreplied: line.contains("[UNREPLIED]"),
             assured: line.contains("[ASSURED]"),
             mark,
+            packets: counts("packets"),
+            bytes: counts("bytes"),
             timer: timer.parse().unwrap_or(0),
         };
         let _ = name;
@@ -77,6 +89,8 @@ fn entry(view: &FlowView) -> Entry {
         unreplied: !view.is_seen_reply(),
         assured: view.is_assured(),
         mark: view.mark,
+        packets: view.packets.to_vec(),
+        bytes: view.bytes.to_vec(),
         timer: view.secs_left,
     }
 }
@@ -95,7 +109,9 @@ fn key(tuple: &Tuple) -> String {
             let [ty, code] = tuple.dst_port.to_be_bytes();
             format!("{ends} type={ty} code={code} id={}", tuple.src_port)
         }
-        proto::GRE => format!("{ends} srckey=0x0 dstkey=0x0"),
+        proto::GRE => format!("{ends} srckey={:#x} dstkey={:#x}", tuple.src_port, tuple.dst_port),
+        // conntrack still knows DCCP, whose tracker the kernel has lost.
+        33 => format!("{ends} sport=0 dport=0"),
         _ => ends,
     }
 }
