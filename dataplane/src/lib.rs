@@ -10,6 +10,7 @@
 //! * [`worker`] strings them together: one pinned thread, no lock, no allocation per packet.
 
 pub mod clock;
+pub mod defrag;
 pub mod device;
 pub mod flow;
 pub mod ids;

@@ -57,6 +57,16 @@ drop_reasons! {
     Ipv6HopByHop => "ipv6_hop_by_hop",
     /// More IPv6 extension headers than the parser follows.
     Ipv6TooManyHeaders => "ipv6_too_many_headers",
+    /// A fragment that contradicts others of its datagram, is empty, or makes the datagram longer than 65,535 bytes.
+    FragmentBad => "fragment_bad",
+    /// A fragment overlaps another one: its whole datagram is dropped.
+    FragmentOverlap => "fragment_overlap",
+    /// A fragment whose bytes had all come before.
+    FragmentRepeated => "fragment_repeated",
+    /// No room to hold another fragment, or to begin another datagram.
+    FragmentLimit => "fragment_limit",
+    /// The rest of the datagram did not come in time.
+    FragmentTimeout => "fragment_timeout",
     /// A helper could not follow a line that announces a connection, or could not note the connection down.
     HelperLine => "helper_line",
     /// A rule with target DROP matched.

@@ -255,6 +255,8 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
     ),
     switch("checksum", 1, "Whether a wrong TCP, UDP or ICMP checksum makes a packet INVALID."),
     count("expect_max", 4096, (0, 1 << 30), "Most connections that helpers expect at one time."),
+    count("frag6_high_thresh", 4_194_304, (0, 1 << 30), "IPv6 fragments: bytes held per worker."),
+    secs("frag6_timeout", 60, "IPv6 fragments: time for the rest of a datagram to come."),
     secs("generic_timeout", 600, "Protocols without a tracker of their own."),
     secs("gre_timeout", 30, "GRE, seen in one direction."),
     secs("gre_timeout_stream", 180, "GRE, seen in both."),
@@ -266,6 +268,8 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
     ),
     secs("icmp_timeout", 30, "ICMP echo and the other queries."),
     secs("icmpv6_timeout", 30, "The same for ICMPv6."),
+    count("ipfrag_high_thresh", 4_194_304, (0, 1 << 30), "IPv4 fragments: bytes held per worker."),
+    secs("ipfrag_time", 30, "IPv4 fragments: time for the rest of a datagram to come."),
     count(
         "management_reserve_percent",
         1,

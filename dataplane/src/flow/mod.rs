@@ -21,8 +21,7 @@
 //! * Each flow has one entry for both directions: the index key is the same for a tuple and its inverse.
 //!
 //! Semantics follow Linux 6.18 (`net/netfilter/nf_conntrack_*.c`), as observed from outside. Not tracked by state
-//! yet: SCTP chunks (ports and a plain timer only), PPTP's GRE keys (GRE is one flow per address pair), fragments
-//! before reassembly (later fragments are INVALID).
+//! yet: SCTP chunks (ports and a plain timer only).
 
 mod asked;
 mod bucket;

@@ -139,6 +139,14 @@ settings! {
     management_reserve_percent: u8 = 1,
     /// From this share of `max` on, in percent, timeouts of flows that are not ASSURED or are closing shrink; 0: never.
     adaptive_start_percent: u8 = 90,
+    /// IPv4 fragments: time for the rest of a datagram to come (`net.ipv4.ipfrag_time`).
+    ipfrag_time: u32 = 30,
+    /// IPv4 fragments: bytes held by a worker above which no new datagram is begun (`net.ipv4.ipfrag_high_thresh`).
+    ipfrag_high_thresh: Count = Count(4_194_304),
+    /// IPv6 fragments: time for the rest of a datagram to come (`nf_conntrack_frag6_timeout`).
+    frag6_timeout: u32 = 60,
+    /// IPv6 fragments: bytes held by a worker above which no new datagram is begun (`nf_conntrack_frag6_high_thresh`).
+    frag6_high_thresh: Count = Count(4_194_304),
     /// Most connections expected by helpers at one time.
     expect_max: Count = Count(4096),
     /// Verify upper-layer checksums; a packet whose checksum is wrong is INVALID.

@@ -27,7 +27,7 @@ macro_rules! invalid_reasons {
 }
 
 invalid_reasons! {
-    /// A fragment other than the first, whose datagram has not been put together.
+    /// A fragment that could not be put together with others.
     LaterFragment => "later_fragment",
     /// The upper-layer header is cut off.
     Truncated => "truncated",

@@ -625,7 +625,8 @@ fn unfit(packet: &Packet, bytes: &[u8], settings: &TrackSettings) -> Option<Inva
 /// Why a packet that is a fragment, or has a fault, cannot be tracked.
 #[cold]
 fn misshapen(packet: &Packet) -> Option<InvalidReason> {
-    if packet.fragment == Fragment::Later {
+    // Datagrams are put together before they come here; what still is a fragment could not be.
+    if packet.fragment != Fragment::Whole {
         return Some(InvalidReason::LaterFragment);
     }
     packet.l4_fault.map(|fault| match fault {

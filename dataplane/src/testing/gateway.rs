@@ -279,7 +279,7 @@ impl Gateway {
         self.settle();
         let held = |worker: &mut Worker<LoopbackDevice, Notes>| {
             let devices: usize = worker.lanes_mut().iter().map(|lane| lane.device.frames_held()).sum();
-            devices + worker.pool_mut().len()
+            devices + worker.pool_mut().len() + worker.frames_held()
         };
         self.workers.iter_mut().map(held).sum()
     }

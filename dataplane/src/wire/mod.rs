@@ -43,6 +43,18 @@ pub mod ethertype {
     pub const QINQ_OLD: u16 = 0x9100;
 }
 
+/// Writes a smaller total length into the IPv4 header of `packet`, whose frame starts with `bytes`.
+pub fn shorten_ipv4(bytes: &mut [u8], packet: &Packet, l3_len: usize) {
+    let header = usize::from(packet.l3_offset)..usize::from(packet.l4_offset);
+    let (Some(header), Ok(len)) = (bytes.get_mut(header), u16::try_from(l3_len)) else { return };
+    if header.len() >= ipv4::HEADER_LEN {
+        header[2..4].copy_from_slice(&len.to_be_bytes());
+        header[10..12].fill(0);
+        let check = checksum::finish(checksum::sum(header, 0));
+        header[10..12].copy_from_slice(&check.to_be_bytes());
+    }
+}
+
 /// What follows the upper-layer header, as far as it is in `head`.
 #[must_use]
 pub fn payload<'a>(head: &'a [u8], packet: &Packet, header_len: usize) -> &'a [u8] {

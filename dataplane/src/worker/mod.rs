@@ -227,6 +227,12 @@ impl<D: Device, O: Observer> Worker<D, O> {
         &mut self.path.pool
     }
 
+    /// Frames held for datagrams that are not complete.
+    #[must_use]
+    pub fn frames_held(&self) -> usize {
+        self.path.frames_held()
+    }
+
     /// The flow table.
     pub fn tracker_mut(&mut self) -> &mut Tracker {
         &mut self.path.tracker

@@ -7,10 +7,11 @@ use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
 use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
+use crate::defrag::{Added, Defrag, DefragLimits, Held, Piece, Whole};
 use crate::device::{BURST_MAX, Device};
 use crate::flow::{self, Claim, Expired, FlowRef, FullPolicy, Slot, TableFull, Tracked, Tracker};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
-use crate::packet::Packet;
+use crate::packet::{Family, Fragment, Packet, Tuple};
 use crate::reason::DropReason;
 use crate::rules::conn::{Marks, Orders};
 use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
@@ -23,6 +24,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Most expired flows removed between two bursts.
 const EXPIRE_MAX: usize = 64;
+
+/// Most incomplete datagrams given up between two bursts.
+const DATAGRAMS_EXPIRED_MAX: usize = 8;
 
 /// Everything a packet meets behind the parser.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub(super) struct Path<D, O> {
     matched: Matched,
     marks: Marks,
     answers: AnswerBucket,
+    defrag: Defrag,
+    whole: Whole,
     pub(super) observer: O,
 }
 
@@ -56,6 +62,32 @@ const NO_LANE: u8 = u8::MAX;
 /// Whether a rule dropped the packet, or its chain's policy.
 const fn drop_reason(by: RuleRef) -> DropReason {
     if by.rule.is_none() { DropReason::PolicyDrop } else { DropReason::RuleDrop }
+}
+
+/// Where a packet's bytes are.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// In one chunk of a frame.
+    Frame(&'a Frame),
+    /// Copied together.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Source<'a> {
+    #[inline]
+    fn bytes(self, umem: &'a Umem) -> &'a [u8] {
+        match self {
+            Self::Frame(frame) => umem.head(frame),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// What is to become of a packet. With `reject` it is dropped and answered, and `fate` does not say so yet.
+struct Sentence {
+    fate: Fate,
+    tracked: Tracked,
+    reject: Option<RejectWith>,
 }
 
 /// What rules said, which one, and whether it is marked as management.
@@ -92,7 +124,11 @@ impl<D: Device, O: Observer> Path<D, O> {
         );
         let snapshot = mailbox.newest();
         mailbox.adopt(id, snapshot.generation);
+        // Held fragments must leave the pool enough to receive with.
+        let limits = DefragLimits { frames: pool.len() / 4 };
         let mut path = Self {
+            defrag: Defrag::new(limits),
+            whole: Whole::default(),
             id,
             workers: workers as u64,
             umem,
@@ -123,9 +159,18 @@ impl<D: Device, O: Observer> Path<D, O> {
     // Ownership.
 
     /// Hash of the flow a packet belongs to: for an ICMP error that of the flow it is about.
+    /// Fragments of a datagram know no ports: they meet by their addresses.
     #[inline]
     pub(super) fn flow_hash(&self, frame: &Frame, packet: &Packet) -> u64 {
-        let about = flow::error_about(packet, self.umem.head(frame));
+        if packet.fragment != Fragment::Whole {
+            return self.tracker.hash(&Tuple { src_port: 0, dst_port: 0, ..packet.tuple });
+        }
+        self.hash_of(packet, self.umem.head(frame))
+    }
+
+    #[inline]
+    fn hash_of(&self, packet: &Packet, bytes: &[u8]) -> u64 {
+        let about = flow::error_about(packet, bytes);
         self.tracker.hash(about.as_ref().unwrap_or(&packet.tuple))
     }
 
@@ -161,8 +206,37 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
     }
 
-    /// An IP packet: raw rules, track, decide, act.
+    /// An IP packet: put together if it is a piece of one, and judged.
     pub(super) fn judge(&mut self, frame: Frame, packet: &Packet, ingress: PortId, now: Now) {
+        if packet.fragment != Fragment::Whole && self.snapshot.rules(packet.tuple.family).track {
+            return self.gather(frame, packet, ingress, now);
+        }
+        self.judge_frame(frame, packet, ingress, now);
+    }
+
+    /// Judges a packet in a frame of its own and acts.
+    fn judge_frame(&mut self, frame: Frame, packet: &Packet, ingress: PortId, now: Now) {
+        let in_pieces = self.umem.head_len(&frame) < packet.frame_len as usize;
+        let sentence = if in_pieces {
+            let mut whole = std::mem::take(&mut self.whole);
+            whole.copy(&self.umem, &frame);
+            let sentence = self.sentence(Source::Bytes(whole.bytes()), packet, ingress, now);
+            self.whole = whole;
+            sentence
+        } else {
+            self.sentence(Source::Frame(&frame), packet, ingress, now)
+        };
+        let Sentence { fate, tracked, reject } = sentence;
+        match (reject, fate.dropped) {
+            (Some(with), _) => self.reject(frame, packet, &tracked, with, now, fate),
+            (None, None) => self.forward(frame, packet, fate),
+            (None, Some(_)) => self.discard(frame, Some(packet), fate),
+        }
+    }
+
+    /// What is to become of a packet: raw rules, track, decide, and if it may pass what that entails.
+    #[inline]
+    fn sentence(&mut self, source: Source<'_>, packet: &Packet, ingress: PortId, now: Now) -> Sentence {
         let mut orders = Orders::default();
         if self.snapshot.rules(packet.tuple.family).compiled.has_raw() {
             match self.raw(packet, ingress) {
@@ -170,34 +244,110 @@ impl<D: Device, O: Observer> Path<D, O> {
                 Err(by) => {
                     let fate =
                         Fate { ingress, dropped: Some(drop_reason(by)), ct_state: None, rule: Some(by) };
-                    return self.discard(frame, Some(packet), fate);
+                    return Sentence { fate, tracked: Tracked::untracked(), reject: None };
                 }
             }
         }
-        let mut tracked = self.track(&frame, packet, now, &orders);
+        let mut tracked = self.track(source, packet, now, &orders);
         let decided = self.decide(packet, &tracked, ingress, now);
         let mut fate = Fate { ingress, dropped: None, ct_state: Some(tracked.state), rule: Some(decided.by) };
+        let mut reject = None;
         match decided.verdict {
             Verdict::Accept => {
                 let claim = Claim {
                     policy: self.snapshot.settings.full[ingress.index() / 2],
                     management: decided.management,
                 };
-                match self.accept(&frame, packet, &mut tracked, now, claim) {
-                    Ok(()) => self.forward(frame, packet, fate),
-                    Err(reason) => {
-                        fate.dropped = Some(reason);
-                        self.discard(frame, Some(packet), fate);
-                    }
+                fate.dropped = self.accept(source, packet, &mut tracked, now, claim).err();
+            }
+            Verdict::Drop => fate.dropped = Some(drop_reason(decided.by)),
+            Verdict::Reject(with) => reject = Some(with),
+        }
+        Sentence { fate, tracked, reject }
+    }
+
+    // Fragments.
+
+    /// A fragment: held until its datagram is complete, which is then judged as one.
+    #[cold]
+    fn gather(&mut self, frame: Frame, packet: &Packet, ingress: PortId, now: Now) {
+        let piece = Piece::read(self.umem.head(&frame), packet);
+        let frame = match piece {
+            Some(piece) => self.cut(frame, packet, piece),
+            None => frame,
+        };
+        let held = Held { frame, packet: *packet, piece: piece.unwrap_or_default() };
+        match self.defrag.add(held, piece, ingress, now.tick(), &self.snapshot.settings.track) {
+            Added::Held => {}
+            Added::Alone(Held { frame, packet, .. }) => self.judge_frame(frame, &packet, ingress, now),
+            Added::Dropped(held, reason) => self.drop_held(vec![held], reason, ingress),
+            Added::Spoiled(all, reason) => self.drop_held(all, reason, ingress),
+            Added::Complete(all) => {
+                let mut whole = std::mem::take(&mut self.whole);
+                match whole.build(&self.umem, &all) {
+                    Some(packet) => self.judge_whole(all, packet, whole.bytes(), ingress, now),
+                    None => self.drop_held(all, DropReason::FragmentBad, ingress),
                 }
+                self.whole = whole;
             }
-            Verdict::Drop => {
-                fate.dropped = Some(drop_reason(decided.by));
-                self.discard(frame, Some(packet), fate);
-            }
-            Verdict::Reject(with) => self.reject(frame, packet, &tracked, with, now, fate),
         }
     }
+
+    /// Cuts off what a fragment carries beyond its place: nobody has judged those bytes, so nobody shall get them.
+    fn cut(&mut self, mut frame: Frame, packet: &Packet, piece: Piece) -> Frame {
+        let len = piece.payload_at + piece.len();
+        if packet.tuple.family != Family::V4 || len == packet.l3_end() || len > self.umem.head_len(&frame) {
+            return frame;
+        }
+        wire::shorten_ipv4(self.umem.buffer_mut(&mut frame), packet, piece.header_len + piece.len());
+        self.pool.shorten(frame, len)
+    }
+
+    fn drop_held(&mut self, all: Vec<Held>, reason: DropReason, ingress: PortId) {
+        for Held { frame, packet, .. } in all {
+            self.drop_frame(frame, reason, ingress, Some(&packet));
+        }
+    }
+
+    /// Judges a datagram whose fragments are all here; they share its verdict. If its flow lives elsewhere the
+    /// fragments go there, to be put together once more.
+    fn judge_whole(&mut self, all: Vec<Held>, mut packet: Packet, bytes: &[u8], ingress: PortId, now: Now) {
+        packet.hash = self.hash_of(&packet, bytes);
+        let owner = self.owner(packet.hash);
+        if owner != self.id {
+            for Held { frame, packet, .. } in all {
+                self.hand_off(owner, Handed { frame, packet, ingress });
+            }
+            return;
+        }
+        let Sentence { mut fate, tracked, reject } =
+            self.sentence(Source::Bytes(bytes), &packet, ingress, now);
+        let mut fragments = all.into_iter();
+        if let Some(with) = reject
+            && let Some(Held { mut frame, .. }) = fragments.next()
+        {
+            // The answer quotes the datagram: as much of it as a frame holds takes the place of the first fragment.
+            let buffer = self.umem.buffer_mut(&mut frame);
+            let len = buffer.len().min(bytes.len());
+            buffer[..len].copy_from_slice(&bytes[..len]);
+            packet.frame_len = frame.len();
+            self.reject(frame, &packet, &tracked, with, now, fate);
+            fate.dropped = Some(DropReason::RuleReject);
+        }
+        for Held { frame, packet, .. } in fragments {
+            match fate.dropped {
+                None => self.forward(frame, &packet, fate),
+                Some(_) => self.discard(frame, Some(&packet), fate),
+            }
+        }
+    }
+
+    /// Frames held for datagrams that are not complete.
+    pub(super) const fn frames_held(&self) -> usize {
+        self.defrag.frames()
+    }
+
+    // Tracking and rules.
 
     /// The raw rules on a packet that is not tracked yet: their orders to the tracker, or the rule that dropped it.
     fn raw(&mut self, packet: &Packet, ingress: PortId) -> Result<Orders, RuleRef> {
@@ -214,12 +364,12 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     #[inline]
-    fn track(&mut self, frame: &Frame, packet: &Packet, now: Now, orders: &Orders) -> Tracked {
+    fn track(&mut self, source: Source<'_>, packet: &Packet, now: Now, orders: &Orders) -> Tracked {
         let snapshot = &*self.snapshot;
         if !snapshot.rules(packet.tuple.family).track {
             return Tracked::untracked();
         }
-        let bytes = self.umem.head(frame);
+        let bytes = source.bytes(&self.umem);
         let tracked = self.tracker.track(packet, bytes, now, &snapshot.settings.track, orders);
         // As in the kernel, a flow's packets count whatever the rules say about them.
         if let (FlowRef::Existing(slot), true) = (tracked.flow, tracked.counts) {
@@ -232,7 +382,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     #[inline]
     fn accept(
         &mut self,
-        frame: &Frame,
+        source: Source<'_>,
         packet: &Packet,
         tracked: &mut Tracked,
         now: Now,
@@ -250,7 +400,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                 Err(TableFull) => return Err(DropReason::FlowTableFull),
             }
         }
-        let bytes = self.umem.head(frame);
+        let bytes = source.bytes(&self.umem);
         if self.tracker.help(packet, bytes, tracked, now, &self.snapshot.settings.track) {
             return Ok(());
         }
@@ -461,6 +611,10 @@ impl<D: Device, O: Observer> Path<D, O> {
             lane.device.replenish(&mut self.pool);
         }
         self.send_frames_home();
+        for _ in 0..DATAGRAMS_EXPIRED_MAX {
+            let Some((ingress, all)) = self.defrag.expire(now.tick()) else { break };
+            self.drop_held(all, DropReason::FragmentTimeout, ingress);
+        }
         for _ in 0..EXPIRE_MAX {
             let Ok(named) = self.expired.pop() else { break };
             self.tracker.expire(named.slot, named.seq, now);

@@ -160,7 +160,7 @@ impl Kernel {
 /// The rules, and behind all of them some that write a packet's state into its DSCP.
 fn with_states_shown(text: &str) -> String {
     let rule = |(dscp, state): (usize, &&str)| {
-        format!("-A POSTROUTING -m conntrack --ctstate {state} -j DSCP --set-dscp {}\n", dscp + 1)
+        format!("-I POSTROUTING -m conntrack --ctstate {state} -j DSCP --set-dscp {}\n", dscp + 1)
     };
     let rules: String = STATES.iter().enumerate().map(rule).collect();
     let end = text.find("*mangle").and_then(|from| text[from..].find("COMMIT").map(|len| from + len));

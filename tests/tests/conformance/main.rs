@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod datagrams;
+mod fragments;
 mod kernel;
 mod list;
 mod random;

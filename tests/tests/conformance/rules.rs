@@ -1,7 +1,7 @@
 //! Rules about connections, and what changes them: raw, marks, zones, counts, helpers, rejects.
 
 use super::stage::Setting;
-use super::talk::{CLIENT, Client, SERVER, Server, Talk, perform};
+use super::talk::{CLIENT, Client, SERVER, Scenario, Server, Talk, perform};
 use dataplane::testing::packets::{tcp, udp};
 use std::net::Ipv4Addr;
 
@@ -258,7 +258,7 @@ fn raw_and_mangle_mean_what_they_mean_to_the_kernel() {
             "*raw\n-A PREROUTING -p udp --dport 53 -j CT --zone 5\n-A PREROUTING -p udp --sport 54 -j CT --zone 6\n-A PREROUTING -p udp --dport 54 -j CT --zone 6\n-A PREROUTING -p udp --dport 55 -j CT --zone-orig 7\n-A PREROUTING -p udp --dport 56 -j CT --zone-reply 8\nCOMMIT\n",
         ),
     ];
-    let scenarios: Vec<(&str, Setting<'_>, &dyn Fn(&mut Talk<'_>))> = tables
+    let scenarios: Vec<Scenario<'_>> = tables
         .iter()
         .map(|&(name, v4)| (name, Setting { v4, ..PLAIN }, &talk_udp as &dyn Fn(&mut Talk<'_>)))
         .collect();

@@ -30,8 +30,6 @@ struct Sent {
     note: String,
     side: usize,
     frame: Vec<u8>,
-    state: Option<CtState>,
-    forwarded: bool,
     answers: Vec<Vec<u8>>,
 }
 
@@ -43,6 +41,8 @@ pub(crate) struct Stage<'a> {
     started: Instant,
     serial: u32,
     batch: Vec<Sent>,
+    /// What has come out on our side and was not compared yet, by side. Fragments come out when their datagram is whole.
+    out: [Vec<Seen>; 2],
     restore: Vec<(String, String)>,
     history: Vec<String>,
     /// Frames that the two disagreed about, and lists that differed.
@@ -84,6 +84,7 @@ impl<'a> Stage<'a> {
             started: Instant::now(),
             serial: 0,
             batch: Vec::new(),
+            out: [Vec::new(), Vec::new()],
             restore,
             history: Vec::new(),
             disagreements: Vec::new(),
@@ -106,14 +107,9 @@ impl<'a> Stage<'a> {
         self.tick();
         let outcome = self.ours.send(if side == 0 { LEFT } else { RIGHT }, &frame);
         self.frames += 1;
-        self.batch.push(Sent {
-            note: note.to_owned(),
-            side,
-            state: outcome.fate.and_then(|fate| fate.ct_state),
-            forwarded: outcome.forwarded == [frame.clone()],
-            answers: outcome.answers,
-            frame,
-        });
+        let state = outcome.fate.and_then(|fate| fate.ct_state).map(CtState::name);
+        self.out[1 - side].extend(outcome.forwarded.into_iter().map(|frame| Seen { frame, state }));
+        self.batch.push(Sent { note: note.to_owned(), side, answers: outcome.answers, frame });
         if self.batch.len() >= BATCH {
             self.compare();
         }
@@ -135,17 +131,13 @@ impl<'a> Stage<'a> {
         }
         let mut seen = self.kernel.collect();
         for sent in std::mem::take(&mut self.batch) {
-            let kernel = take(&mut seen[1 - sent.side], |seen| {
-                without_padding(&seen.frame) == without_padding(&sent.frame)
-            });
-            let kernel_said = kernel
-                .as_ref()
-                .map_or("dropped".to_owned(), |seen| seen.state.unwrap_or("no state").to_owned());
-            let we_said = if sent.forwarded {
-                sent.state.map_or("no state", CtState::name).to_owned()
-            } else {
-                "dropped".to_owned()
+            let same = |seen: &Seen| comparable(&seen.frame) == comparable(&sent.frame);
+            let said = |seen: Option<Seen>| match seen {
+                None => "dropped",
+                Some(seen) => seen.state.unwrap_or("no state"),
             };
+            let kernel_said = said(take(&mut seen[1 - sent.side], same));
+            let we_said = said(take(&mut self.out[1 - sent.side], same));
             let arrow = if sent.side == 0 { "->" } else { "<-" };
             let mut line = format!("{arrow} {}: kernel {kernel_said}, we {we_said}", sent.note);
             let mut agreed = kernel_said == we_said;
@@ -157,7 +149,13 @@ impl<'a> Stage<'a> {
             }
             self.note(line, agreed);
         }
-        for (side, seen) in seen.iter().enumerate() {
+        for (side, mut seen) in seen.into_iter().enumerate() {
+            for ours in std::mem::take(&mut self.out[side]) {
+                // Fragments that carried too much leave cut to size, by either way: not as they were sent.
+                if take(&mut seen, |seen| comparable(&seen.frame) == comparable(&ours.frame)).is_none() {
+                    self.note(format!("only we send out of side {side}: {}", hex(&ours.frame)), false);
+                }
+            }
             for seen in seen {
                 self.note(format!("only the kernel sends out of side {side}: {}", hex(&seen.frame)), false);
             }
@@ -217,18 +215,24 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// A bridge with br_netfilter cuts off what follows the IP packet; we leave it.
-fn without_padding(frame: &[u8]) -> &[u8] {
+/// A frame as far as it is compared. A bridge with br_netfilter cuts off what follows the IP packet, and gives
+/// fragments of IPv6 that it has put together and taken apart a new identification; we leave both.
+fn comparable(frame: &[u8]) -> Vec<u8> {
+    const FRAGMENT: u8 = 44;
+    let field =
+        |at: usize| frame.get(at..at + 2).map(|len| usize::from(u16::from_be_bytes([len[0], len[1]])));
     let len = match frame.get(12..14) {
-        Some([0x08, 0x00]) => {
-            frame.get(16..18).map(|len| 14 + usize::from(u16::from_be_bytes([len[0], len[1]])))
-        }
-        Some([0x86, 0xdd]) => {
-            frame.get(18..20).map(|len| 54 + usize::from(u16::from_be_bytes([len[0], len[1]])))
-        }
+        Some([0x08, 0x00]) => field(16).map(|len| 14 + len),
+        Some([0x86, 0xdd]) => field(18).map(|len| 54 + len),
         _ => None,
     };
-    &frame[..len.unwrap_or(frame.len()).min(frame.len())]
+    let mut bytes = frame[..len.unwrap_or(frame.len()).min(frame.len())].to_vec();
+    if bytes.get(12..14) == Some(&[0x86, 0xdd]) && bytes.get(20) == Some(&FRAGMENT) && bytes.len() >= 62 {
+        bytes[58..62].fill(0);
+        // And a flow label of the first fragment's.
+        bytes[15..18].fill(0);
+    }
+    bytes
 }
 
 fn take(seen: &mut Vec<Seen>, fits: impl Fn(&Seen) -> bool) -> Option<Seen> {

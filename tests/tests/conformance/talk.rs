@@ -23,8 +23,11 @@ pub(crate) const ISN: [u32; 2] = [1_000_000, 3_000_000_000];
 /// Options of a usual SYN: maximum segment size, SACK permitted, window scale 7.
 pub(crate) const SYN_OPTIONS: [u8; 12] = [2, 4, 5, 180, 4, 2, 1, 3, 3, 7, 1, 1];
 
+/// Name, rules and sysctls, and what is said.
+pub(crate) type Scenario<'a> = (&'a str, Setting<'a>, &'a dyn Fn(&mut Talk<'_>));
+
 /// Runs scenarios one after the other on one judge, and fails with everything that they disagreed about.
-pub(crate) fn perform(scenarios: &[(&str, Setting<'_>, &dyn Fn(&mut Talk<'_>))]) {
+pub(crate) fn perform(scenarios: &[Scenario<'_>]) {
     if !super::may_run() {
         return;
     }

@@ -11,8 +11,11 @@ const FLAG_SETS: [&str; 18] = [
     "FSRPAU",
 ];
 
+/// Brings a connection into a state.
+type Reach = fn(&mut Talk<'_>);
+
 /// Ways to bring a connection into each state.
-const STATES: [(&str, fn(&mut Talk<'_>)); 11] = [
+const STATES: [(&str, Reach); 11] = [
     ("none", |_| {}),
     ("syn sent", |talk| talk.says(Client, "S", 0, 0, 0)),
     ("syn recv", |talk| {

@@ -1,0 +1,149 @@
+//! Fragments: in and out of order, repeated, overlapping, contradicting, late; both families.
+
+use super::stage::Setting;
+use super::talk::{CLIENT, CLIENT6, Client, SERVER, SERVER6, Server, Talk, perform};
+use dataplane::testing::packets::{icmp, tcp, udp};
+use std::net::IpAddr;
+
+const PLAIN: Setting<'_> = Setting { v4: "", v6: "", sysctls: &[] };
+
+/// A piece of a datagram: where its payload starts and ends, and whether more is said to follow.
+type Piece = (usize, usize, bool);
+
+/// A frame with a part of `whole`'s payload.
+fn fragment(whole: &[u8], (from, to, more): Piece, id: u16) -> Vec<u8> {
+    let field = u16::try_from(from).unwrap() | u16::from(more);
+    if whole[12] == 0x08 {
+        let mut frame = whole[..34].to_vec();
+        frame.extend(&whole[34 + from.min(whole.len() - 34)..34 + to.min(whole.len() - 34)]);
+        let len = u16::try_from(frame.len() - 14).unwrap();
+        frame[16..18].copy_from_slice(&len.to_be_bytes());
+        frame[18..20].copy_from_slice(&id.to_be_bytes());
+        let field = u16::try_from(from / 8).unwrap() | u16::from(more) << 13;
+        frame[20..22].copy_from_slice(&field.to_be_bytes());
+        super::kernel::reseal(&mut frame);
+        return frame;
+    }
+    let mut frame = whole[..54].to_vec();
+    frame[20] = 44;
+    frame.extend([whole[20], 0]);
+    frame.extend(field.to_be_bytes());
+    frame.extend(u32::from(id).to_be_bytes());
+    frame.extend(&whole[54 + from.min(whole.len() - 54)..54 + to.min(whole.len() - 54)]);
+    let len = u16::try_from(frame.len() - 54).unwrap();
+    frame[18..20].copy_from_slice(&len.to_be_bytes());
+    frame
+}
+
+/// Sends pieces of a datagram of 8 + 100 bytes.
+fn train(talk: &mut Talk<'_>, whole: &[u8], pieces: &[Piece], note: &str) {
+    talk.ports.0 += 1;
+    for piece in pieces {
+        let frame = fragment(whole, *piece, talk.ports.0);
+        talk.stage.send(Client.side(), &frame, &format!("{note}: {piece:?}"));
+    }
+    talk.stage.compare();
+}
+
+fn datagram(talk: &Talk<'_>, port: u16, len: usize) -> Vec<u8> {
+    let body: Vec<u8> = (0..len).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let (client, server) = talk.addresses(Client);
+    udp(client, server).ports(port, 53).payload(&body).build()
+}
+
+fn both(scenario: impl Fn(&mut Talk<'_>)) -> impl Fn(&mut Talk<'_>) {
+    move |talk| {
+        for six in [false, true] {
+            talk.six = six;
+            scenario(talk);
+        }
+    }
+}
+
+#[test]
+fn fragments_are_put_together_alike() {
+    let trains: &[(&str, &[Piece])] = &[
+        ("in order", &[(0, 48, true), (48, 96, true), (96, 108, false)]),
+        ("backwards", &[(96, 108, false), (48, 96, true), (0, 48, true)]),
+        ("middle first", &[(48, 96, true), (0, 48, true), (96, 108, false)]),
+        ("two", &[(0, 56, true), (56, 108, false)]),
+        (
+            "many",
+            &[(0, 8, true), (8, 16, true), (16, 24, true), (24, 32, true), (32, 40, true), (40, 108, false)],
+        ),
+        ("repeated", &[(0, 48, true), (0, 48, true), (48, 96, true), (48, 96, true), (96, 108, false)]),
+        ("last repeated", &[(96, 108, false), (96, 108, false), (0, 48, true), (48, 96, true)]),
+        ("within", &[(0, 96, true), (8, 48, true), (96, 108, false)]),
+        ("overlap before", &[(0, 48, true), (40, 96, true), (96, 108, false), (48, 96, true)]),
+        ("overlap behind", &[(48, 96, true), (0, 56, true), (96, 108, false), (0, 48, true)]),
+        ("covers", &[(48, 56, true), (40, 96, true), (0, 40, true), (96, 108, false)]),
+        ("two lasts", &[(0, 48, true), (48, 96, false), (48, 108, false)]),
+        ("two lasts, shorter", &[(48, 108, false), (48, 96, false), (0, 48, true)]),
+        ("beyond the last", &[(48, 96, false), (96, 104, true), (0, 48, true)]),
+        ("last below others", &[(48, 96, true), (8, 40, false), (0, 48, true), (96, 108, false)]),
+        ("empty", &[(0, 48, true), (48, 48, true), (48, 108, false)]),
+        ("empty last", &[(0, 48, true), (48, 108, true), (104, 104, false)]),
+        ("odd size", &[(0, 45, true), (48, 108, false), (40, 48, true)]),
+        ("odd sizes that meet", &[(0, 47, true), (40, 108, false)]),
+        ("upper header cut", &[(0, 0, true), (0, 4, true), (0, 8, true), (8, 56, true), (56, 108, false)]),
+        ("only the last", &[(8, 108, false)]),
+        ("only the first", &[(0, 48, true)]),
+        ("after completion", &[(0, 48, true), (48, 108, false), (48, 108, false), (0, 48, true)]),
+        ("far", &[(65_528, 65_536, true), (65_520, 65_530, false), (0, 48, true)]),
+    ];
+    let shapes = both(|talk| {
+        for (port, (note, pieces)) in (1_u16..).zip(trains) {
+            let whole = datagram(talk, port, 100);
+            train(talk, &whole, pieces, note);
+        }
+        talk.stage.compare_lists();
+    });
+    let judged = both(|talk| {
+        let (client, server) = talk.addresses(Client);
+        let pieces: &[Piece] = &[(0, 48, true), (48, 108, false)];
+        let bad = udp(client, server).ports(500, 53).payload(&[1; 100]).bad_checksum().build();
+        train(talk, &bad, pieces, "bad checksum");
+        let none = udp(client, server).ports(501, 53).payload(&[1; 100]).no_checksum().build();
+        train(talk, &none, pieces, "no checksum");
+        let syn = tcp(client, server).ports(502, 80).syn().payload(&[1; 88]).build();
+        train(talk, &syn, &[(0, 24, true), (24, 108, false)], "syn");
+        train(talk, &syn, &[(0, 16, true), (16, 108, false)], "syn in small pieces");
+        let ping = icmp(client, server, if talk.six { 128 } else { 8 }, 0).id(9).payload(&[3; 100]).build();
+        train(talk, &ping, pieces, "ping");
+        let answer = icmp(server, client, if talk.six { 129 } else { 0 }, 0).id(9).payload(&[3; 100]).build();
+        for piece in pieces {
+            talk.stage.send(Server.side(), &fragment(&answer, *piece, 7), "pong");
+        }
+        // Large ones, and two datagrams at a time.
+        let large = datagram(talk, 600, 30_000);
+        let pieces: Vec<Piece> = (0..21).map(|n| (n * 1480, ((n + 1) * 1480).min(30_008), n < 20)).collect();
+        train(talk, &large, &pieces, "large");
+        let (one, two) = (datagram(talk, 700, 100), datagram(talk, 701, 100));
+        for piece in [(0, 48, true), (48, 108, false)] {
+            for (id, whole) in [(41, &one), (42, &two)] {
+                talk.stage.send(
+                    Client.side(),
+                    &fragment(whole, piece, id),
+                    &format!("interleaved {id}: {piece:?}"),
+                );
+            }
+        }
+        talk.stage.compare_lists();
+    });
+    let v4 = "*filter\n-A FORWARD -p udp --dport 53 -m conntrack --ctstate NEW -j DROP\n-A FORWARD -f -j DROP\nCOMMIT\n";
+    let v6 = "*filter\n-A FORWARD -p udp --dport 53 -m conntrack --ctstate NEW -j DROP\nCOMMIT\n";
+    let helped = |talk: &mut Talk<'_>| {
+        let ends: [(IpAddr, IpAddr); 2] = [(CLIENT.into(), SERVER.into()), (CLIENT6.into(), SERVER6.into())];
+        for (a, b) in ends {
+            for port in [53, 54] {
+                let whole = udp(a, b).ports(900, port).payload(&[1; 100]).build();
+                train(talk, &whole, &[(0, 48, true), (48, 108, false)], "judged as one");
+            }
+        }
+    };
+    perform(&[
+        ("shapes", PLAIN, &shapes),
+        ("judged", PLAIN, &judged),
+        ("rules", Setting { v4, v6, sysctls: &[] }, &helped),
+    ]);
+}
