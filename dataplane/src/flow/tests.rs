@@ -208,10 +208,10 @@ fn wrong_checksums_are_invalid_unless_nobody_looks() {
         let broken = frame.clone().with_broken_checksum();
         assert_eq!(lab.reason(&broken), Some(InvalidReason::BadChecksum), "{:?}", frame.packet);
         assert_eq!(lab.reason(&frame), None);
-        // Only the whole datagram has a checksum.
-        let mut first = broken.clone();
+        // A fragment that could not be put together with others has nothing that could be verified.
+        let mut first = frame.clone();
         first.packet.fragment = Fragment::First;
-        assert_eq!(lab.reason(&first), None);
+        assert_eq!(lab.reason(&first), Some(InvalidReason::LaterFragment));
         lab.settings.checksum = false;
         assert_eq!(lab.reason(&broken), None);
     }
