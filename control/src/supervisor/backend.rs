@@ -403,7 +403,7 @@ fn flow_row(view: &FlowView) -> FlowRow {
         proto: view.orig.proto,
         proto_name: proto_name(view.orig.proto).to_owned(),
         timeout_secs: view.secs_left,
-        state: view.tcp_state.map(|state| state.name().to_owned()),
+        state: view.state_name().map(str::to_owned),
         orig: side(&view.orig, 0),
         reply: side(&view.reply, 1),
         seen_reply: view.is_seen_reply(),

@@ -1,8 +1,5 @@
-//! Protocols without a state machine: a timer, and for some ASSURED once the flow has been answered. Also where every
-//! protocol but TCP finds its timer. Pure functions. Linux `nf_conntrack_proto_{generic,gre,udp,icmp}.c`.
-//!
-//! SCTP is here for now: ports and two timers, no chunks, no verification tags. GRE is one flow per address pair
-//! whatever its version and key.
+//! Protocols without a state machine: a timer, and for some ASSURED once the flow has been answered. Pure functions.
+//! Linux `nf_conntrack_proto_{generic,gre,udp,icmp}.c`.
 
 use super::settings::TrackSettings;
 use super::udp;
@@ -18,7 +15,7 @@ pub(super) struct Refresh {
     pub(super) assured: bool,
 }
 
-/// What a packet of any protocol but TCP does to its flow; see [`udp::refresh`] for the arguments. A new flow is
+/// What a packet of any protocol but TCP and SCTP does to its flow; see [`udp::refresh`] for the arguments. A new flow is
 /// neither answered nor assured.
 pub(super) fn refresh(
     proto: u8,
@@ -37,7 +34,6 @@ pub(super) fn refresh(
         proto::ICMP => plain(settings.icmp_timeout),
         proto::ICMPV6 => plain(settings.icmpv6_timeout),
         proto::GRE => by_reply(settings.gre_timeout, settings.gre_timeout_stream),
-        proto::SCTP => by_reply(settings.sctp_timeout_heartbeat_sent, settings.sctp_timeout_established),
         _ => plain(settings.generic_timeout),
     }
 }

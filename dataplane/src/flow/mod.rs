@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! Tracker        per packet: classify, look up, advance the protocol's state, give the ct state (tracker.rs)
-//!  |- tcp udp icmp generic   what each protocol's packets do to a flow; pure functions over values
+//!  |- tcp sctp udp icmp generic   what each protocol's packets do to a flow; pure functions over values
 //!  |- room       limits: who gets a record when there are few (room.rs)
 //!  |- helped     helpers (helper/) and the connections they expect (expect.rs)
 //!  |- asked      what rules see of a flow, and its mark (asked.rs)
@@ -20,8 +20,7 @@
 //! * A flow that exists is advanced by `track`, before the verdict, as the kernel does it.
 //! * Each flow has one entry for both directions: the index key is the same for a tuple and its inverse.
 //!
-//! Semantics follow Linux 6.18 (`net/netfilter/nf_conntrack_*.c`), as observed from outside. Not tracked by state
-//! yet: SCTP chunks (ports and a plain timer only).
+//! Semantics follow Linux 6.18 (`net/netfilter/nf_conntrack_*.c`), as observed from outside.
 
 mod asked;
 mod bucket;
@@ -34,6 +33,7 @@ mod key;
 mod record;
 mod region;
 mod room;
+mod sctp;
 mod settings;
 mod stats;
 mod table;
@@ -53,6 +53,7 @@ pub use key::{Seed, flow_hash};
 pub use record::{FlowId, Slot, status};
 pub use region::{Backing, FORMAT_VERSION, Region};
 pub use room::{Claim, FullPolicy};
+pub use sctp::SctpState;
 pub use settings::{Count, SettingError, TrackSettings};
 pub use stats::{INVALID_REASONS, InvalidReason, TrackStats};
 pub use tcp::TcpState;

@@ -61,6 +61,12 @@ invalid_reasons! {
     TcpNoPickup => "tcp_no_pickup",
     /// TCP flags that make no sense in the connection's state.
     TcpState => "tcp_state",
+    /// An SCTP packet that cannot start an association.
+    SctpNoStart => "sctp_no_start",
+    /// An SCTP verification tag that is not the association's.
+    SctpTag => "sctp_tag",
+    /// An SCTP chunk that makes no sense in the association's state.
+    SctpState => "sctp_state",
     /// TCP data beyond the receiver's window.
     TcpSeqOver => "tcp_seq_over",
     /// A TCP acknowledgement of data that was never sent.

@@ -350,7 +350,6 @@ fn other_protocols_have_one_flow_per_address_pair() {
         (proto::GRE, 30, 180, true),
         (proto::ESP, 600, 600, false),
         (253, 600, 600, false),
-        (proto::SCTP, 30, 210, true),
     ] {
         let mut lab = Lab::new();
         let (there, back) = (frames::other(A, B, number), frames::other(B, A, number));

@@ -17,6 +17,7 @@ use super::key::{self, Seed, flow_hash};
 use super::record::{Extra, FlowId, Life, Record, Slot, status};
 use super::region::Region;
 use super::room::{Claim, Limits};
+use super::sctp::{self, Message, SctpFlow};
 use super::settings::TrackSettings;
 use super::stats::{InvalidReason, TrackStats};
 use super::table::{NoRoom, Table};
@@ -85,10 +86,20 @@ struct Arrival<'a> {
     orders: &'a Orders,
 }
 
+/// What a protocol with states keeps of a flow.
+#[derive(Debug, Default)]
+enum Protocol {
+    /// Nothing.
+    #[default]
+    None,
+    Tcp(TcpFlow),
+    Sctp(SctpFlow),
+}
+
 /// What a tentative flow will start with, beside its [`Start`].
 #[derive(Debug, Default)]
 struct Opening {
-    tcp: Option<TcpFlow>,
+    state: Protocol,
     zone: Zone,
     extra: Extra,
     mark: u32,
@@ -210,11 +221,13 @@ impl Tracker {
                 icmp::Kind::Invalid(reason) => return Tracked::invalid(reason),
             }
         }
-        let is_tcp = packet.tuple.proto == proto::TCP;
+        let (is_tcp, is_sctp) = (packet.tuple.proto == proto::TCP, packet.tuple.proto == proto::SCTP);
         match self.find_packet(packet, orders.zone, now) {
             Some((slot, direction)) if is_tcp => self.tcp(slot, direction, arrival),
+            Some((slot, direction)) if is_sctp => self.sctp(slot, direction, arrival),
             Some((slot, direction)) => self.untyped(slot, direction, arrival),
             None if is_tcp => self.start_tcp(arrival),
+            None if is_sctp => self.start_sctp(arrival),
             None if may_open => self.start_untyped(arrival),
             None => Tracked::invalid(InvalidReason::IcmpUnsolicited),
         }
@@ -258,6 +271,44 @@ impl Tracker {
         next.deadline = now.plus_secs(self.timeout(next, refresh.timeout_secs));
         settle(record, &mut self.half_open, life, next);
         Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot))
+    }
+
+    /// A packet of a known association.
+    fn sctp(&mut self, slot: Slot, direction: Direction, arrival: &Arrival<'_>) -> Tracked {
+        let &Arrival { packet, bytes, now, settings, .. } = arrival;
+        let Some(message) = Message::read(bytes, packet) else {
+            return Tracked::invalid(InvalidReason::Truncated);
+        };
+        let record = self.table.record(slot);
+        let life = record.common.life();
+        let mut flow = SctpFlow::load(record.tail);
+        let step = sctp::advance(&mut flow, &message, direction, settings);
+        flow.store(record.tail);
+        let mut next = life.answered_by(direction);
+        let counts = match step {
+            sctp::Step::Invalid(reason) => return Tracked::invalid(reason),
+            sctp::Step::Ignore => false,
+            sctp::Step::Accept { timeout_secs, assured } => {
+                if assured {
+                    next.status |= status::ASSURED;
+                }
+                next.deadline = now.plus_secs(self.timeout(next, timeout_secs));
+                true
+            }
+        };
+        settle(record, &mut self.half_open, life, next);
+        Tracked { counts, ..Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot)) }
+    }
+
+    fn start_sctp(&mut self, arrival: &Arrival<'_>) -> Tracked {
+        let &Arrival { packet, bytes, settings, .. } = arrival;
+        let Some(message) = Message::read(bytes, packet) else {
+            return Tracked::invalid(InvalidReason::Truncated);
+        };
+        match sctp::open(&message, settings) {
+            Ok((flow, timeout_secs)) => self.tentative(arrival, Protocol::Sctp(flow), timeout_secs),
+            Err(reason) => Tracked::invalid(reason),
+        }
     }
 
     /// A segment of a known connection.
@@ -324,7 +375,7 @@ impl Tracker {
             return Tracked::invalid(InvalidReason::Truncated);
         };
         match tcp::open(&seg, settings) {
-            Ok((flow, timeout_secs)) => self.tentative(arrival, Some(flow), timeout_secs),
+            Ok((flow, timeout_secs)) => self.tentative(arrival, Protocol::Tcp(flow), timeout_secs),
             Err(reason) => Tracked::invalid(reason),
         }
     }
@@ -332,17 +383,17 @@ impl Tracker {
     fn start_untyped(&mut self, arrival: &Arrival<'_>) -> Tracked {
         let &Arrival { packet, now, settings, .. } = arrival;
         let refresh = generic::refresh(packet.tuple.proto, (false, false), || now, now, settings);
-        self.tentative(arrival, None, refresh.timeout_secs)
+        self.tentative(arrival, Protocol::None, refresh.timeout_secs)
     }
 
     /// A flow that does not exist yet: NEW, or RELATED if it is expected.
-    fn tentative(&mut self, arrival: &Arrival<'_>, tcp: Option<TcpFlow>, timeout_secs: u32) -> Tracked {
+    fn tentative(&mut self, arrival: &Arrival<'_>, protocol: Protocol, timeout_secs: u32) -> Tracked {
         let &Arrival { packet, now, orders, .. } = arrival;
         self.zones_seen |= orders.zone.id != 0;
         let start = Start { timeout_secs, epoch: self.table.inserts() };
         let expected = self.expectations.take(&packet.tuple, orders.zone.of(Direction::Orig), now);
         self.opening = Opening {
-            tcp,
+            state: protocol,
             zone: orders.zone,
             extra: Extra { helper: orders.helper, master_helper: expected.map(|expected| expected.helper) },
             mark: expected.map_or(0, |expected| self.mark_of_master(&expected, now)),
@@ -451,12 +502,19 @@ impl Tracker {
     }
 
     fn try_insert(&self, packet: &Packet, start: &Start, now: Tick) -> Result<Slot, NoRoom> {
-        let Opening { tcp, zone, extra, mark, status } = &self.opening;
+        let Opening { state, zone, extra, mark, status } = &self.opening;
         self.table.insert(packet.hash, &packet.tuple, *zone, |record| {
-            let tcp_state = tcp.as_ref().map_or(TcpState::None, |flow| {
-                flow.store(record.tail);
-                flow.state
-            });
+            let tcp_state = match state {
+                Protocol::Tcp(flow) => {
+                    flow.store(record.tail);
+                    flow.state
+                }
+                Protocol::Sctp(flow) => {
+                    flow.store(record.tail);
+                    TcpState::None
+                }
+                Protocol::None => TcpState::None,
+            };
             record.tail.created.store(now.0, Relaxed);
             record.tail.mark.store(*mark, Relaxed);
             if *extra != Extra::default() {
@@ -470,7 +528,7 @@ impl Tracker {
 
     /// Mark, status bits and master's helper of the flow that the packet tracked last would start.
     pub(super) const fn opening(&self) -> (u32, u16, Extra) {
-        let Opening { tcp: _, zone: _, extra, mark, status } = &self.opening;
+        let Opening { state: _, zone: _, extra, mark, status } = &self.opening;
         (*mark, *status, *extra)
     }
 

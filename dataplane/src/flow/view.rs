@@ -5,6 +5,7 @@
 use super::key;
 use super::record::{Life, Record, Slot, status};
 use super::region::{Region, family_index};
+use super::sctp::{SctpFlow, SctpState};
 use super::tcp::TcpState;
 use super::tracked::Direction;
 use crate::clock::Tick;
@@ -27,6 +28,8 @@ pub struct FlowView {
     pub reply: Tuple,
     /// TCP's state; `None` for every other protocol.
     pub tcp_state: Option<TcpState>,
+    /// SCTP's state; `None` for every other protocol.
+    pub sctp_state: Option<SctpState>,
     /// Whole seconds until it expires.
     pub secs_left: u32,
     /// Status bits, see [`status`].
@@ -70,6 +73,16 @@ impl FlowView {
     #[must_use]
     pub const fn is_seen_reply(&self) -> bool {
         self.status & status::SEEN_REPLY != 0
+    }
+
+    /// The state that `conntrack -L` names, of protocols that have states.
+    #[must_use]
+    pub const fn state_name(&self) -> Option<&'static str> {
+        match (self.tcp_state, self.sctp_state) {
+            (Some(state), _) => Some(state.name()),
+            (_, Some(state)) => Some(state.name()),
+            _ => None,
+        }
     }
 
     /// Whether the flow is safe from early eviction.
@@ -160,6 +173,7 @@ impl Region {
             orig,
             reply: key::inverse(&orig),
             tcp_state: (orig.proto == proto::TCP).then_some(tcp_state),
+            sctp_state: (orig.proto == proto::SCTP).then(|| SctpFlow::state_of(record.tail)),
             secs_left: deadline.secs_from(now),
             status,
             packets: [orig_packets, reply_packets],

@@ -85,7 +85,7 @@ pub(crate) fn ours(gateway: &mut Gateway, family: Family) -> List {
 
 fn entry(view: &FlowView) -> Entry {
     Entry {
-        state: view.tcp_state.map_or("", |state| state.name()).to_owned(),
+        state: view.state_name().unwrap_or_default().to_owned(),
         unreplied: !view.is_seen_reply(),
         assured: view.is_assured(),
         mark: view.mark,

@@ -14,6 +14,7 @@ mod kernel;
 mod list;
 mod random;
 mod rules;
+mod sctp;
 mod stage;
 mod talk;
 mod tcp;
