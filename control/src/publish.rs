@@ -5,9 +5,10 @@
 //! into the history and it is freed, here and not on a worker.
 
 use crate::rules_file::Rules;
+use dataplane::flow::{SettingError, TrackSettings};
 use dataplane::ids::{Generation, WorkerId};
 use dataplane::packet::Family;
-use dataplane::rules::model::{RuleId, RuleRef, Ruleset};
+use dataplane::rules::model::{RuleId, RuleRef, Ruleset, Table};
 use dataplane::rules::{CompileError, Compiled};
 use dataplane::worker::{FamilyRules, Mailbox, Settings, Snapshot};
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ pub type Counts = (u64, u64);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum CounterKey {
     Rule(Family, RuleId),
-    Policy(Family, String),
+    Policy(Family, Table, String),
 }
 
 /// The rules of both families.
@@ -107,6 +108,30 @@ impl Publisher {
         state.rules = rules;
         state.generation = generation;
         Ok(generation)
+    }
+
+    /// Changes a connection tracking setting; the rules stay as they are. Returns the new generation.
+    ///
+    /// # Errors
+    /// When there is no such setting or the value is not in its range; nothing has changed then.
+    pub fn set(&self, name: &str, value: &str) -> Result<Generation, SettingError> {
+        let mut state = self.state();
+        let mut settings = state.settings.clone();
+        settings.track.set(name, value)?;
+        let generation = Generation(state.generation.0.wrapping_add(1).max(1));
+        let (rules, ports) = (&state.rules, &self.ports);
+        let next = compile(rules, &settings, ports, self.workers, self.track_always, generation);
+        let next = next.expect("rules that were compiled once compile again");
+        state.retired.push(self.mailbox.publish(next));
+        state.settings = settings;
+        state.generation = generation;
+        Ok(generation)
+    }
+
+    /// The connection tracking settings in force.
+    #[must_use]
+    pub fn track_settings(&self) -> TrackSettings {
+        self.state().settings.track
     }
 
     /// Folds and frees replaced snapshots that no worker runs any more. Called now and then by the supervisor.
@@ -198,7 +223,7 @@ fn key(ruleset: &Ruleset, by: RuleRef) -> CounterKey {
     let chain = ruleset.chain(by.chain);
     match by.rule {
         Some(rule) => CounterKey::Rule(ruleset.family, chain.rules[rule as usize].id),
-        None => CounterKey::Policy(ruleset.family, chain.name.clone()),
+        None => CounterKey::Policy(ruleset.family, chain.table, chain.name.clone()),
     }
 }
 

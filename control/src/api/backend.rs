@@ -2,7 +2,8 @@
 
 use super::types::Family;
 use super::types::{
-    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, FlowFilter, FlowRow, RulesView, Stats, Version,
+    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, FlowFilter, FlowRow, RulesView, Stats, TrackRow,
+    Version,
 };
 use std::ops::ControlFlow;
 
@@ -18,6 +19,22 @@ pub trait Backend: Send + Sync + 'static {
     /// Calls `each` for every flow that fits the filter, in no particular order, until it says stop. A consistent
     /// picture of each flow, not of all of them together: flows that come and go meanwhile may be missed.
     fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>);
+
+    /// Removes every flow that fits the filter and calls `each` for it; returns how many have gone. Flows that a worker
+    /// did not get to remove in time are not counted.
+    fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow)) -> u64;
+
+    /// What each worker's tracker has counted, under the names of `conntrack -S`.
+    fn track_stats(&self) -> Vec<TrackRow>;
+
+    /// Connection tracking settings in force, by name.
+    fn settings(&self) -> Vec<(String, u32)>;
+
+    /// Changes one of them.
+    ///
+    /// # Errors
+    /// Says why not; nothing has changed then.
+    fn set(&self, name: &str, value: &str) -> Result<(), String>;
 
     /// Compiles new rules and returns once every worker works with them.
     ///

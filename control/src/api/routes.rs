@@ -3,7 +3,9 @@
 use super::backend::ApplyError;
 use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT};
 use super::server::Shared;
-use super::types::{ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow};
+use super::types::{
+    ApplyRequest, Deleted, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, SetRequest,
+};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -28,6 +30,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/rules", get(rules))
         .route("/v1/flows", get(flows))
         .route("/v1/flows/count", get(count_flows))
+        .route("/v1/flows/delete", post(delete_flows))
+        .route("/v1/flows/stats", get(track_stats))
+        .route("/v1/sysctl", get(settings).post(set))
         .route("/v1/apply", post(apply))
         .fallback(async || {
             Failure::new(ErrorKind::NotFound, "there is no such address; see the README for the API")
@@ -152,6 +157,43 @@ async fn count_flows(
         count
     });
     Ok(Json(FlowCount { count: count.await? }).into_response())
+}
+
+async fn delete_flows(
+    State(shared): App,
+    query: Result<Query<FlowFilter>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let filter = query?.0;
+    let deleted = call(move || {
+        let mut flows = Vec::new();
+        // All of a table of millions is counted, not listed.
+        let lists = filter != FlowFilter::default();
+        let count = shared.backend.delete_flows(&filter, &mut |row| {
+            if lists {
+                flows.push(row);
+            }
+        });
+        Deleted { count, flows }
+    });
+    Ok(Json(deleted.await?).into_response())
+}
+
+async fn track_stats(State(shared): App) -> Result<Response, Failure> {
+    Ok(Json(call(move || shared.backend.track_stats()).await?).into_response())
+}
+
+async fn settings(State(shared): App) -> Result<Response, Failure> {
+    Ok(Json(call(move || shared.backend.settings()).await?).into_response())
+}
+
+async fn set(
+    State(shared): App,
+    query: Result<Query<SetRequest>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let SetRequest { name, value } = query?.0;
+    let done = call(move || shared.backend.set(&name, &value)).await?;
+    done.map_err(|why| Failure::new(ErrorKind::BadRequest, why))?;
+    Ok(Json(()).into_response())
 }
 
 async fn apply(State(shared): App, request: Request) -> Result<Response, Failure> {

@@ -40,6 +40,27 @@ impl Backend for Fake {
         }
     }
 
+    fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow)) -> u64 {
+        let gone = self.flows.iter().filter(|row| filter.fits(row));
+        gone.map(|row| each(row.clone())).count() as u64
+    }
+
+    fn track_stats(&self) -> Vec<TrackRow> {
+        vec![TrackRow { worker: 0, found: 7, insert: 2, ..TrackRow::default() }]
+    }
+
+    fn settings(&self) -> Vec<(String, u32)> {
+        vec![("tcp_loose".to_owned(), 1), ("udp_timeout".to_owned(), 30)]
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<(), String> {
+        if name == "tcp_loose" && value == "0" {
+            Ok(())
+        } else {
+            Err(format!("{name}: {value:?} will not do"))
+        }
+    }
+
     fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {
         assert!(
             request.v4.as_ref().is_none_or(|rules| rules.text != "panic"),
@@ -69,6 +90,7 @@ pub(crate) fn flow(proto: u8, src: &str, dst: &str, orig: FlowKey, reply: FlowKe
         assured: false,
         mark: 0,
         worker: 0,
+        id: 0,
     }
 }
 

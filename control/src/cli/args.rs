@@ -33,6 +33,8 @@ pub enum Command {
     Rules(RulesArgs),
     /// The flows tracked, like `conntrack -L`.
     Flows(FlowsArgs),
+    /// Shows and changes connection tracking settings, like sysctl.
+    Sysctl(SysctlArgs),
     /// Checks a rules file without loading it.
     Check(CheckArgs),
     /// Loads new rules into the running daemon. Flows are kept, no packet is lost.
@@ -150,13 +152,58 @@ pub struct FlowsArgs {
     #[arg(short = 'm', long, value_name = "MARK", value_parser = parse_mark)]
     pub mark: Option<u32>,
 
+    /// List them: what is done without any of these.
+    #[arg(short = 'L', long = "dump", alias = "list")]
+    pub list: bool,
+
     /// Print how many there are, not which.
-    #[arg(short = 'C', long)]
+    #[arg(short = 'C', long, conflicts_with_all = ["list", "delete", "flush", "stats"])]
     pub count: bool,
+
+    /// Delete those that fit the filter, and print them.
+    #[arg(short = 'D', long, conflicts_with_all = ["list", "flush", "stats"])]
+    pub delete: bool,
+
+    /// Delete all.
+    #[arg(short = 'F', long, conflicts_with_all = ["list", "stats"])]
+    pub flush: bool,
+
+    /// What each worker has counted, as `conntrack -S` prints it.
+    #[arg(short = 'S', long, conflicts_with = "list")]
+    pub stats: bool,
+
+    /// More about each, comma-separated: extended, id, json.
+    #[arg(short = 'o', long, value_name = "WHAT", value_delimiter = ',')]
+    pub output: Vec<OutputArg>,
 
     /// JSON as the daemon sends it, one flow per line.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `--output`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputArg {
+    /// The network protocol in front.
+    Extended,
+    /// A number that names the flow, at the end.
+    Id,
+    /// JSON, one flow per line.
+    Json,
+}
+
+/// Arguments of `fwctl sysctl`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SysctlArgs {
+    /// NAME shows one setting, NAME=VALUE changes it; all are shown without. Names are those of the sysctls
+    /// net.netfilter.nf_conntrack_*, with or without that prefix. Changes last until the daemon ends: the configuration
+    /// file says what it starts with.
+    #[arg(value_name = "NAME[=VALUE]")]
+    pub settings: Vec<String>,
+
+    /// As in sysctl(8): the arguments are changes.
+    #[arg(short = 'w', long)]
+    pub write: bool,
 }
 
 /// `--status`.

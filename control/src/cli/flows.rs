@@ -1,9 +1,9 @@
 //! `fwctl flows`: tracked flows, line for line as `conntrack -L` prints them with accounting on.
 
 use super::CliError;
-use super::args::{FlowsArgs, StatusArg};
+use super::args::{FlowsArgs, OutputArg, StatusArg};
 use super::client::Client;
-use crate::api::types::{Family, FlowCount, FlowFilter, FlowKey, FlowRow, FlowSide};
+use crate::api::types::{Deleted, Family, FlowCount, FlowFilter, FlowKey, FlowRow, FlowSide, TrackRow};
 use std::io::{self, Write};
 
 pub(super) fn run(
@@ -11,33 +11,88 @@ pub(super) fn run(
     args: &FlowsArgs,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> Result<(), CliError> {
+) -> Result<u8, CliError> {
+    if args.stats {
+        return stats(client, out);
+    }
+    if args.delete || args.flush {
+        return delete(client, args, out, err);
+    }
     let query = query(&filter(args));
+    let json = args.json || args.output.contains(&OutputArg::Json);
     if args.count {
         let answer = client.get_bytes(&format!("/v1/flows/count{query}"))?;
-        if args.json {
+        if json {
             out.write_all(&answer)?;
-            return Ok(writeln!(out)?);
+            writeln!(out)?;
+            return Ok(0);
         }
         let FlowCount { count } = client.parse(&answer)?;
-        return Ok(writeln!(out, "{count}")?);
+        writeln!(out, "{count}")?;
+        return Ok(0);
     }
     let mut shown: u64 = 0;
     client.get_lines(&format!("/v1/flows{query}"), &mut |line| {
         shown += 1;
-        if args.json {
+        if json {
             out.write_all(line)?;
             writeln!(out)?;
         } else {
-            write_flow(&client.parse(line)?, out)?;
+            write_flow(&client.parse(line)?, &args.output, out)?;
         }
         Ok(())
     })?;
     out.flush()?;
-    if !args.json {
-        writeln!(err, "fwctl v{}: {shown} flow entries have been shown.", env!("CARGO_PKG_VERSION"))?;
+    if !json {
+        said(err, shown, "shown")?;
     }
-    Ok(())
+    Ok(0)
+}
+
+/// The last word, in the shape of conntrack's.
+fn said(err: &mut dyn Write, count: u64, what: &str) -> io::Result<()> {
+    writeln!(err, "fwctl v{}: {count} flow entries have been {what}.", env!("CARGO_PKG_VERSION"))
+}
+
+/// `-D` and `-F`. As with conntrack, finding nothing to delete is a failure.
+fn delete(
+    client: &Client,
+    args: &FlowsArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, CliError> {
+    let filter = filter(args);
+    if args.flush && filter != FlowFilter::default() {
+        return Err(CliError::Usage("`-F` deletes all flows; to delete some of them say `-D`".to_owned()));
+    }
+    if args.delete && filter == FlowFilter::default() {
+        return Err(CliError::Usage("`-D` needs a filter; to delete all flows say `-F`".to_owned()));
+    }
+    let answer = client.post_bytes(&format!("/v1/flows/delete{}", query(&filter)), Vec::new())?;
+    let Deleted { count, flows } = client.parse(&answer)?;
+    for row in &flows {
+        write_flow(row, &args.output, out)?;
+    }
+    out.flush()?;
+    if args.flush {
+        writeln!(err, "fwctl v{}: connection tracking table has been emptied.", env!("CARGO_PKG_VERSION"))?;
+        return Ok(0);
+    }
+    said(err, count, "deleted")?;
+    Ok(u8::from(count == 0))
+}
+
+/// `-S`, in the words of `conntrack -S`. What our table cannot run into stands there as zero, for scripts that look.
+fn stats(client: &Client, out: &mut dyn Write) -> Result<u8, CliError> {
+    for row in client.get::<Vec<TrackRow>>("/v1/flows/stats")? {
+        let TrackRow { worker, found, invalid, insert, insert_failed, drop, early_drop } = row;
+        writeln!(
+            out,
+            "cpu={worker:<8}\tfound={found} invalid={invalid} insert={insert} insert_failed={insert_failed} \
+             drop={drop} early_drop={early_drop} error=0 search_restart=0 clash_resolve=0 chaintoolong=0 "
+        )?;
+    }
+    Ok(0)
 }
 
 fn filter(args: &FlowsArgs) -> FlowFilter {
@@ -76,7 +131,7 @@ pub(super) fn query(filter: &FlowFilter) -> String {
 }
 
 /// Everything but RFC 3986's unreserved characters as `%XX`.
-fn percent_encode(text: &str) -> String {
+pub(super) fn percent_encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -88,9 +143,9 @@ fn percent_encode(text: &str) -> String {
 }
 
 /// One line of `conntrack -L`.
-pub(super) fn write_flow(row: &FlowRow, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_flow(row: &FlowRow, output: &[OutputArg], out: &mut dyn Write) -> io::Result<()> {
     let FlowRow {
-        family: _,
+        family,
         proto,
         proto_name,
         timeout_secs,
@@ -101,7 +156,12 @@ pub(super) fn write_flow(row: &FlowRow, out: &mut dyn Write) -> io::Result<()> {
         assured,
         mark,
         worker: _,
+        id,
     } = row;
+    if output.contains(&OutputArg::Extended) {
+        let (name, number) = if *family == Family::V4 { ("ipv4", 2) } else { ("ipv6", 10) };
+        write!(out, "{name:<8} {number} ")?;
+    }
     write!(out, "{proto_name:<8} {proto} {timeout_secs} ")?;
     if let Some(state) = state {
         write!(out, "{state} ")?;
@@ -115,7 +175,11 @@ pub(super) fn write_flow(row: &FlowRow, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "[ASSURED] ")?;
     }
     // Nothing of ours holds a second reference to a flow, as a busy kernel may: `use` is always one.
-    writeln!(out, "mark={mark} use=1")
+    write!(out, "mark={mark} use=1")?;
+    if output.contains(&OutputArg::Id) {
+        write!(out, " id={id}")?;
+    }
+    writeln!(out)
 }
 
 fn write_side(side: &FlowSide, out: &mut dyn Write) -> io::Result<()> {

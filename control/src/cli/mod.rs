@@ -10,6 +10,7 @@ mod client;
 mod flows;
 mod rules;
 mod stats;
+mod sysctl;
 #[cfg(test)]
 mod tests;
 
@@ -106,7 +107,8 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
     match &cli.command {
         Command::Stats(args) => stats::run(&client()?, args, out)?,
         Command::Rules(args) => rules::run(&client()?, args, out, err)?,
-        Command::Flows(args) => flows::run(&client()?, args, out, err)?,
+        Command::Flows(args) => return flows::run(&client()?, args, out, err),
+        Command::Sysctl(args) => sysctl::run(&client()?, args, out)?,
         Command::Apply(args) => apply::run(&client()?, args, out, err)?,
         Command::Version => version(&client()?, out)?,
         Command::Check(args) => return check(args, out, err),

@@ -1,20 +1,22 @@
 //! What the API asks, answered from the workers' counters and flow regions and from the publisher. API threads.
 
 use super::plane::Plane;
+use crate::ager::Wanted;
 use crate::api::backend::{ApplyError, Backend};
 use crate::api::types::{
     ApplyReport, ApplyRequest, ChainView, Diagnostic, DropCount, ErrorKind, Family, FlowFilter, FlowKey,
     FlowRow, FlowSide, FlowStats, PolicyView, PortMode, PortStats, QueueStats, RuleView, RulesText,
-    RulesView, Side, Stats, Traffic, WireStats, WorkerStats, proto_name,
+    RulesView, Side, Stats, TrackRow, Traffic, WireStats, WorkerStats, proto_name,
 };
 use crate::config::Config;
 use crate::iptables::diagnostics::Severity;
+use crate::iptables::names::nearest;
 use crate::iptables::printer::{self, policy_name};
 use crate::iptables::syntax::Counters;
 use crate::publish::{Counts, Publisher};
 use crate::rules_file::{self, Rules};
 use dataplane::clock::Now;
-use dataplane::flow::{FlowView, InvalidReason, Region};
+use dataplane::flow::{Expired, FlowView, InvalidReason, Region, SettingError, TrackSettings};
 use dataplane::ids::{Generation, PortId, WorkerId};
 use dataplane::packet::{Family as Fam, Tuple, proto};
 use dataplane::reason::DropReason;
@@ -39,12 +41,16 @@ struct PortFacts {
     zero_copy: bool,
 }
 
+/// Longest wait for workers to remove flows, beside what their number takes.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// One worker, for reading.
 #[derive(Debug)]
 struct WorkerFacts {
     core: u16,
     counters: Arc<WorkerCounters>,
     region: Arc<Region>,
+    wanted: Wanted,
     lanes: Vec<(PortId, u32)>,
 }
 
@@ -74,6 +80,7 @@ impl LiveBackend {
             core: handle.core,
             counters: Arc::clone(&handle.counters),
             region: Arc::clone(&handle.region),
+            wanted: Arc::clone(&handle.wanted),
             lanes: handle.lanes.clone(),
         };
         Self {
@@ -266,6 +273,81 @@ impl Backend for LiveBackend {
         }
     }
 
+    fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow)) -> u64 {
+        let now = self.now().tick();
+        let mut asked = Vec::new();
+        for worker in &self.workers {
+            let mut wanted = worker.wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            worker.region.walk(now, |view| {
+                let row = flow_row(view);
+                if filter.fits(&row) {
+                    wanted.push_back(Expired { slot: view.slot, seq: view.seq, forced: true });
+                    asked.push((&worker.region, view.slot, view.seq, row));
+                }
+            });
+        }
+        // Workers remove a bounded number between two bursts; a million takes them a while.
+        let patience = DELETE_TIMEOUT + Duration::from_micros(asked.len() as u64 * 5);
+        let deadline = Instant::now() + patience;
+        let mut gone = 0;
+        for (region, slot, seq, row) in asked {
+            let is_there = || region.view(slot, now).is_some_and(|view| view.seq == seq);
+            while is_there() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if !is_there() {
+                gone += 1;
+                each(row);
+            }
+        }
+        gone
+    }
+
+    fn track_stats(&self) -> Vec<TrackRow> {
+        let row = |(worker, facts): (u8, &WorkerFacts)| {
+            let stats = facts.counters.track.get();
+            TrackRow {
+                worker,
+                found: stats.found,
+                invalid: stats.invalid_total(),
+                insert: stats.insert,
+                insert_failed: stats.insert_failed,
+                drop: stats.drop,
+                early_drop: stats.early_drop,
+            }
+        };
+        (0..).zip(&self.workers).map(row).collect()
+    }
+
+    fn settings(&self) -> Vec<(String, u32)> {
+        let mut all: Vec<_> =
+            self.publisher.track_settings().iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        if let Some((_, max)) = all.iter_mut().find(|(name, value)| name == "max" && *value == 0) {
+            *max = self.flows_max;
+        }
+        all.sort();
+        all
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<(), String> {
+        if name == "max" && value.parse::<u32>().is_ok_and(|max| max > self.flows_max) {
+            return Err(format!(
+                "max: the tables were made for {} flows; start with a larger flows.max for more",
+                self.flows_max
+            ));
+        }
+        self.publisher.set(name, value).map(|_| ()).map_err(|error| match error {
+            SettingError::Unknown { name } => {
+                let names = TrackSettings::NAMES.iter().copied();
+                match nearest(&name, names) {
+                    Some(near) => format!("there is no setting `{name}`; did you mean `{near}`?"),
+                    None => format!("there is no setting `{name}`; `fwctl sysctl` lists all"),
+                }
+            }
+            error => error.to_string(),
+        })
+    }
+
     fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {
         let Ok(_one_at_a_time) = self.applying.try_lock() else {
             let message = "another apply is under way".to_owned();
@@ -410,6 +492,9 @@ fn flow_row(view: &FlowView) -> FlowRow {
         assured: view.is_assured(),
         mark: view.mark,
         worker: view.worker.0,
+        id: u64::from(view.worker.0) << 56
+            ^ u64::from(view.seq >> 1 & 0x00ff_ffff) << 32
+            ^ u64::from(view.slot.raw()),
     }
 }
 

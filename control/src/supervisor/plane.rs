@@ -5,7 +5,7 @@
 //! is closed. Fields drop in that order.
 
 use super::Fatal;
-use crate::ager::{self, Aged};
+use crate::ager::{self, Aged, Wanted};
 use crate::config::{Auto, Config, Cores, Idle, Offloads, XdpMode};
 use crate::net::{Nic, frame_fits};
 use crate::publish::Publisher;
@@ -49,6 +49,8 @@ pub(super) struct WorkerHandle {
     pub(super) core: u16,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) region: Arc<Region>,
+    /// Flows of it that somebody wants removed.
+    pub(super) wanted: Wanted,
     /// NIC and queue of each lane.
     pub(super) lanes: Vec<(PortId, u32)>,
     thread: Option<JoinHandle<()>>,
@@ -142,11 +144,17 @@ impl Plane {
             let counters = Arc::new(WorkerCounters::new(self.ports.len(), &ports));
             let (named, expired) = RingBuffer::<Expired>::new(EXPIRED_RING);
             let region = tracker.region();
-            self.aged.push(Aged { region: Arc::clone(&region), named: named as Producer<Expired> });
+            let wanted = Wanted::default();
+            self.aged.push(Aged {
+                region: Arc::clone(&region),
+                named: named as Producer<Expired>,
+                wanted: Arc::clone(&wanted),
+            });
             let handle = WorkerHandle {
                 core: cores[index],
                 counters: Arc::clone(&counters),
                 region,
+                wanted,
                 lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
                 thread: None,
                 worker: Some(Worker::new(

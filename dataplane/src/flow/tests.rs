@@ -346,11 +346,9 @@ fn a_redirect_from_a_router_on_the_link_is_about_a_flow() {
 
 #[test]
 fn other_protocols_have_one_flow_per_address_pair() {
-    for (number, single, stream, assured) in [
-        (proto::GRE, 30, 180, true),
-        (proto::ESP, 600, 600, false),
-        (253, 600, 600, false),
-    ] {
+    for (number, single, stream, assured) in
+        [(proto::GRE, 30, 180, true), (proto::ESP, 600, 600, false), (253, 600, 600, false)]
+    {
         let mut lab = Lab::new();
         let (there, back) = (frames::other(A, B, number), frames::other(B, A, number));
         assert_eq!(lab.send(&there), New);
@@ -428,14 +426,17 @@ fn control_can_only_expire_what_is_expired() {
     let mut lab = Lab::new();
     lab.send(&udp(A, B));
     let named = lab.flow();
-    assert!(!lab.tracker.expire(named.slot, named.seq, lab.now));
+    assert!(!lab.tracker.expire(Expired { slot: named.slot, seq: named.seq, forced: false }, lab.now));
     lab.wait(30);
-    assert!(!lab.tracker.expire(named.slot, named.seq.wrapping_add(2), lab.now));
+    assert!(
+        !lab.tracker
+            .expire(Expired { slot: named.slot, seq: named.seq.wrapping_add(2), forced: false }, lab.now)
+    );
     let mut out = Vec::new();
     assert!(lab.tracker.region().expired(lab.now.tick(), Cursor::default(), 1000, &mut out).is_start());
-    assert_eq!(out, [Expired { slot: named.slot, seq: named.seq }]);
-    assert!(lab.tracker.expire(named.slot, named.seq, lab.now));
-    assert!(!lab.tracker.expire(named.slot, named.seq, lab.now));
+    assert_eq!(out, [Expired { slot: named.slot, seq: named.seq, forced: false }]);
+    assert!(lab.tracker.expire(Expired { slot: named.slot, seq: named.seq, forced: false }, lab.now));
+    assert!(!lab.tracker.expire(Expired { slot: named.slot, seq: named.seq, forced: false }, lab.now));
     assert!(!lab.tracker.remove(named.slot));
     assert_eq!((lab.tracker.flow_count(), lab.tracker.half_open_count()), (0, 0));
 }

@@ -23,6 +23,7 @@ use super::stats::{InvalidReason, TrackStats};
 use super::table::{NoRoom, Table};
 use super::tcp::{self, EntryFacts, Step, TcpFlow, TcpState};
 use super::tracked::{Direction, FlowRef, Start, TableFull, Tracked};
+use super::view::Expired;
 use crate::clock::{Now, Tick};
 use crate::ids::{Generation, WorkerId};
 use crate::packet::{Fragment, Hint, L4Fault, Packet, Tuple, proto};
@@ -573,11 +574,18 @@ impl Tracker {
         common.verdicts[tracked.direction.index()].store(path, Relaxed);
     }
 
-    /// Removes a flow that control has found expired, if it still is that flow and still expired.
-    pub fn expire(&mut self, slot: Slot, seq: u32, now: Now) -> bool {
+    /// Removes a flow that control has found expired, if it still is that flow and still expired, or that somebody
+    /// asked to be removed.
+    pub fn expire(&mut self, named: Expired, now: Now) -> bool {
+        let Expired { slot, seq, forced } = named;
         let Some(record) = self.table.live_record(slot) else { return false };
-        let is_same = record.common.seq.load(Relaxed) == seq;
-        if !is_same || !record.common.life().deadline.is_past(now.tick()) {
+        if record.common.seq.load(Relaxed) != seq {
+            return false;
+        }
+        if forced {
+            return self.delete(slot);
+        }
+        if !record.common.life().deadline.is_past(now.tick()) {
             return false;
         }
         self.stats.expired += 1;

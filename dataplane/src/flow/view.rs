@@ -44,13 +44,15 @@ pub struct FlowView {
     pub created: Tick,
 }
 
-/// An expired flow, for [`super::Tracker::expire`].
+/// A flow that control wants removed, for [`super::Tracker::expire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired {
     /// Where it is.
     pub slot: Slot,
     /// Which of the slot's flows it is.
     pub seq: u32,
+    /// Whether somebody asked for it to go, whatever its timer says.
+    pub forced: bool,
 }
 
 /// Where a sweep goes on. `Cursor::default()` is the start.
@@ -130,7 +132,7 @@ impl Region {
                 let seq = record.common.seq.load(Ordering::Acquire);
                 // No second look at `seq`: the owner checks again before it removes.
                 if seq & 1 == 1 && record.common.life().deadline.is_past(now) {
-                    out.push(Expired { slot, seq });
+                    out.push(Expired { slot, seq, forced: false });
                 }
             });
         }

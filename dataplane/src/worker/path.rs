@@ -617,7 +617,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
         for _ in 0..EXPIRE_MAX {
             let Ok(named) = self.expired.pop() else { break };
-            self.tracker.expire(named.slot, named.seq, now);
+            self.tracker.expire(named, now);
         }
         if self.published.is_none_or(|then| now.nanos.wrapping_sub(then.nanos) >= super::PUBLISH_NANOS) {
             self.published = Some(now);

@@ -77,6 +77,8 @@ pub struct FlowRow {
     pub mark: u32,
     /// Worker that tracks it.
     pub worker: u8,
+    /// Names it, for as long as the daemon runs.
+    pub id: u64,
 }
 
 /// Which flows are asked for; what is `None` does not narrow. In a URL each field is a parameter of its name.
@@ -119,6 +121,43 @@ pub struct FlowFilter {
     /// Mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<u32>,
+}
+
+/// What was deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// How many have gone.
+    pub count: u64,
+    /// Which, unless all were to go.
+    pub flows: Vec<FlowRow>,
+}
+
+/// One worker's tracker, under the names of `conntrack -S`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackRow {
+    /// The worker.
+    pub worker: u8,
+    /// Packets that belonged to a flow.
+    pub found: u64,
+    /// INVALID packets.
+    pub invalid: u64,
+    /// Flows inserted.
+    pub insert: u64,
+    /// Flows that could not be inserted although there was room.
+    pub insert_failed: u64,
+    /// Flows refused because the table was full.
+    pub drop: u64,
+    /// Flows evicted for others.
+    pub early_drop: u64,
+}
+
+/// A setting to change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetRequest {
+    /// Its name, without `net.netfilter.nf_conntrack_`.
+    pub name: String,
+    /// Its new value.
+    pub value: String,
 }
 
 /// An address with the number of leading bits that count.
