@@ -16,6 +16,7 @@ needs_of_build='clang:clang pkg-config:pkg-config cc:gcc make:make /usr/include/
 needs_of_lab='ip:iproute2 ping:iputils-ping ethtool:ethtool bpftool:bpftool setpriv:util-linux
     sysctl:procps'
 needs_of_tests='iptables-save:iptables conntrack:conntrack tcpdump:tcpdump'
+needs_of_figures='/usr/include/dpdk/rte_hash.h:libdpdk-dev'
 needs_of_demo='curl:curl python3:python3'
 
 # install_needs NEED...: installs the packages of what is missing, saying so; silent when nothing is.

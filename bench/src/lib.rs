@@ -1,10 +1,11 @@
 //! Palisade's benchmarks: a load generator and a sink inside the kernel ([`load`], [`sink`]), the machine they are run
-//! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`report`]).
+//! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`conntrack`] with [`tracker`], [`report`]).
 //!
 //! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
 
 pub mod affinity;
 pub mod conditions;
+pub mod conntrack;
 pub mod floor;
 pub mod gateway;
 pub mod load;

@@ -12,6 +12,16 @@ impl Report {
         self.line(name, &format!("{measured:.3}"), &format!(">= {goal}"), measured >= goal);
     }
 
+    /// A figure that must be at most `goal`.
+    pub fn at_most(&mut self, name: &str, measured: f64, goal: f64) {
+        self.line(name, &format!("{measured:.3}"), &format!("<= {goal}"), measured <= goal);
+    }
+
+    /// A figure without a goal of its own, for reading beside others.
+    pub fn beside(&self, name: &str, measured: &str) {
+        println!("{name}: {measured}");
+    }
+
     /// A count that must be exactly `goal`.
     pub fn exactly(&mut self, name: &str, measured: i128, goal: i128) {
         self.line(name, &measured.to_string(), &goal.to_string(), measured == goal);

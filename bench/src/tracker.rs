@@ -265,3 +265,116 @@ fn seal(bytes: &mut [u8], family: Family) {
     let sum = checksum::finish(sum);
     bytes[l4 + 16..l4 + 18].copy_from_slice(&sum.to_be_bytes());
 }
+
+/// Bytes of a full table, all in, by the number of its flows.
+///
+/// # Errors
+/// If there is not the memory.
+pub fn bytes_per_flow(family: Family) -> Result<f64, Error> {
+    const FLOWS: u32 = 1 << 20;
+    let max_flows_v6 = if family == Family::V6 { FLOWS } else { 1 };
+    let tracker = Tracker::new(&TrackerConfig {
+        max_flows: FLOWS,
+        max_flows_v6,
+        worker: WorkerId(0),
+        seed: Seed::random(),
+        hugepages: false,
+        prefault: false,
+    })?;
+    Ok(tracker.region().bytes_per_flow(family) as f64)
+}
+
+/// What a flood did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flooded {
+    /// Packets of established flows that were not recognised.
+    pub lost: u32,
+    /// Flows above the table's limit, at worst.
+    pub over: u32,
+    /// Honest connections tried meanwhile.
+    pub tried: u32,
+    /// Those that got through their handshake.
+    pub opened: u32,
+    /// Nanoseconds per spoofed SYN, tracked and entered.
+    pub nanos_per_syn: f64,
+}
+
+/// Sends SYNs of `sources` different senders through a table for `max` flows in which a thousand connections are open;
+/// every thousand SYNs one of those sends a packet and somebody honest opens another.
+///
+/// # Errors
+/// If there is not the memory.
+///
+/// # Panics
+/// Never: frames are well formed.
+pub fn flood(max: u32, sources: u32) -> Result<Flooded, Error> {
+    const OPEN: u32 = 1_000;
+    // The load's table is a little larger than what it is asked for; the limit is set by hand.
+    let mut load = Load::new(OPEN, Family::V4, 0)?;
+    load.tracker = Tracker::new(&TrackerConfig {
+        max_flows: max,
+        max_flows_v6: 64,
+        worker: WorkerId(0),
+        seed: Seed::random(),
+        hugepages: true,
+        prefault: true,
+    })?;
+    load.settings = TrackSettings { checksum: false, ..TrackSettings::default() };
+    load.tracker.adopt(&load.settings);
+    (0..OPEN).for_each(|flow| load.open(flow));
+    let mut outcome = Flooded::default();
+    let mut spent = Duration::ZERO;
+    let mut syn = frame(Family::V4, 0, true);
+    for source in 0..sources {
+        address(&mut syn, Family::V4, 0x0100_0000 | source, false);
+        // Another network than the honest ones, spread over all ports.
+        syn[26] = 11 + u8::try_from(source >> 24).unwrap_or(0);
+        seal_header(&mut syn);
+        numbers(&mut syn, Family::V4, source, 0, 0x02);
+        let from = Instant::now();
+        load.pass(&syn);
+        spent += from.elapsed();
+        if source % 1_000 == 999 {
+            outcome.over = outcome.over.max(load.tracker.flow_count().saturating_sub(max));
+            let mut data = frame(Family::V4, 10, false);
+            address(&mut data, Family::V4, source / 1_000 % OPEN, false);
+            numbers(&mut data, Family::V4, ISN[0] + 1, ISN[1] + 1, 0x18);
+            outcome.lost += u32::from(load.pass(&data) != CtState::Established);
+            outcome.tried += 1;
+            outcome.opened += u32::from(load.tries(OPEN + source / 1_000));
+        }
+    }
+    outcome.nanos_per_syn = spent.as_nanos() as f64 / f64::from(sources);
+    Ok(outcome)
+}
+
+fn seal_header(bytes: &mut [u8]) {
+    bytes[24..26].fill(0);
+    let sum = checksum::finish(checksum::sum(&bytes[14..34], 0));
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+}
+
+impl Load {
+    /// Takes one packet through, as rules that accept everything would.
+    fn pass(&mut self, bytes: &[u8]) -> CtState {
+        let mut packet = wire::parse(bytes, u32::try_from(bytes.len()).unwrap_or(0)).expect("a good frame");
+        packet.hash = self.tracker.hash(&packet.tuple);
+        let mut tracked = self.tracker.track(&packet, bytes, self.now, &self.settings, &self.orders);
+        match self.tracker.commit(&packet, &mut tracked, self.now, Claim::default()) {
+            Ok(_) => tracked.state,
+            Err(_) => CtState::Invalid,
+        }
+    }
+
+    /// Whether a handshake gets through.
+    fn tries(&mut self, flow: u32) -> bool {
+        [(0, 0x02), (1, 0x12), (0, 0x10)].into_iter().all(|(side, flags)| {
+            let mut bytes = frame(self.family, 0, flags & 0x02 != 0);
+            let ack = if flags == 0x02 { 0 } else { ISN[1 - side] + 1 };
+            let seq = if flags == 0x10 { ISN[side] + 1 } else { ISN[side] };
+            address(&mut bytes, self.family, flow, side == 1);
+            numbers(&mut bytes, self.family, seq, ack, flags);
+            self.pass(&bytes) != CtState::Invalid
+        })
+    }
+}

@@ -1,10 +1,11 @@
 //! The operator's side of connection tracking, on the real daemon: flows listed, counted and deleted as conntrack(8) does
 //! it, settings changed while it runs.
 
-use palisade_tests::daemon::Daemon;
+use palisade_tests::daemon::{Daemon, binary};
 use palisade_tests::lab::Lab;
 use palisade_tests::require_root;
 use palisade_tests::traffic;
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -65,6 +66,31 @@ fn flows_are_listed_deleted_and_flushed_as_conntrack_does_it() {
     {
         assert!(daemon.try_fwctl(wrong).code != Some(0), "{wrong:?}");
     }
+}
+
+#[test]
+fn events_tell_of_flows_as_they_come_change_and_go() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::builder(&lab).rules(RULES).rules6(RULES).start();
+    let mut listener = std::process::Command::new(binary("fwctl"))
+        .arg("--socket")
+        .arg(daemon.socket())
+        .args(["flows", "-E", "-p", "udp", "--dport", "7000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("fwctl starts");
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, 7000, 2, 100), 2);
+    let _ = daemon.fwctl(&["flows", "-D", "--dport", "7000"]);
+    thread::sleep(Duration::from_millis(500));
+    listener.kill().expect("it was running");
+    let text = std::io::read_to_string(listener.stdout.take().expect("it was piped")).expect("text");
+    let _ = listener.wait();
+    let tags: Vec<&str> =
+        text.lines().map(|line| line.split(']').next().unwrap_or_default().trim_start()).collect();
+    assert_eq!(tags, ["[NEW", "[UPDATE", "[DESTROY"], "{text}");
+    assert!(text.contains("[NEW] udp      17 30 src=10.77.0.1 dst=10.77.0.2 "), "{text}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, conditions, gateway};
+use bench::{Error, conditions, conntrack, gateway};
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use std::thread;
@@ -27,6 +27,8 @@ struct Args {
 enum Group {
     /// Speed against the bare forwarder, reloads under load, exact books.
     Gateway,
+    /// The tracker by itself beside DPDK's `rte_hash`, its memory, and a flood of SYNs.
+    Conntrack,
 }
 
 fn main() -> ExitCode {
@@ -57,6 +59,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     let mut report = Report::default();
     if args.only.is_none_or(|only| only == Group::Gateway) {
         gateway::measure(&plan, &mut report)?;
+    }
+    if args.only.is_none_or(|only| only == Group::Conntrack) {
+        conntrack::measure(&plan, &mut report)?;
     }
     println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
     Ok(report.missed())

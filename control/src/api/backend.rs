@@ -2,8 +2,8 @@
 
 use super::types::Family;
 use super::types::{
-    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, FlowFilter, FlowRow, RulesView, Stats, TrackRow,
-    Version,
+    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, EventRow, FlowFilter, FlowRow, RulesView, Stats,
+    TrackRow, Version,
 };
 use std::ops::ControlFlow;
 
@@ -23,6 +23,16 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes every flow that fits the filter and calls `each` for it; returns how many have gone. Flows that a worker
     /// did not get to remove in time are not counted.
     fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow)) -> u64;
+
+    /// Calls `each` for whatever happens to flows that fit the filter, until it says stop; `None` now and then.
+    ///
+    /// # Errors
+    /// If somebody else is listening.
+    fn events(
+        &self,
+        filter: &FlowFilter,
+        each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String>;
 
     /// What each worker's tracker has counted, under the names of `conntrack -S`.
     fn track_stats(&self) -> Vec<TrackRow>;

@@ -3,9 +3,7 @@
 use super::backend::ApplyError;
 use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT};
 use super::server::Shared;
-use super::types::{
-    ApplyRequest, Deleted, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, SetRequest,
-};
+use super::types::{ApplyRequest, Deleted, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, SetRequest};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -31,6 +29,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/flows", get(flows))
         .route("/v1/flows/count", get(count_flows))
         .route("/v1/flows/delete", post(delete_flows))
+        .route("/v1/flows/events", get(events))
         .route("/v1/flows/stats", get(track_stats))
         .route("/v1/sysctl", get(settings).post(set))
         .route("/v1/apply", post(apply))
@@ -114,6 +113,37 @@ async fn flows(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
 }
 
+/// Events as they happen, one per line, until the client goes; empty lines in between.
+async fn events(
+    State(shared): App,
+    query: Result<Query<FlowFilter>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let filter = query?.0;
+    let (sender, body) = Channel::<Bytes, io::Error>::new(CHUNKS_IN_FLIGHT);
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let mut lines = Lines {
+            sender,
+            chunk: Vec::with_capacity(CHUNK_BYTES),
+            runtime,
+            timeout: shared.limits.write_timeout,
+        };
+        let listened = shared.backend.events(&filter, &mut |event| match event {
+            Some(event) => lines.push(&event),
+            None => {
+                lines.chunk.push(b'\n');
+                lines.send()
+            }
+        });
+        if let Err(why) = listened {
+            lines.sender.abort(io::Error::other(why));
+        } else {
+            let _ = lines.send();
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+}
+
 /// Flows on their way to a client, a piece at a time.
 struct Lines {
     sender: Sender<Bytes, io::Error>,
@@ -123,7 +153,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn push(&mut self, row: &FlowRow) -> ControlFlow<()> {
+    fn push(&mut self, row: &impl serde::Serialize) -> ControlFlow<()> {
         if serde_json::to_writer(&mut self.chunk, row).is_err() {
             return ControlFlow::Break(());
         }

@@ -45,6 +45,17 @@ impl Backend for Fake {
         gone.map(|row| each(row.clone())).count() as u64
     }
 
+    fn events(
+        &self,
+        filter: &FlowFilter,
+        each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        for flow in self.flows.iter().filter(|row| filter.fits(row)) {
+            let _ = each(Some(EventRow { kind: EventKind::New, lost: 0, flow: flow.clone() }));
+        }
+        Ok(())
+    }
+
     fn track_stats(&self) -> Vec<TrackRow> {
         vec![TrackRow { worker: 0, found: 7, insert: 2, ..TrackRow::default() }]
     }

@@ -172,13 +172,40 @@ pub struct FlowsArgs {
     #[arg(short = 'S', long, conflicts_with = "list")]
     pub stats: bool,
 
-    /// More about each, comma-separated: extended, id, json.
+    /// Print what happens to flows as it happens: NEW, UPDATE, DESTROY.
+    #[arg(short = 'E', long, conflicts_with_all = ["list", "count", "delete", "flush", "stats"])]
+    pub event: bool,
+
+    /// With `-E`: only these, comma-separated: new, update, destroy.
+    #[arg(
+        short = 'e',
+        long,
+        value_name = "WHAT",
+        value_delimiter = ',',
+        ignore_case = true,
+        requires = "event"
+    )]
+    pub event_mask: Vec<EventArg>,
+
+    /// More about each, comma-separated: extended, id, json; with `-E` timestamp.
     #[arg(short = 'o', long, value_name = "WHAT", value_delimiter = ',')]
     pub output: Vec<OutputArg>,
 
     /// JSON as the daemon sends it, one flow per line.
     #[arg(long)]
     pub json: bool,
+}
+
+/// `--event-mask`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EventArg {
+    /// Flows that are made.
+    New,
+    /// Flows that change.
+    #[value(alias = "updates")]
+    Update,
+    /// Flows that go.
+    Destroy,
 }
 
 /// `--output`.
@@ -190,6 +217,8 @@ pub enum OutputArg {
     Id,
     /// JSON, one flow per line.
     Json,
+    /// The time, in front of events.
+    Timestamp,
 }
 
 /// Arguments of `fwctl sysctl`.

@@ -1,10 +1,13 @@
 //! `fwctl flows`: tracked flows, line for line as `conntrack -L` prints them with accounting on.
 
 use super::CliError;
-use super::args::{FlowsArgs, OutputArg, StatusArg};
+use super::args::{EventArg, FlowsArgs, OutputArg, StatusArg};
 use super::client::Client;
-use crate::api::types::{Deleted, Family, FlowCount, FlowFilter, FlowKey, FlowRow, FlowSide, TrackRow};
+use crate::api::types::{
+    Deleted, EventKind, EventRow, Family, FlowCount, FlowFilter, FlowKey, FlowRow, FlowSide, TrackRow,
+};
 use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) fn run(
     client: &Client,
@@ -14,6 +17,12 @@ pub(super) fn run(
 ) -> Result<u8, CliError> {
     if args.stats {
         return stats(client, out);
+    }
+    if args.event {
+        return events(client, args, out, err);
+    }
+    if args.output.contains(&OutputArg::Timestamp) {
+        return Err(CliError::Usage("`-o timestamp` goes with `-E`".to_owned()));
     }
     if args.delete || args.flush {
         return delete(client, args, out, err);
@@ -80,6 +89,43 @@ fn delete(
     }
     said(err, count, "deleted")?;
     Ok(u8::from(count == 0))
+}
+
+/// `-E`: events until somebody stops us.
+fn events(
+    client: &Client,
+    args: &FlowsArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<u8, CliError> {
+    client.get_lines(&format!("/v1/flows/events{}", query(&filter(args))), &mut |line| {
+        if line.is_empty() {
+            return Ok(out.flush()?);
+        }
+        let EventRow { kind, lost, flow } = client.parse(line)?;
+        if lost > 0 {
+            writeln!(err, "fwctl: {lost} events were lost: they came faster than they were read")?;
+        }
+        let (arg, tag) = match kind {
+            EventKind::New => (EventArg::New, "    [NEW] "),
+            EventKind::Update => (EventArg::Update, " [UPDATE] "),
+            EventKind::Destroy => (EventArg::Destroy, "[DESTROY] "),
+        };
+        if !args.event_mask.is_empty() && !args.event_mask.contains(&arg) {
+            return Ok(());
+        }
+        if args.json || args.output.contains(&OutputArg::Json) {
+            out.write_all(line)?;
+            return Ok(writeln!(out)?);
+        }
+        if args.output.contains(&OutputArg::Timestamp) {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            write!(out, "[{}.{:<8}]\t", now.as_secs(), now.subsec_micros())?;
+        }
+        write!(out, "{tag}")?;
+        Ok(write_flow(&flow, &args.output, out)?)
+    })?;
+    Ok(0)
 }
 
 /// `-S`, in the words of `conntrack -S`. What our table cannot run into stands there as zero, for scripts that look.

@@ -4,9 +4,9 @@ use super::plane::Plane;
 use crate::ager::Wanted;
 use crate::api::backend::{ApplyError, Backend};
 use crate::api::types::{
-    ApplyReport, ApplyRequest, ChainView, Diagnostic, DropCount, ErrorKind, Family, FlowFilter, FlowKey,
-    FlowRow, FlowSide, FlowStats, PolicyView, PortMode, PortStats, QueueStats, RuleView, RulesText,
-    RulesView, Side, Stats, TrackRow, Traffic, WireStats, WorkerStats, proto_name,
+    ApplyReport, ApplyRequest, ChainView, Diagnostic, DropCount, ErrorKind, EventKind, EventRow, Family,
+    FlowFilter, FlowKey, FlowRow, FlowSide, FlowStats, PolicyView, PortMode, PortStats, QueueStats, RuleView,
+    RulesText, RulesView, Side, Stats, TrackRow, Traffic, WireStats, WorkerStats, proto_name,
 };
 use crate::config::Config;
 use crate::iptables::diagnostics::Severity;
@@ -16,13 +16,16 @@ use crate::iptables::syntax::Counters;
 use crate::publish::{Counts, Publisher};
 use crate::rules_file::{self, Rules};
 use dataplane::clock::Now;
-use dataplane::flow::{Expired, FlowView, InvalidReason, Region, SettingError, TrackSettings};
+use dataplane::flow::{
+    Expired, FlowEvent, FlowView, InvalidReason, Listening, Region, SettingError, TrackSettings,
+};
 use dataplane::ids::{Generation, PortId, WorkerId};
 use dataplane::packet::{Family as Fam, Tuple, proto};
 use dataplane::reason::DropReason;
 use dataplane::rules::CompileError;
 use dataplane::rules::model::{RuleId, RuleRef};
 use dataplane::worker::{PortState, Volume, WorkerCounters};
+use rtrb::Consumer;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::ControlFlow;
@@ -41,6 +44,38 @@ struct PortFacts {
     zero_copy: bool,
 }
 
+/// How often events are collected.
+const EVENTS_EVERY: Duration = Duration::from_millis(25);
+
+/// Has workers tell of events for as long as it lives.
+struct ListenGuard<'a>(&'a Listening);
+
+impl<'a> ListenGuard<'a> {
+    fn new(listening: &'a Listening, workers: &[WorkerFacts]) -> Self {
+        // What the last listener left behind is no news.
+        for worker in workers {
+            let mut events = worker.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            while events.pop().is_ok() {}
+        }
+        listening.on.store(true, Relaxed);
+        Self(listening)
+    }
+}
+
+impl Drop for ListenGuard<'_> {
+    fn drop(&mut self) {
+        self.0.on.store(false, Relaxed);
+    }
+}
+
+fn event_kind(kind: dataplane::flow::EventKind) -> EventKind {
+    match kind {
+        dataplane::flow::EventKind::New => EventKind::New,
+        dataplane::flow::EventKind::Update => EventKind::Update,
+        dataplane::flow::EventKind::Destroy => EventKind::Destroy,
+    }
+}
+
 /// Longest wait for workers to remove flows, beside what their number takes.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -51,6 +86,7 @@ struct WorkerFacts {
     counters: Arc<WorkerCounters>,
     region: Arc<Region>,
     wanted: Wanted,
+    events: Arc<Mutex<Consumer<FlowEvent>>>,
     lanes: Vec<(PortId, u32)>,
 }
 
@@ -67,6 +103,9 @@ pub(super) struct LiveBackend {
     generic: Mutex<Vec<bool>>,
     /// One `apply` at a time.
     applying: Mutex<()>,
+    /// Whether somebody listens to events: one at a time.
+    listening: Arc<Listening>,
+    listener: Mutex<()>,
 }
 
 impl LiveBackend {
@@ -81,6 +120,7 @@ impl LiveBackend {
             counters: Arc::clone(&handle.counters),
             region: Arc::clone(&handle.region),
             wanted: Arc::clone(&handle.wanted),
+            events: Arc::clone(&handle.events),
             lanes: handle.lanes.clone(),
         };
         Self {
@@ -92,6 +132,8 @@ impl LiveBackend {
             flows_max: config.flows.max,
             generic: Mutex::new(Vec::new()),
             applying: Mutex::new(()),
+            listening: Arc::clone(&plane.listening),
+            listener: Mutex::new(()),
         }
     }
 
@@ -301,6 +343,41 @@ impl Backend for LiveBackend {
             }
         }
         gone
+    }
+
+    fn events(
+        &self,
+        filter: &FlowFilter,
+        each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        let Ok(_one_at_a_time) = self.listener.try_lock() else {
+            return Err("somebody else is listening to events".to_owned());
+        };
+        let _listening = ListenGuard::new(&self.listening, &self.workers);
+        let mut lost_told = self.listening.lost.load(Relaxed);
+        let mut quiet = 0;
+        loop {
+            let mut any = false;
+            for worker in &self.workers {
+                let mut events = worker.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                while let Ok(FlowEvent { kind, view }) = events.pop() {
+                    let flow = flow_row(&view);
+                    any = true;
+                    let lost = self.listening.lost.load(Relaxed);
+                    let row = EventRow { kind: event_kind(kind), lost: lost - lost_told, flow };
+                    lost_told = lost;
+                    if filter.fits(&row.flow) && each(Some(row)).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            // Now and then a sign of life, by which a listener that has gone is noticed.
+            quiet = if any { 0 } else { quiet + 1 };
+            if (any || quiet % 20 == 0) && each(None).is_break() {
+                return Ok(());
+            }
+            std::thread::sleep(EVENTS_EVERY);
+        }
     }
 
     fn track_stats(&self) -> Vec<TrackRow> {

@@ -12,21 +12,24 @@ use crate::publish::Publisher;
 use crate::system::{capabilities, cores};
 use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
-use dataplane::flow::{Expired, Region, Seed, Tracker, TrackerConfig};
+use dataplane::flow::{Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
 use dataplane::rules::CompileError;
 use dataplane::worker::{Handoff, IdlePolicy, Lane, Parts, PortState, Waker, Worker, WorkerCounters};
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
-use rtrb::{Producer, RingBuffer};
+use rtrb::{Consumer, Producer, RingBuffer};
 use std::os::fd::AsRawFd as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// Expired flows the ager may name ahead of a worker's removing them.
 const EXPIRED_RING: usize = 4096;
+
+/// Events of flows that may wait for a listener, per worker.
+const EVENT_RING: usize = 4096;
 
 /// One NIC of a wire.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(super) struct WorkerHandle {
     pub(super) region: Arc<Region>,
     /// Flows of it that somebody wants removed.
     pub(super) wanted: Wanted,
+    /// What happens to its flows, for one listener at a time.
+    pub(super) events: Arc<Mutex<Consumer<FlowEvent>>>,
     /// NIC and queue of each lane.
     pub(super) lanes: Vec<(PortId, u32)>,
     thread: Option<JoinHandle<()>>,
@@ -69,6 +74,7 @@ pub(super) struct Plane {
     pub(super) ports: Vec<Port>,
     pub(super) states: Arc<[PortState]>,
     pub(super) publisher: Arc<Publisher>,
+    pub(super) listening: Arc<Listening>,
 }
 
 impl Plane {
@@ -111,6 +117,7 @@ impl Plane {
             ports,
             states,
             publisher,
+            listening: Arc::default(),
         };
         plane.make_workers(config, &cores, &umem, devices)?;
         Ok(plane)
@@ -138,7 +145,9 @@ impl Plane {
         let mut trackers = trackers.collect::<Result<Vec<_>, _>>()?;
         Tracker::join(&mut trackers);
         let parts = hands.into_iter().zip(meshes).zip(wakers).zip(trackers);
-        for (index, (((lanes, handoff), waker), tracker)) in parts.enumerate() {
+        for (index, (((lanes, handoff), waker), mut tracker)) in parts.enumerate() {
+            let (out, events) = RingBuffer::<FlowEvent>::new(EVENT_RING);
+            tracker.report_to(out, Arc::clone(&self.listening));
             let id = WorkerId(u8::try_from(index).unwrap_or(u8::MAX));
             let ports: Vec<PortId> = lanes.iter().map(|lane| lane.port).collect();
             let counters = Arc::new(WorkerCounters::new(self.ports.len(), &ports));
@@ -155,6 +164,7 @@ impl Plane {
                 counters: Arc::clone(&counters),
                 region,
                 wanted,
+                events: Arc::new(Mutex::new(events)),
                 lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
                 thread: None,
                 worker: Some(Worker::new(

@@ -1,5 +1,6 @@
 //! What rules see of a flow, and what they write to it: its mark. Owner thread; only when a rule asks.
 
+use super::events::EventKind;
 use super::key;
 use super::record::{FlowId, status};
 use super::region::Region;
@@ -102,6 +103,7 @@ impl Tracker {
             FlowRef::Existing(slot) | FlowRef::About(slot) => {
                 if let Some(record) = self.table.live_record(slot) {
                     record.tail.mark.store(mark, Relaxed);
+                    self.tell(EventKind::Update, slot);
                 }
             }
             FlowRef::None => {}

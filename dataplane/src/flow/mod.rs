@@ -24,6 +24,7 @@
 
 mod asked;
 mod bucket;
+mod events;
 mod expect;
 mod generic;
 mod helped;
@@ -47,6 +48,7 @@ mod view;
 mod tests;
 
 pub use asked::Tables;
+pub use events::{EventKind, FlowEvent, Listening};
 pub use expect::{Expectation, Expectations};
 pub use icmp::error_about;
 pub use key::{Seed, flow_hash};

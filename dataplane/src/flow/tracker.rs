@@ -9,6 +9,7 @@
 //! comes (NEW or RELATED becomes ESTABLISHED), and that is when the cache is cleared. So both the packets of a flow
 //! that is not answered yet and those of one that is can be cached.
 
+use super::events::{EventKind, Events, FlowEvent, Listening};
 use super::expect::{Expectation, Expectations};
 use super::generic;
 use super::helped::Helped;
@@ -31,6 +32,7 @@ use crate::rules::conn::{Orders, Zone};
 use crate::rules::model::CtState;
 use crate::wire::checksum;
 use crate::wire::tcp::Segment;
+use rtrb::Producer;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -74,6 +76,10 @@ pub struct Tracker {
     pub(super) peers: Arc<[Arc<Region>]>,
     pub(super) expectations: Arc<Expectations>,
     pub(super) helped: Helped,
+    /// Where events go, if anywhere.
+    events: Option<Events>,
+    /// When the last packet was tracked: the time of events.
+    tick: Tick,
 }
 
 /// A packet, and what it is judged by.
@@ -129,6 +135,8 @@ impl Tracker {
             zones_seen: false,
             expectations: Arc::default(),
             helped: Helped::default(),
+            events: None,
+            tick: Tick(0),
         })
     }
 
@@ -142,9 +150,25 @@ impl Tracker {
         }
     }
 
+    /// Tells what happens to flows over this ring, while somebody listens.
+    pub fn report_to(&mut self, out: Producer<FlowEvent>, listening: Arc<Listening>) {
+        self.events = Some(Events::new(out, listening));
+    }
+
+    /// Tells what happened to a flow.
+    #[inline]
+    pub(super) fn tell(&mut self, kind: EventKind, slot: Slot) {
+        if let Some(events) = &mut self.events {
+            events.tell(kind, self.table.region(), slot, self.tick);
+        }
+    }
+
     /// Takes up settings that are not read per packet. Once per poll.
     #[inline]
     pub fn adopt(&mut self, settings: &TrackSettings) {
+        if let Some(events) = &mut self.events {
+            events.look();
+        }
         self.limits = Limits::new(self.max_flows, self.peers.len(), settings);
     }
 
@@ -192,6 +216,7 @@ impl Tracker {
         settings: &TrackSettings,
         orders: &Orders,
     ) -> Tracked {
+        self.tick = now.tick();
         let tracked = self.judge(&Arrival { packet, bytes, now: now.tick(), settings, orders });
         match (tracked.state, tracked.invalid) {
             (_, Some(reason)) => self.stats.invalid[reason as usize] += 1,
@@ -270,7 +295,9 @@ impl Tracker {
             next.status |= status::ASSURED;
         }
         next.deadline = now.plus_secs(self.timeout(next, refresh.timeout_secs));
-        settle(record, &mut self.half_open, life, next);
+        if settle(record, &mut self.half_open, life, next) {
+            self.tell(EventKind::Update, slot);
+        }
         Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot))
     }
 
@@ -283,6 +310,7 @@ impl Tracker {
         let record = self.table.record(slot);
         let life = record.common.life();
         let mut flow = SctpFlow::load(record.tail);
+        let before = flow.state;
         let step = sctp::advance(&mut flow, &message, direction, settings);
         flow.store(record.tail);
         let mut next = life.answered_by(direction);
@@ -297,7 +325,9 @@ impl Tracker {
                 true
             }
         };
-        settle(record, &mut self.half_open, life, next);
+        if settle(record, &mut self.half_open, life, next) || flow.state != before {
+            self.tell(EventKind::Update, slot);
+        }
         Tracked { counts, ..Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot)) }
     }
 
@@ -345,12 +375,16 @@ impl Tracker {
                 if let Some(secs) = timeout_secs {
                     next.deadline = now.plus_secs(self.timeout(next, secs));
                 }
-                settle(record, &mut self.half_open, life, next);
+                if settle(record, &mut self.half_open, life, next) {
+                    self.tell(EventKind::Update, slot);
+                }
                 let counts = timeout_secs.is_some();
                 Tracked { counts, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Ignore => {
-                settle(record, &mut self.half_open, life, life.answered_by(direction));
+                if settle(record, &mut self.half_open, life, life.answered_by(direction)) {
+                    self.tell(EventKind::Update, slot);
+                }
                 Tracked { counts: false, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Invalid { reason, timeout_secs } => {
@@ -489,6 +523,7 @@ impl Tracker {
                 self.stats.insert += 1;
                 self.half_open += 1;
                 self.helped.gained(self.opening.extra);
+                self.tell(EventKind::New, slot);
                 Ok(slot)
             }
             Err(NoRoom::Records) => {
@@ -601,7 +636,9 @@ impl Tracker {
         }
         let life = record.common.life();
         let deadline = now.tick().plus_secs(settings.tcp_timeout_close);
-        settle(record, &mut self.half_open, life, Life { deadline, tcp_state: TcpState::Close, ..life });
+        if settle(record, &mut self.half_open, life, Life { deadline, tcp_state: TcpState::Close, ..life }) {
+            self.tell(EventKind::Update, slot);
+        }
     }
 
     /// Removes a flow, for whatever reason; `false` if there is none in the slot.
@@ -618,6 +655,7 @@ impl Tracker {
     pub(super) fn remove_entry(&mut self, slot: Slot) -> bool {
         let Some(record) = self.table.live_record(slot) else { return false };
         self.half_open -= u32::from(record.common.life().is_half_open());
+        self.tell(EventKind::Destroy, slot);
         if self.helped.any() {
             self.forget_helped(slot);
         }
@@ -656,8 +694,10 @@ impl Life {
 
 /// Stores a flow's new life, and does what hangs on the change: verdicts of an unanswered flow do not hold for an
 /// answered one, and half-open flows are counted.
+///
+/// Says whether listeners want to know: state or status has changed.
 #[inline]
-fn settle(record: Record<'_>, half_open: &mut u32, old: Life, new: Life) {
+fn settle(record: Record<'_>, half_open: &mut u32, old: Life, new: Life) -> bool {
     if old.has(status::SEEN_REPLY) != new.has(status::SEEN_REPLY) {
         record.common.verdict_generation.store(0, Relaxed);
     }
@@ -665,6 +705,7 @@ fn settle(record: Record<'_>, half_open: &mut u32, old: Life, new: Life) {
         *half_open = if new.is_half_open() { *half_open + 1 } else { *half_open - 1 };
     }
     record.common.set_life(new);
+    (old.status, old.tcp_state) != (new.status, new.tcp_state)
 }
 
 /// What rules see of a flow's packet. `life` is as it was before the packet: the first reply is ESTABLISHED because

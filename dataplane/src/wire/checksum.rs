@@ -5,8 +5,9 @@ use crate::packet::{Family, Fragment, Packet, proto};
 
 /// Adds the 16-bit words of `bytes` to a ones-complement sum; an odd last byte counts as if a zero followed.
 ///
-/// Adds 32-bit words into 64 bits, four lanes at a time so that the compiler can use vector registers; the carries
-/// are folded at the end. `plain` in the tests is the same thing word by word.
+/// Adds 32-bit words as they lie in memory into 64 bits, eight lanes at a time so that the compiler can use vector
+/// registers. The carries are folded at the end, and only then is the byte order mended: ones-complement sums do not
+/// depend on it (RFC 1071 section 2). `plain` in the tests is the same thing word by word.
 #[inline]
 #[must_use]
 pub fn sum(bytes: &[u8], start: u64) -> u64 {
@@ -14,21 +15,23 @@ pub fn sum(bytes: &[u8], start: u64) -> u64 {
     let mut blocks = bytes.chunks_exact(32);
     for block in &mut blocks {
         for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
-            *lane += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
         }
     }
-    let mut total = lanes.iter().fold(start, |total, lane| total + lane);
+    let halves = |bytes: [u8; 8]| {
+        let word = u64::from_ne_bytes(bytes);
+        (word >> 32) + (word & 0xffff_ffff)
+    };
+    let mut total: u64 = lanes.iter().sum();
     let mut words = blocks.remainder().chunks_exact(8);
     for word in &mut words {
-        let word = word.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        total += (word >> 32) + (word & 0xffff_ffff);
+        total += word.first_chunk().map_or(0, |bytes| halves(*bytes));
     }
     // What is left is padded with zeros to one more word.
     let mut last = [0; 8];
     let rest = words.remainder();
     last[..rest.len()].copy_from_slice(rest);
-    let last = u64::from_be_bytes(last);
-    total + (last >> 32) + (last & 0xffff_ffff)
+    start + u64::from(u16::from_be_bytes(fold(total + halves(last)).to_ne_bytes()))
 }
 
 /// Folds a sum to 16 bits.

@@ -132,6 +132,29 @@ pub struct Deleted {
     pub flows: Vec<FlowRow>,
 }
 
+/// What happened to a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EventKind {
+    /// It was made.
+    New,
+    /// Its state, status or mark has changed.
+    Update,
+    /// It has gone.
+    Destroy,
+}
+
+/// Something that happened to a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// What.
+    pub kind: EventKind,
+    /// Events before this one that were lost because nobody took them in time.
+    pub lost: u64,
+    /// The flow as it was then.
+    pub flow: FlowRow,
+}
+
 /// One worker's tracker, under the names of `conntrack -S`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackRow {
