@@ -13,6 +13,7 @@
 //! through [`backend::Backend`] only; nothing here is near the packet path.
 
 pub mod backend;
+mod flow_rows;
 pub mod limits;
 mod rates;
 mod routes;
@@ -23,3 +24,5 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod types;
+
+pub use flow_rows::flow_row;

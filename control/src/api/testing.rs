@@ -100,6 +100,8 @@ pub(crate) fn flow(proto: u8, src: &str, dst: &str, orig: FlowKey, reply: FlowKe
         seen_reply: false,
         assured: false,
         mark: 0,
+        helper: None,
+        zone: 0,
         worker: 0,
         id: 0,
     }

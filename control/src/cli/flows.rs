@@ -189,7 +189,10 @@ pub(super) fn percent_encode(text: &str) -> String {
 }
 
 /// One line of `conntrack -L`.
-pub(super) fn write_flow(row: &FlowRow, output: &[OutputArg], out: &mut dyn Write) -> io::Result<()> {
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_flow(row: &FlowRow, output: &[OutputArg], out: &mut dyn Write) -> io::Result<()> {
     let FlowRow {
         family,
         proto,
@@ -201,6 +204,8 @@ pub(super) fn write_flow(row: &FlowRow, output: &[OutputArg], out: &mut dyn Writ
         seen_reply,
         assured,
         mark,
+        helper,
+        zone,
         worker: _,
         id,
     } = row;
@@ -221,7 +226,14 @@ pub(super) fn write_flow(row: &FlowRow, output: &[OutputArg], out: &mut dyn Writ
         write!(out, "[ASSURED] ")?;
     }
     // Nothing of ours holds a second reference to a flow, as a busy kernel may: `use` is always one.
-    write!(out, "mark={mark} use=1")?;
+    write!(out, "mark={mark} ")?;
+    if *zone != 0 {
+        write!(out, "zone={zone} ")?;
+    }
+    if let Some(helper) = helper {
+        write!(out, "helper={helper} ")?;
+    }
+    write!(out, "use=1")?;
     if output.contains(&OutputArg::Id) {
         write!(out, " id={id}")?;
     }

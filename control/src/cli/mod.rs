@@ -14,6 +14,8 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 
+pub use flows::write_flow;
+
 use crate::api::types::{ErrorBody, ErrorKind};
 use crate::check;
 use crate::config::{Config, Tracking};

@@ -3,10 +3,11 @@
 use super::plane::Plane;
 use crate::ager::Wanted;
 use crate::api::backend::{ApplyError, Backend};
+use crate::api::flow_row;
 use crate::api::types::{
     ApplyReport, ApplyRequest, ChainView, Diagnostic, DropCount, ErrorKind, EventKind, EventRow, Family,
-    FlowFilter, FlowKey, FlowRow, FlowSide, FlowStats, PolicyView, PortMode, PortStats, QueueStats, RuleView,
-    RulesText, RulesView, Side, Stats, TrackRow, Traffic, WireStats, WorkerStats, proto_name,
+    FlowFilter, FlowRow, FlowStats, PolicyView, PortMode, PortStats, QueueStats, RuleView, RulesText,
+    RulesView, Side, Stats, TrackRow, Traffic, WireStats, WorkerStats,
 };
 use crate::config::Config;
 use crate::iptables::diagnostics::Severity;
@@ -16,18 +17,15 @@ use crate::iptables::syntax::Counters;
 use crate::publish::{Counts, Publisher};
 use crate::rules_file::{self, Rules};
 use dataplane::clock::Now;
-use dataplane::flow::{
-    Expired, FlowEvent, FlowView, InvalidReason, Listening, Region, SettingError, TrackSettings,
-};
+use dataplane::flow::{Expired, FlowEvent, InvalidReason, Listening, Region, SettingError, TrackSettings};
 use dataplane::ids::{Generation, PortId, WorkerId};
-use dataplane::packet::{Family as Fam, Tuple, proto};
+use dataplane::packet::Family as Fam;
 use dataplane::reason::DropReason;
 use dataplane::rules::CompileError;
 use dataplane::rules::model::{RuleId, RuleRef};
 use dataplane::worker::{PortState, Volume, WorkerCounters};
 use rtrb::Consumer;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
@@ -543,56 +541,5 @@ fn rule_view(num: u32, id: RuleId, row: printer::Row, counters: Counters) -> Rul
         source: format!("{}{}", not(row.src.1), row.src.0),
         destination: format!("{}{}", not(row.dst.1), row.dst.0),
         extra: row.extra.trim().to_owned(),
-    }
-}
-
-fn flow_row(view: &FlowView) -> FlowRow {
-    let side = |tuple: &Tuple, direction: usize| FlowSide {
-        src: address(tuple.src, tuple.family),
-        dst: address(tuple.dst, tuple.family),
-        key: flow_key(tuple),
-        packets: view.packets[direction],
-        bytes: view.bytes[direction],
-    };
-    FlowRow {
-        family: match view.orig.family {
-            Fam::V4 => Family::V4,
-            Fam::V6 => Family::V6,
-        },
-        proto: view.orig.proto,
-        proto_name: proto_name(view.orig.proto).to_owned(),
-        timeout_secs: view.secs_left,
-        state: view.state_name().map(str::to_owned),
-        orig: side(&view.orig, 0),
-        reply: side(&view.reply, 1),
-        seen_reply: view.is_seen_reply(),
-        assured: view.is_assured(),
-        mark: view.mark,
-        worker: view.worker.0,
-        id: u64::from(view.worker.0) << 56
-            ^ u64::from(view.seq >> 1 & 0x00ff_ffff) << 32
-            ^ u64::from(view.slot.raw()),
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "IPv4 lives in the low 32 bits")]
-fn address(value: u128, family: Fam) -> IpAddr {
-    match family {
-        Fam::V4 => IpAddr::V4(Ipv4Addr::from_bits(value as u32)),
-        Fam::V6 => IpAddr::V6(Ipv6Addr::from_bits(value)),
-    }
-}
-
-fn flow_key(tuple: &Tuple) -> FlowKey {
-    match tuple.proto {
-        proto::ICMP | proto::ICMPV6 => {
-            let [ty, code] = tuple.dst_port.to_be_bytes();
-            FlowKey::Icmp { ty, code, id: tuple.src_port }
-        }
-        proto::TCP | proto::UDP | proto::UDPLITE | proto::SCTP => {
-            FlowKey::Ports { sport: tuple.src_port, dport: tuple.dst_port }
-        }
-        proto::GRE => FlowKey::Gre { srckey: tuple.src_port, dstkey: tuple.dst_port },
-        _ => FlowKey::None {},
     }
 }

@@ -9,7 +9,7 @@
 //! changes, except that it is remembered: an answer to it will tell who was right. *Liberal*: window checks never
 //! make a segment INVALID, because the connection was picked up midway or the operator said so.
 
-mod open;
+mod established;
 mod store;
 mod table;
 mod window;
@@ -17,7 +17,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
-pub(super) use open::advance_open;
+pub(super) use established::advance_open;
 use table::Next;
 use window::Fit;
 

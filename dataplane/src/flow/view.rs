@@ -11,6 +11,7 @@ use super::tracked::Direction;
 use crate::clock::Tick;
 use crate::ids::WorkerId;
 use crate::packet::{Family, Tuple, proto};
+use crate::rules::conn::{Helper, Zone};
 use std::sync::atomic::{Ordering, Ordering::Relaxed, fence};
 
 /// A copy of one flow.
@@ -40,6 +41,10 @@ pub struct FlowView {
     pub bytes: [u64; 2],
     /// Connection mark.
     pub mark: u32,
+    /// Its helper.
+    pub helper: Option<Helper>,
+    /// Its zone.
+    pub zone: Zone,
     /// When the first packet came.
     pub created: Tick,
 }
@@ -181,6 +186,8 @@ impl Region {
             packets: [orig_packets, reply_packets],
             bytes: [orig_bytes, reply_bytes],
             mark: record.tail.mark.load(Relaxed),
+            helper: record.tail.extra().helper,
+            zone: record.zone(),
             created: Tick(record.tail.created.load(Relaxed)),
         };
         fence(Ordering::Acquire);

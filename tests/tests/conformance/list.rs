@@ -69,6 +69,36 @@ pub(crate) fn theirs(text: &str) -> List {
     list
 }
 
+/// The kernel's list as `conntrack -L` prints it, without what a second look would change: timers and references.
+pub(crate) fn lines(text: &str) -> Vec<String> {
+    let steady = |line: &str| -> Option<String> {
+        let mut words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+        (words.len() > 5).then(|| {
+            words.remove(2);
+            // A zone of one direction is printed as one of both.
+            words.retain(|word| !word.starts_with("use=") && !word.starts_with("zone"));
+            words.join(" ")
+        })
+    };
+    let mut lines: Vec<String> = text.lines().filter_map(steady).collect();
+    lines.sort();
+    lines
+}
+
+/// Ours as `fwctl flows -L` prints it.
+pub(crate) fn our_text(gateway: &mut Gateway, family: Family) -> String {
+    let now: Tick = gateway.now().tick();
+    let mut text = Vec::new();
+    for worker in &mut gateway.workers {
+        worker.tracker_mut().region().walk(now, |view| {
+            if view.orig.family == family && view.secs_left > 2 {
+                control::cli::write_flow(&control::api::flow_row(view), &[], &mut text).unwrap();
+            }
+        });
+    }
+    String::from_utf8(text).unwrap()
+}
+
 /// Ours.
 pub(crate) fn ours(gateway: &mut Gateway, family: Family) -> List {
     let now: Tick = gateway.now().tick();

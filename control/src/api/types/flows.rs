@@ -75,6 +75,12 @@ pub struct FlowRow {
     pub assured: bool,
     /// Mark.
     pub mark: u32,
+    /// Its helper, if a rule gave it one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helper: Option<String>,
+    /// Its zone; 0 is where flows are that no rule put elsewhere.
+    #[serde(default)]
+    pub zone: u16,
     /// Worker that tracks it.
     pub worker: u8,
     /// Names it, for as long as the daemon runs.
