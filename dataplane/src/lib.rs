@@ -4,6 +4,7 @@
 //! The layers, from the wire up:
 //! * [`xsk`] moves frames between the kernel's AF_XDP rings and us (with [`flow`]'s region the only unsafe code),
 //! * [`wire`] reads headers, [`packet`] is what one parsed packet is,
+//! * [`defrag`] puts fragmented datagrams together,
 //! * [`flow`] remembers connections, one table per worker,
 //! * [`rules`] decides,
 //! * [`device`] is what a worker reads from and writes to,

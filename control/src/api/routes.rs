@@ -89,16 +89,9 @@ async fn flows(
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = query?.0;
-    let (sender, body) = Channel::<Bytes, io::Error>::new(CHUNKS_IN_FLIGHT);
-    let runtime = tokio::runtime::Handle::current();
+    let (mut lines, answer) = shared.lines();
     // Not awaited: it ends with the walk, or with the client.
     tokio::task::spawn_blocking(move || {
-        let mut lines = Lines {
-            sender,
-            chunk: Vec::with_capacity(CHUNK_BYTES),
-            runtime,
-            timeout: shared.limits.write_timeout,
-        };
         let mut whole = true;
         shared.backend.flows(&filter, &mut |row| {
             let sent = lines.push(&row);
@@ -110,7 +103,7 @@ async fn flows(
             lines.sender.abort(io::Error::other("the client was too slow"));
         }
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+    Ok(answer)
 }
 
 /// Events as they happen, one per line, until the client goes; empty lines in between.
@@ -119,15 +112,8 @@ async fn events(
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = query?.0;
-    let (sender, body) = Channel::<Bytes, io::Error>::new(CHUNKS_IN_FLIGHT);
-    let runtime = tokio::runtime::Handle::current();
+    let (mut lines, answer) = shared.lines();
     tokio::task::spawn_blocking(move || {
-        let mut lines = Lines {
-            sender,
-            chunk: Vec::with_capacity(CHUNK_BYTES),
-            runtime,
-            timeout: shared.limits.write_timeout,
-        };
         let listened = shared.backend.events(&filter, &mut |event| match event {
             Some(event) => lines.push(&event),
             None => {
@@ -141,7 +127,21 @@ async fn events(
             let _ = lines.send();
         }
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+    Ok(answer)
+}
+
+impl Shared {
+    /// An answer of JSON lines, and where to put them. From within the server's runtime only.
+    fn lines(&self) -> (Lines, Response) {
+        let (sender, body) = Channel::<Bytes, io::Error>::new(CHUNKS_IN_FLIGHT);
+        let lines = Lines {
+            sender,
+            chunk: Vec::with_capacity(CHUNK_BYTES),
+            runtime: tokio::runtime::Handle::current(),
+            timeout: self.limits.write_timeout,
+        };
+        (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+    }
 }
 
 /// Flows on their way to a client, a piece at a time.

@@ -15,7 +15,7 @@ pub(super) fn default_toml() -> String {
          # Any setting can be given as --set NAME=VALUE too, which wins over this file.\n\n\
          # The wires: what comes in on one NIC leaves on the other. One [[wire]] each.\n# [[wire]]\n",
     );
-    let examples = ["\"wire0\"", "\"eth0\"", "\"eth1\"", "\"auto\""];
+    let examples = ["\"wire0\"", "\"eth0\"", "\"eth1\"", "\"auto\"", "\"drop-new\""];
     for (setting, example) in WIRE.iter().zip(examples) {
         comment(&mut out, setting.doc, setting.kind);
         let _ = writeln!(out, "# {} = {example}", setting.name);
