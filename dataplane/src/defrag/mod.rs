@@ -40,6 +40,9 @@ const OVERHEAD: usize = 768;
 /// Most fragments one datagram may have: 64 KiB in the smallest pieces a sane path makes (68-byte MTU) and some.
 const FRAGMENTS_MAX: usize = 2048;
 
+/// So many deadlines are kept before those of datagrams that are gone are looked for.
+const DEADLINES_MIN: usize = 1024;
+
 /// Which datagram a fragment belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -114,6 +117,11 @@ const fn index(family: Family) -> usize {
     }
 }
 
+/// Whether a deadline is that of a datagram still in the making.
+fn is_current(datagrams: &HashMap<Key, Datagram>, key: &Key, serial: u64) -> bool {
+    datagrams.get(key).is_some_and(|datagram| datagram.serial == serial)
+}
+
 impl Defrag {
     /// Nothing held yet.
     #[must_use]
@@ -172,7 +180,13 @@ impl Defrag {
         }
         self.serial += 1;
         self.datagrams.insert(key, Datagram { serial: self.serial, ..Datagram::default() });
-        self.deadlines[index(key.family)].push_back((now.plus_secs(secs), key, self.serial));
+        let deadlines = &mut self.deadlines[index(key.family)];
+        deadlines.push_back((now.plus_secs(secs), key, self.serial));
+        // Most datagrams are complete long before their time: their deadlines must not pile up behind one that is not.
+        if deadlines.len() > 2 * self.datagrams.len() + DEADLINES_MIN {
+            let datagrams = &self.datagrams;
+            deadlines.retain(|(_, key, serial)| is_current(datagrams, key, *serial));
+        }
         true
     }
 
@@ -224,7 +238,7 @@ impl Defrag {
     pub fn expire(&mut self, now: Tick) -> Option<(PortId, Vec<Held>)> {
         for family in [0, 1] {
             while let Some(&(deadline, key, serial)) = self.deadlines[family].front() {
-                let is_current = self.datagrams.get(&key).is_some_and(|datagram| datagram.serial == serial);
+                let is_current = is_current(&self.datagrams, &key, serial);
                 if is_current && !deadline.is_past(now) {
                     break;
                 }

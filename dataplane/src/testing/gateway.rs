@@ -272,14 +272,12 @@ impl Gateway {
         Ok(())
     }
 
-    /// Frames now anywhere: in pools and in devices. Always [`Gateway::frames_total`] when nothing is in flight.
+    /// Frames now anywhere: in pools, in devices, held as fragments or on their way home. Always
+    /// [`Gateway::frames_total`].
     pub fn frames_accounted(&mut self) -> usize {
-        // Frames on their way home: sent in one round, received in the next.
-        self.settle();
-        self.settle();
         let held = |worker: &mut Worker<LoopbackDevice, Notes>| {
             let devices: usize = worker.lanes_mut().iter().map(|lane| lane.device.frames_held()).sum();
-            devices + worker.pool_mut().len() + worker.frames_held()
+            devices + worker.pool_mut().len() + worker.frames_held() + worker.frames_coming_home()
         };
         self.workers.iter_mut().map(held).sum()
     }

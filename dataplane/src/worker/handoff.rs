@@ -68,6 +68,17 @@ impl Handoff {
         self.peers.iter_mut().find(|peer| peer.id == owner)
     }
 
+    /// Chunks that other workers have sent home and this one has not taken yet, for the frame accounting.
+    pub(super) fn frames_coming_home(&mut self) -> usize {
+        let coming = |peer: &mut Peer| {
+            let waiting = peer.homecoming.slots();
+            let Ok(chunk) = peer.homecoming.read_chunk(waiting) else { return 0 };
+            let (first, second) = chunk.as_slices();
+            first.iter().chain(second).map(|frame| frame.segments() as usize).sum()
+        };
+        self.peers.iter_mut().map(coming).sum()
+    }
+
     /// Wakes every worker that sleeps and was given something.
     pub(super) fn flush(&mut self) {
         for peer in &mut self.peers {

@@ -233,6 +233,11 @@ impl<D: Device, O: Observer> Worker<D, O> {
         self.path.frames_held()
     }
 
+    /// Chunks on their way back to this worker's pool, for the frame accounting.
+    pub fn frames_coming_home(&mut self) -> usize {
+        self.path.handoff.frames_coming_home()
+    }
+
     /// The flow table.
     pub fn tracker_mut(&mut self) -> &mut Tracker {
         &mut self.path.tracker

@@ -610,11 +610,12 @@ impl<D: Device, O: Observer> Path<D, O> {
             }
             lane.device.replenish(&mut self.pool);
         }
-        self.send_frames_home();
         for _ in 0..DATAGRAMS_EXPIRED_MAX {
             let Some((ingress, all)) = self.defrag.expire(now.tick()) else { break };
             self.drop_held(all, DropReason::FragmentTimeout, ingress);
         }
+        // After all that frees frames.
+        self.send_frames_home();
         for _ in 0..EXPIRE_MAX {
             let Ok(named) = self.expired.pop() else { break };
             self.tracker.expire(named, now);
