@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use dataplane::flow::TimeoutPolicy;
 use dataplane::packet::Family;
 use dataplane::rules::Compiled;
 
@@ -19,6 +20,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// Family of the rules; IPv4 unless told.
     pub family: Option<Family>,
+    /// Timeout policies that the rules may name.
+    pub policies: &'a [TimeoutPolicy],
     /// Whether to print the rules back in canonical form.
     pub print: bool,
     /// Whether to answer in JSON.
@@ -71,7 +74,7 @@ pub fn run(request: Request<'_>, stdout: &mut dyn Write, stderr: &mut dyn Write)
         }
     };
     let name = if request.path == "-" { "<stdin>" } else { request.path };
-    let mut loaded = understand(&text, name, request.family.unwrap_or(Family::V4));
+    let mut loaded = understand(&text, name, request.family.unwrap_or(Family::V4), request.policies);
     compile(&mut loaded);
     let outcome = Outcome::of(&loaded);
     let printed =
@@ -157,7 +160,7 @@ mod tests {
         std::fs::write(file.path(), text).unwrap();
         let path = file.path().to_str().unwrap().to_owned();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let request = Request { path: &path, family: None, print, json, colours: false };
+        let request = Request { path: &path, family: None, policies: &[], print, json, colours: false };
         let outcome = run(request, &mut out, &mut err).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&path, "FILE");
         (outcome, text(out), text(err))
@@ -199,6 +202,7 @@ mod tests {
         let request = Request {
             path: "/nonexistent/rules",
             family: Some(Family::V6),
+            policies: &[],
             print: false,
             json: false,
             colours: false,

@@ -118,6 +118,7 @@ impl Publisher {
         let mut state = self.state();
         let mut settings = state.settings.clone();
         settings.track.set(name, value)?;
+        settings.policies = settings.policies.over(&settings.track)?;
         let generation = Generation(state.generation.0.wrapping_add(1).max(1));
         let (rules, ports) = (&state.rules, &self.ports);
         let next = compile(rules, &settings, ports, self.workers, self.track_always, generation);

@@ -5,6 +5,7 @@ use crate::iptables::diagnostics::{Severity, render_all};
 use crate::iptables::names::FileServices;
 use crate::iptables::syntax::{Counters, File};
 use crate::iptables::{Loaded, load, load_with, printer};
+use dataplane::flow::TimeoutPolicy;
 use dataplane::packet::Family;
 use dataplane::rules::model::{RuleRef, Ruleset};
 use std::io::{self, Read, Write};
@@ -78,10 +79,10 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Understands rules, service names by the machine's own table.
 #[must_use]
-pub fn understand(text: &[u8], name: &str, family: Family) -> Loaded {
+pub fn understand(text: &[u8], name: &str, family: Family, policies: &[TimeoutPolicy]) -> Loaded {
     let services =
         std::fs::read_to_string(SERVICES_PATH).map(|text| FileServices::parse(&text)).unwrap_or_default();
-    load_with(text, name, family, &services)
+    load_with(text, name, family, &services.with_timeout_policies(policies))
 }
 
 /// Reads a rules file and reports everything about it on `err`. The inner error is the exit code: 1 wrong or not there,
@@ -89,7 +90,12 @@ pub fn understand(text: &[u8], name: &str, family: Family) -> Loaded {
 ///
 /// # Errors
 /// Only if writing to `err` fails.
-pub fn load_file(path: &Path, family: Family, err: &mut dyn Write) -> io::Result<Result<Rules, u8>> {
+pub fn load_file(
+    path: &Path,
+    family: Family,
+    policies: &[TimeoutPolicy],
+    err: &mut dyn Write,
+) -> io::Result<Result<Rules, u8>> {
     let name = path.display().to_string();
     let text = match read(path) {
         Ok(text) => text,
@@ -98,7 +104,7 @@ pub fn load_file(path: &Path, family: Family, err: &mut dyn Write) -> io::Result
             return Ok(Err(1));
         }
     };
-    let loaded = understand(&text, &name, family);
+    let loaded = understand(&text, &name, family, policies);
     err.write_all(render_all(&loaded.diagnostics, &text, &name, false).as_bytes())?;
     let code = if loaded.worst() == Some(Severity::Error) { 1 } else { 3 };
     Ok(Rules::from_loaded(loaded).ok_or(code))

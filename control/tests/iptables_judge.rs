@@ -7,12 +7,23 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use control::config::Config;
 use control::iptables::diagnostics::Severity;
 use control::iptables::names::FileServices;
 use control::iptables::syntax::Counters;
 use control::iptables::{Loaded, load_with, printer};
 use dataplane::packet::Family;
 use dataplane::rules::model::Table;
+
+/// Timeout policies that rules may name, as nfct(8) takes them. Of longer names the kernel gives iptables-save the first
+/// four letters only: `xt_CT` declares its `usersize` by the layout of revision 0.
+const TIMEOUT_POLICIES: [&str; 5] = [
+    "web inet tcp established 100",
+    "web6 inet6 tcp established 100",
+    "dns inet udp unreplied 5 replied 10",
+    "rest inet generic timeout 7",
+    "any6 inet6 generic timeout 7",
+];
 
 /// A network namespace that lives as long as the test.
 struct Namespace(String);
@@ -38,6 +49,13 @@ impl Namespace {
         if !version.contains("v1.8.9 (nf_tables)") {
             println!("skipped: the judge is iptables 1.8.9 (nft), here is `{}`", version.trim());
             return None;
+        }
+        for policy in TIMEOUT_POLICIES {
+            let words: Vec<&str> = ["nfct", "add", "timeout"].into_iter().chain(policy.split(' ')).collect();
+            if !namespace.run(&words, "").0 {
+                println!("skipped: nfct cannot add a timeout policy");
+                return None;
+            }
         }
         Some(namespace)
     }
@@ -96,7 +114,9 @@ fn tool(family: Family) -> &'static str {
 }
 
 fn ours(text: &str, family: Family) -> Loaded {
-    let services = FileServices::parse(&std::fs::read_to_string("/etc/services").unwrap_or_default());
+    let config = Config::from_settings(&[format!("rules.timeout_policies={TIMEOUT_POLICIES:?}")]).unwrap();
+    let services = FileServices::parse(&std::fs::read_to_string("/etc/services").unwrap_or_default())
+        .with_timeout_policies(&config.rules.timeout_policies);
     load_with(text.as_bytes(), "test.rules", family, &services)
 }
 

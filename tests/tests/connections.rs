@@ -21,7 +21,7 @@ const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1);
 const SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
 
 fn rules(text: &str, family: Family) -> Ruleset {
-    let loaded = understand(text.as_bytes(), "test", family);
+    let loaded = understand(text.as_bytes(), "test", family, &[]);
     loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
 }
 

@@ -33,7 +33,7 @@ const STATEFUL: &str = "\
 
 fn rules(body: &str, family: Family) -> Ruleset {
     let text = format!("*filter\n:FORWARD DROP [0:0]\n{body}COMMIT\n");
-    let loaded = understand(text.as_bytes(), "test", family);
+    let loaded = understand(text.as_bytes(), "test", family, &[]);
     loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
 }
 

@@ -258,6 +258,10 @@ pub struct CheckArgs {
     #[arg(long, value_name = "4|6", hide_possible_values = true)]
     pub family: Option<FamilyArg>,
 
+    /// The daemon's configuration file, if the rules use what it names (`rules.timeout_policies`).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Print the rules back in canonical form.
     #[arg(long)]
     pub print: bool,

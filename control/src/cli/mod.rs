@@ -18,7 +18,7 @@ pub use flows::write_flow;
 
 use crate::api::types::{ErrorBody, ErrorKind};
 use crate::check;
-use crate::config::{Config, Tracking};
+use crate::config::{Config, FwdArgs, Tracking};
 use crate::replay::{self, ReplayOptions};
 use crate::supervisor;
 use args::{Cli, Command};
@@ -120,8 +120,14 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
 }
 
 fn check(args: &args::CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, CliError> {
+    let config = match &args.config {
+        Some(path) => Config::load(&FwdArgs { config: Some(path.clone()), ..FwdArgs::default() })
+            .map_err(|errors| CliError::Usage(errors.to_string()))?,
+        None => Config::default(),
+    };
     let request = check::Request {
         path: &args.file.to_string_lossy(),
+        policies: &config.rules.timeout_policies,
         family: args.family.map(family),
         print: args.print,
         json: args.json,
@@ -136,6 +142,7 @@ fn replay(args: &args::ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> 
         capture: args.capture.clone(),
         rules: args.rules.clone(),
         rules6: args.rules6.clone(),
+        policies: config.rules.timeout_policies.clone(),
         left: args.left.clone(),
         gateway: GatewayConfig {
             names: [args.left_if.clone(), args.right_if.clone()],

@@ -1,7 +1,9 @@
 //! How a value gets into its field of the configuration, and back out as TOML.
 
+use super::timeout_policy;
 use super::value::Value;
 use super::{Auto, Cores, Full, Idle, L2Pass, LogLevel, Offloads, Tracking, XdpMode};
+use dataplane::flow::TimeoutPolicy;
 use std::path::PathBuf;
 
 /// A field of the configuration that a setting fills.
@@ -136,6 +138,20 @@ impl Field for L2Pass {
                 format!("[{}]", items.join(", "))
             }
         })
+    }
+}
+
+impl Field for Vec<TimeoutPolicy> {
+    fn put(&mut self, value: Value) {
+        match value {
+            Value::TimeoutPolicies(policies) => *self = policies,
+            other => mispaired(&other),
+        }
+    }
+
+    fn show(&self) -> Option<String> {
+        let items: Vec<String> = self.iter().map(|policy| quote(&timeout_policy::print(policy))).collect();
+        Some(format!("[{}]", items.join(", ")))
     }
 }
 

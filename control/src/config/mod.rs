@@ -19,11 +19,13 @@ pub mod names;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod timeout_policy;
 mod value;
 
 pub use args::FwdArgs;
 pub use error::{ConfigErrors, Problem};
 
+use dataplane::flow::TimeoutPolicy;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -78,6 +80,8 @@ pub struct RulesConfig {
     pub v4: Option<PathBuf>,
     /// IPv6 rules in `ip6tables-save` form.
     pub v6: Option<PathBuf>,
+    /// What `-j CT --timeout` may name; no name twice.
+    pub timeout_policies: Vec<TimeoutPolicy>,
 }
 
 /// The polling threads.

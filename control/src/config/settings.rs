@@ -51,6 +51,13 @@ pub const SETTINGS: &[Setting<Config>] = &[
     setting!("rules.v6", optional Kind::File, |c| c.rules.v6, "rules.v6",
         "IPv6 rules, as ip6tables-save prints them. Without rules a family is forwarded, as in the kernel."),
     setting!(
+        "rules.timeout_policies",
+        Kind::TimeoutPolicies,
+        |c| c.rules.timeout_policies,
+        "Timeout policies that rules name with -j CT --timeout, each as nfct(8) adds it: \
+         [\"slow inet tcp established 86400 close 30\", \"dns inet udp unreplied 5 replied 10\"]."
+    ),
+    setting!(
         "workers.cores",
         Kind::Cores,
         |c| c.workers.cores,

@@ -61,7 +61,7 @@ fn two_nics_and_rules_are_enough() {
     };
     let expected = Config {
         wires: vec![wire],
-        rules: RulesConfig { v4: Some("r4".into()), v6: None },
+        rules: RulesConfig { v4: Some("r4".into()), ..RulesConfig::default() },
         ..Config::default()
     };
     assert_eq!(config, expected);

@@ -1,7 +1,8 @@
 //! One setting's value: what the sources can write, what a setting takes, and how both meet.
 
 use super::names::{ETHERTYPE_MIN, ETHERTYPES, check_iface, nearest};
-use super::{Cores, L2Pass};
+use super::{Cores, L2Pass, timeout_policy};
+use dataplane::flow::{Policies, TimeoutPolicy};
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeValue;
@@ -54,6 +55,8 @@ pub enum Kind {
     Cores,
     /// EtherTypes: `"all"` or a list.
     EtherTypes,
+    /// A list of timeout policies.
+    TimeoutPolicies,
 }
 
 /// A value that its setting takes.
@@ -66,6 +69,7 @@ pub(super) enum Value {
     Text(String),
     Cores(Cores),
     EtherTypes(L2Pass),
+    TimeoutPolicies(Vec<TimeoutPolicy>),
 }
 
 /// Why a value does not fit: which part of it, and more than "takes X" if there is more to say.
@@ -185,6 +189,7 @@ impl Kind {
             Self::AbsoluteFile => "a full path".to_owned(),
             Self::Cores => "a number of workers, a list of cores, or \"auto\"".to_owned(),
             Self::EtherTypes => "\"all\", or a list of EtherTypes".to_owned(),
+            Self::TimeoutPolicies => "a list of timeout policies".to_owned(),
         }
     }
 
@@ -210,6 +215,7 @@ impl Kind {
             },
             Self::Cores => read_cores(raw).map(Value::Cores),
             Self::EtherTypes => read_ethertypes(raw).map(Value::EtherTypes),
+            Self::TimeoutPolicies => read_policies(raw).map(Value::TimeoutPolicies),
         }
     }
 }
@@ -311,6 +317,28 @@ fn read_ethertypes(raw: &Raw) -> Result<L2Pass, Misfit> {
     ethertypes.sort_unstable();
     ethertypes.dedup();
     Ok(L2Pass::Only { ethertypes, llc })
+}
+
+fn read_policies(raw: &Raw) -> Result<Vec<TimeoutPolicy>, Misfit> {
+    let mut policies: Vec<TimeoutPolicy> = Vec::new();
+    let items = raw.items().ok_or_else(|| raw.misfit())?;
+    for item in &items {
+        let text = item.text().ok_or_else(|| item.misfit().because("a timeout policy is a text"))?;
+        let policy = timeout_policy::parse(text).map_err(|fault| {
+            // Behind the quotation mark, if there is one.
+            let start = item.span.start + usize::from(item.written.is_none());
+            let span = start + fault.span.start..start + fault.span.end;
+            Misfit { span, why: Some(fault.why), hint: fault.hint }
+        })?;
+        if policies.iter().any(|other| other.name == policy.name) {
+            return Err(item.misfit().because(format!("there are two timeout policies `{}`", policy.name)));
+        }
+        policies.push(policy);
+    }
+    if policies.len() > Policies::MAX {
+        return Err(raw.misfit().because(format!("there can be at most {} timeout policies", Policies::MAX)));
+    }
+    Ok(policies)
 }
 
 fn read_ethertype(raw: &Raw) -> Result<u16, Misfit> {

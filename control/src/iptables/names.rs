@@ -1,6 +1,7 @@
 //! Names for numbers: protocols and services. Pure tables, plus a reader for the text of `/etc/services` that the
 //! caller fetches. Control thread and tools only.
 
+use dataplane::flow::TimeoutPolicy;
 use std::collections::HashMap;
 
 /// Protocol numbers and names as in Debian's `/etc/protocols`; the first name is the one printed.
@@ -177,10 +178,15 @@ const SERVICES: &[(&str, &str, u16)] = &[
     ("xmpp-server", "tcp", 5269),
 ];
 
-/// Turns service names into ports.
+/// What names in rules stand for that the rules do not say: ports of services, timeout policies.
 pub trait Services {
     /// The port of `name` for protocol `proto` (`tcp`, `udp`, ...; `None` is any of them).
     fn port(&self, name: &str, proto: Option<&str>) -> Option<u16>;
+
+    /// The timeout policies there are.
+    fn timeout_policies(&self) -> &[TimeoutPolicy] {
+        &[]
+    }
 }
 
 /// The built-in table of services.
@@ -191,6 +197,7 @@ pub struct BuiltinServices;
 #[derive(Clone, Debug, Default)]
 pub struct FileServices {
     ports: HashMap<(String, String), u16>,
+    timeout_policies: Vec<TimeoutPolicy>,
 }
 
 impl Services for BuiltinServices {
@@ -217,7 +224,13 @@ impl FileServices {
                 ports.entry((name.to_owned(), proto.to_owned())).or_insert(port);
             }
         }
-        Self { ports }
+        Self { ports, timeout_policies: Vec::new() }
+    }
+
+    /// The same, with these timeout policies.
+    #[must_use]
+    pub fn with_timeout_policies(self, timeout_policies: &[TimeoutPolicy]) -> Self {
+        Self { timeout_policies: timeout_policies.to_vec(), ..self }
     }
 }
 
@@ -228,6 +241,10 @@ impl Services for FileServices {
         proto
             .map_or_else(|| protos.iter().find_map(|proto| lookup(proto)), lookup)
             .or_else(|| BuiltinServices.port(name, proto))
+    }
+
+    fn timeout_policies(&self) -> &[TimeoutPolicy] {
+        &self.timeout_policies
     }
 }
 

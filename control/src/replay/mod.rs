@@ -11,6 +11,7 @@ pub use capture::{CaptureError, Captured};
 use crate::api::types::Net;
 use crate::rules_file::{self, Rules};
 use dataplane::clock::Now;
+use dataplane::flow::TimeoutPolicy;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
@@ -31,6 +32,8 @@ pub struct ReplayOptions {
     pub rules: Option<PathBuf>,
     /// IPv6 rules.
     pub rules6: Option<PathBuf>,
+    /// Timeout policies that the rules may name.
+    pub policies: Vec<TimeoutPolicy>,
     /// Prefixes that live on the left; empty: the first speaker of each address pair does.
     pub left: Vec<Net>,
     /// Interface names, settings and sizes.
@@ -75,7 +78,7 @@ pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) ->
     let mut rulesets = Vec::new();
     for (path, family) in [(&options.rules, Family::V4), (&options.rules6, Family::V6)] {
         let Some(path) = path else { continue };
-        match rules_file::load_file(path, family, err)? {
+        match rules_file::load_file(path, family, &options.policies, err)? {
             Ok(rules) => rulesets.push(rules),
             Err(code) => return Ok(i32::from(code)),
         }

@@ -17,7 +17,9 @@ use crate::iptables::syntax::Counters;
 use crate::publish::{Counts, Publisher};
 use crate::rules_file::{self, Rules};
 use dataplane::clock::Now;
-use dataplane::flow::{Expired, FlowEvent, InvalidReason, Listening, Region, SettingError, TrackSettings};
+use dataplane::flow::{
+    Expired, FlowEvent, InvalidReason, Listening, Region, SettingError, TimeoutPolicy, TrackSettings,
+};
 use dataplane::ids::{Generation, PortId, WorkerId};
 use dataplane::packet::Family as Fam;
 use dataplane::reason::DropReason;
@@ -97,6 +99,8 @@ pub(super) struct LiveBackend {
     ports: Vec<PortFacts>,
     states: Arc<[PortState]>,
     flows_max: u32,
+    /// What rules that come in may name.
+    policies: Vec<TimeoutPolicy>,
     /// Which NICs run generic XDP, filled in once they are attached.
     generic: Mutex<Vec<bool>>,
     /// One `apply` at a time.
@@ -128,6 +132,7 @@ impl LiveBackend {
             ports: plane.ports.iter().map(port).collect(),
             states: Arc::clone(&plane.states),
             flows_max: config.flows.max,
+            policies: config.rules.timeout_policies.clone(),
             generic: Mutex::new(Vec::new()),
             applying: Mutex::new(()),
             listening: Arc::clone(&plane.listening),
@@ -429,8 +434,9 @@ impl Backend for LiveBackend {
             return Err(ApplyError { kind: ErrorKind::Busy, message, diagnostics: Vec::new() });
         };
         let mut warnings = Vec::new();
-        let mut load =
-            |text: Option<RulesText>, family| text.map(|text| load(&text, family, &mut warnings)).transpose();
+        let mut load = |text: Option<RulesText>, family| {
+            text.map(|text| load(&text, family, &self.policies, &mut warnings)).transpose()
+        };
         let v4 = load(request.v4, Fam::V4)?;
         let v6 = load(request.v6, Fam::V6)?;
         let refused = |error: CompileError| ApplyError {
@@ -461,9 +467,14 @@ fn add(sum: &mut Traffic, volume: &Volume) {
 }
 
 /// Reads rules that came with a request.
-fn load(text: &RulesText, family: Fam, warnings: &mut Vec<String>) -> Result<Rules, ApplyError> {
+fn load(
+    text: &RulesText,
+    family: Fam,
+    policies: &[TimeoutPolicy],
+    warnings: &mut Vec<String>,
+) -> Result<Rules, ApplyError> {
     let bytes = text.text.as_bytes();
-    let loaded = rules_file::understand(bytes, &text.file, family);
+    let loaded = rules_file::understand(bytes, &text.file, family, policies);
     let wrong = loaded.worst() == Some(Severity::Error);
     if loaded.ruleset.is_some() {
         let notes = loaded.diagnostics.iter();

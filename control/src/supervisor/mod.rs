@@ -16,6 +16,7 @@ use crate::publish::{BothRules, Publisher};
 use crate::rules_file::{self, Rules};
 use crate::system::{capabilities, signals::Signals};
 use backend::LiveBackend;
+use dataplane::flow::{Policies, TimeoutPolicy};
 use dataplane::packet::Family;
 use dataplane::rules::CompileError;
 use dataplane::worker::{AnswerRate, L2Policy, Settings};
@@ -88,8 +89,8 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
         return Err(Fatal::Rights(missing));
     }
     let rules = BothRules {
-        v4: Arc::new(load_rules(config.rules.v4.as_deref(), Family::V4)?),
-        v6: Arc::new(load_rules(config.rules.v6.as_deref(), Family::V6)?),
+        v4: Arc::new(load_rules(config.rules.v4.as_deref(), Family::V4, &config.rules.timeout_policies)?),
+        v6: Arc::new(load_rules(config.rules.v6.as_deref(), Family::V6, &config.rules.timeout_policies)?),
     };
     let mut plane = Plane::build(config, |ports, workers| {
         let track_always = config.flows.tracking == Tracking::Always;
@@ -141,7 +142,7 @@ fn reload(config: &Config, backend: &LiveBackend) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
     let read = |path: &Option<std::path::PathBuf>, family| match path.as_deref() {
         None => Ok(None),
-        Some(path) => load_rules(Some(path), family).map(Some),
+        Some(path) => load_rules(Some(path), family, &config.rules.timeout_policies).map(Some),
     };
     let loaded =
         read(&config.rules.v4, Family::V4).and_then(|v4| Ok((v4, read(&config.rules.v6, Family::V6)?)));
@@ -156,14 +157,14 @@ fn reload(config: &Config, backend: &LiveBackend) {
 }
 
 /// Reads rules and prints every finding; without a file, the empty table of a kernel without rules.
-fn load_rules(path: Option<&Path>, family: Family) -> Result<Rules, Fatal> {
+fn load_rules(path: Option<&Path>, family: Family, policies: &[TimeoutPolicy]) -> Result<Rules, Fatal> {
     let Some(path) = path else {
         if family == Family::V6 {
             warn!("no IPv6 rules (--rules6): IPv6 is accepted, as in a kernel without ip6tables rules");
         }
         return Ok(Rules::empty(family));
     };
-    let loaded = rules_file::load_file(path, family, &mut io::stderr());
+    let loaded = rules_file::load_file(path, family, policies, &mut io::stderr());
     match loaded.map_err(|source| Fatal::System { what: "writing to standard error", source })? {
         Ok(rules) => Ok(rules),
         Err(_) => Err(Fatal::Rules { file: path.display().to_string() }),
@@ -195,6 +196,8 @@ pub(crate) fn settings(config: &Config) -> Settings {
         let set = settings.track.set(name, &value.to_string());
         debug_assert!(set.is_ok(), "every name of the configuration is one of the tracker's");
     }
+    let policies = Policies::new(config.rules.timeout_policies.clone().into(), &settings.track);
+    settings.policies = policies.expect("policies name settings of the tracker, within their ranges");
     settings
 }
 

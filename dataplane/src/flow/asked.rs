@@ -1,6 +1,5 @@
 //! What rules see of a flow, and what they write to it: its mark. Owner thread; only when a rule asks.
 
-use super::events::EventKind;
 use super::key;
 use super::record::{FlowId, status};
 use super::region::Region;
@@ -9,7 +8,7 @@ use super::tracked::{Direction, FlowRef, Tracked};
 use super::tracker::Tracker;
 use crate::clock::{Now, Tick};
 use crate::packet::Packet;
-use crate::rules::conn::{Conn, Flows};
+use crate::rules::conn::{Conn, CtEvents, Flows};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -55,7 +54,7 @@ impl Tracker {
                 orig: packet.tuple,
                 reply: key::inverse(&packet.tuple),
                 direction,
-                status,
+                status: status & !status::OWN_TIMEOUTS,
                 packets: [1, 0],
                 bytes: [u64::from(packet.l3_len), 0],
                 secs_left: 0,
@@ -74,7 +73,7 @@ impl Tracker {
             orig,
             reply: key::inverse(&orig),
             direction,
-            status: life.status | status::CONFIRMED,
+            status: life.status & !status::OWN_TIMEOUTS | status::CONFIRMED,
             packets: [orig_packets, reply_packets],
             bytes: [orig_bytes, reply_bytes],
             secs_left: life.deadline.secs_from(now.tick()),
@@ -103,7 +102,7 @@ impl Tracker {
             FlowRef::Existing(slot) | FlowRef::About(slot) => {
                 if let Some(record) = self.table.live_record(slot) {
                     record.tail.mark.store(mark, Relaxed);
-                    self.tell(EventKind::Update, slot);
+                    self.tell(CtEvents::MARK, slot);
                 }
             }
             FlowRef::None => {}

@@ -6,6 +6,7 @@ use super::record::Slot;
 use super::region::Region;
 use super::view::FlowView;
 use crate::clock::Tick;
+use crate::rules::conn::CtEvents;
 use rtrb::Producer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -58,17 +59,26 @@ impl Events {
         self.on = self.listening.on.load(Relaxed);
     }
 
-    /// Tells what happened to the flow in a slot.
+    /// Tells what happened to the flow in a slot, if it is one that tells.
     #[inline]
-    pub(super) fn tell(&mut self, kind: EventKind, region: &Region, slot: Slot, now: Tick) {
+    pub(super) fn tell(&mut self, what: CtEvents, region: &Region, slot: Slot, now: Tick) {
         if self.on {
-            self.tell_listener(kind, region, slot, now);
+            self.tell_listener(what, region, slot, now);
         }
     }
 
     #[cold]
-    fn tell_listener(&mut self, kind: EventKind, region: &Region, slot: Slot, now: Tick) {
+    fn tell_listener(&mut self, what: CtEvents, region: &Region, slot: Slot, now: Tick) {
+        let told = region.record(slot).and_then(|record| record.tail.extra().events);
+        if told.is_some_and(|told| told.and(what).is_empty()) {
+            return;
+        }
         let Some(view) = region.view(slot, now) else { return };
+        let kind = match what {
+            CtEvents::NEW | CtEvents::RELATED => EventKind::New,
+            CtEvents::DESTROY => EventKind::Destroy,
+            _ => EventKind::Update,
+        };
         if self.out.push(FlowEvent { kind, view }).is_err() {
             self.listening.lost.fetch_add(1, Relaxed);
         }

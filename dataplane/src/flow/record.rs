@@ -16,7 +16,7 @@ use super::tracked::Direction;
 use crate::clock::Tick;
 use crate::ids::WorkerId;
 use crate::packet::{Family, Tuple};
-use crate::rules::conn::{Helper, Zone};
+use crate::rules::conn::{CtEvents, Helper, PolicyId, Zone};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Most records of one family: the width of a slot number in a bucket.
@@ -47,6 +47,8 @@ pub mod status {
     pub const ASSURED: u16 = 1 << 2;
     /// In the table. Not stored, as it holds for every flow there; rules may ask for it.
     pub const CONFIRMED: u16 = 1 << 3;
+    /// Has a timeout policy. Ours: the kernel's bit of this value speaks of hardware.
+    pub(crate) const OWN_TIMEOUTS: u16 = 1 << 15;
 }
 
 /// What every packet of a flow changes together, in one word: deadline, status bits and protocol state.
@@ -110,6 +112,10 @@ pub(super) struct Extra {
     pub(super) helper: Option<Helper>,
     /// Helper of the connection that announced it.
     pub(super) master_helper: Option<Helper>,
+    /// Its timeout policy.
+    pub(super) timeouts: Option<PolicyId>,
+    /// Events it tells; `None`: all.
+    pub(super) events: Option<CtEvents>,
 }
 
 /// An IPv4 flow.
@@ -274,15 +280,28 @@ impl Counters {
 
 impl Tail {
     pub(super) fn extra(&self) -> Extra {
-        let [helper, master, ..] = self.extra.load(Relaxed).to_le_bytes();
-        Extra { helper: Helper::from_bits(helper), master_helper: Helper::from_bits(master) }
+        let [helpers, policy, low, high] = self.extra.load(Relaxed).to_le_bytes();
+        let events = u16::from_le_bytes([low, high]);
+        Extra {
+            helper: Helper::from_bits(helpers & 0xf),
+            master_helper: Helper::from_bits(helpers >> 4),
+            timeouts: policy.checked_sub(1).map(PolicyId),
+            events: (events & SOME_EVENTS != 0).then_some(CtEvents(events & !SOME_EVENTS)),
+        }
     }
 
     pub(super) fn set_extra(&self, extra: Extra) {
         let bits = |helper: Option<Helper>| helper.map_or(0, |helper| helper as u8);
-        self.extra.store(u32::from_le_bytes([bits(extra.helper), bits(extra.master_helper), 0, 0]), Relaxed);
+        let policy = extra.timeouts.map_or(0, |PolicyId(id)| id + 1);
+        let events = extra.events.map_or(0, |CtEvents(events)| events | SOME_EVENTS);
+        let [low, high] = events.to_le_bytes();
+        let helpers = bits(extra.helper) | bits(extra.master_helper) << 4;
+        self.extra.store(u32::from_le_bytes([helpers, policy, low, high]), Relaxed);
     }
 }
+
+/// The flow tells only some events: so many bits that none of them is the kernel's.
+const SOME_EVENTS: u16 = 1 << 15;
 
 /// Where the zone stands in the ports word.
 const ZONE_SHIFT: u32 = 40;

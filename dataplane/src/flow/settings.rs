@@ -1,6 +1,9 @@
 //! Every timeout and switch of the tracker, under its sysctl's name without the `nf_conntrack_` prefix. Plain values
 //! in a snapshot: control sets them, workers read them.
 
+use crate::packet::Family;
+use std::sync::Arc;
+
 /// Longest timeout that can be set, in seconds: deadlines are compared within half the wrap of a
 /// [`crate::clock::Tick`], 248 days.
 pub(super) const TIMEOUT_MAX_SECS: u32 = 20_000_000;
@@ -213,6 +216,59 @@ settings! {
     generic_timeout: u32 = 600,
 }
 
+/// A timeout policy: timeouts in place of those in the settings, for the flows that `-j CT --timeout` gives it to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeoutPolicy {
+    /// What rules call it.
+    pub name: String,
+    /// Family of the flows it is for.
+    pub family: Family,
+    /// Protocol of the flows it is for; `None`: those without a tracker of their own.
+    pub proto: Option<u8>,
+    /// Settings it replaces, by name, in seconds.
+    pub timeouts: Vec<(&'static str, u32)>,
+}
+
+/// Every timeout policy, with the settings of the flows under it. Rules name them by their place.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    policies: Arc<[TimeoutPolicy]>,
+    settings: Arc<[TrackSettings]>,
+}
+
+impl Policies {
+    /// Most policies there can be.
+    pub const MAX: usize = 255;
+
+    /// These policies over these settings.
+    ///
+    /// # Errors
+    /// When a policy replaces a setting that does not exist, or with a value out of its range.
+    pub fn new(policies: Arc<[TimeoutPolicy]>, base: &TrackSettings) -> Result<Self, SettingError> {
+        let under = |policy: &TimeoutPolicy| {
+            let mut settings = *base;
+            policy.timeouts.iter().try_for_each(|(name, secs)| settings.set(name, &secs.to_string()))?;
+            Ok(settings)
+        };
+        let settings = policies.iter().map(under).collect::<Result<_, _>>()?;
+        Ok(Self { policies, settings })
+    }
+
+    /// The same policies over other settings.
+    ///
+    /// # Errors
+    /// Never for policies that exist, see [`Self::new`].
+    pub fn over(&self, base: &TrackSettings) -> Result<Self, SettingError> {
+        Self::new(Arc::clone(&self.policies), base)
+    }
+
+    /// The settings of the flows under each.
+    #[must_use]
+    pub const fn settings(&self) -> &Arc<[TrackSettings]> {
+        &self.settings
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +281,24 @@ mod tests {
         }
         assert!(settings.iter().all(|(_, value)| value == 1));
         assert!(settings.iter().map(|(name, _)| name).eq(TrackSettings::NAMES.iter().copied()));
+    }
+
+    #[test]
+    fn a_policy_replaces_what_it_names_and_follows_the_rest() {
+        let policy = TimeoutPolicy {
+            name: "slow".to_owned(),
+            family: Family::V4,
+            proto: Some(6),
+            timeouts: vec![("tcp_timeout_established", 3600)],
+        };
+        let mut settings = TrackSettings::default();
+        let policies = Policies::new([policy.clone()].into(), &settings).unwrap();
+        settings.set("tcp_timeout_close", "7").unwrap();
+        settings.set("tcp_loose", "0").unwrap();
+        let under = policies.over(&settings).unwrap().settings()[0];
+        assert_eq!(under, TrackSettings { tcp_timeout_established: 3600, ..settings });
+        let wrong = TimeoutPolicy { timeouts: vec![("tcp_timeout_closed", 5)], ..policy };
+        assert!(matches!(Policies::new([wrong].into(), &settings), Err(SettingError::Unknown { .. })));
     }
 
     #[test]

@@ -7,11 +7,13 @@ use crate::clock::Now;
 use crate::ids::{Generation, WorkerId};
 use crate::packet::tcp_flag::{ACK, FIN, RST, SYN, URG};
 use crate::packet::{Fragment, Kind, L4Fault, Packet, proto};
-use crate::rules::conn::Orders;
+use crate::rules::conn::{CtEvents, Orders};
 use crate::rules::model::CtState;
 use CtState::{Established, Invalid, New, Related, Untracked};
 use frames::{A, B, C, Frame, icmp, icmp_error, tcp, udp};
 use proptest::prelude::*;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A tracker behind rules that accept everything.
 struct Lab {
@@ -44,7 +46,7 @@ impl Lab {
             ..TrackSettings::default()
         };
         let mut tracker = Tracker::new(&config).unwrap();
-        tracker.adopt(&settings);
+        tracker.adopt(&settings, &Policies::default());
         Self {
             tracker,
             settings,
@@ -534,5 +536,33 @@ proptest! {
             half_open += u32::from(!view.is_seen_reply() || handshake);
         });
         prop_assert_eq!(lab.tracker.half_open_count(), half_open);
+    }
+}
+
+/// `-j CT --ctevents`: what rules let a connection tell is what it tells.
+#[test]
+fn a_connection_tells_what_its_rules_let_it() {
+    const N: CtEvents = CtEvents::NEW;
+    for (asked, told) in [
+        (None, &[EventKind::New, EventKind::Update, EventKind::Update, EventKind::Destroy][..]),
+        (Some(N.or(CtEvents::DESTROY)), &[EventKind::New, EventKind::Destroy]),
+        (Some(CtEvents::ASSURED), &[EventKind::Update]),
+        (Some(CtEvents::REPLY), &[EventKind::Update]),
+        (Some(CtEvents::PROTOINFO), &[EventKind::Update, EventKind::Update]),
+        (Some(CtEvents::RELATED.or(CtEvents::MARK)), &[]),
+        (Some(CtEvents::default()), &[]),
+    ] {
+        let mut lab = Lab::new();
+        let listening = Arc::new(Listening::default());
+        listening.on.store(true, Relaxed);
+        let (out, mut events) = rtrb::RingBuffer::new(64);
+        lab.tracker.report_to(out, listening);
+        lab.tracker.adopt(&lab.settings, &Policies::default());
+        lab.orders.events = asked;
+        lab.handshake();
+        let slot = lab.flow().slot;
+        assert!(lab.tracker.remove(slot));
+        let seen: Vec<_> = std::iter::from_fn(|| events.pop().ok()).map(|event| event.kind).collect();
+        assert_eq!(seen, told, "{asked:?}");
     }
 }

@@ -9,7 +9,7 @@
 //! comes (NEW or RELATED becomes ESTABLISHED), and that is when the cache is cleared. So both the packets of a flow
 //! that is not answered yet and those of one that is can be cached.
 
-use super::events::{EventKind, Events, FlowEvent, Listening};
+use super::events::{Events, FlowEvent, Listening};
 use super::expect::{Expectation, Expectations};
 use super::generic;
 use super::helped::Helped;
@@ -19,7 +19,7 @@ use super::record::{Extra, FlowId, Life, Record, Slot, status};
 use super::region::Region;
 use super::room::{Claim, Limits};
 use super::sctp::{self, Message, SctpFlow};
-use super::settings::TrackSettings;
+use super::settings::{Policies, TrackSettings};
 use super::stats::{InvalidReason, TrackStats};
 use super::table::{NoRoom, Table};
 use super::tcp::{self, EntryFacts, Step, TcpFlow, TcpState};
@@ -28,7 +28,7 @@ use super::view::Expired;
 use crate::clock::{Now, Tick};
 use crate::ids::{Generation, WorkerId};
 use crate::packet::{Fragment, Hint, L4Fault, Packet, Tuple, proto};
-use crate::rules::conn::{Orders, Zone};
+use crate::rules::conn::{CtEvents, Orders, PolicyId, Zone};
 use crate::rules::model::CtState;
 use crate::wire::checksum;
 use crate::wire::tcp::Segment;
@@ -80,6 +80,8 @@ pub struct Tracker {
     events: Option<Events>,
     /// When the last packet was tracked: the time of events.
     tick: Tick,
+    /// Settings of the flows under each timeout policy.
+    policies: Arc<[TrackSettings]>,
 }
 
 /// A packet, and what it is judged by.
@@ -89,7 +91,10 @@ struct Arrival<'a> {
     /// The frame, or its first segment.
     bytes: &'a [u8],
     now: Tick,
+    /// What its flow goes by.
     settings: &'a TrackSettings,
+    /// What flows without a timeout policy go by.
+    base: &'a TrackSettings,
     orders: &'a Orders,
 }
 
@@ -137,6 +142,7 @@ impl Tracker {
             helped: Helped::default(),
             events: None,
             tick: Tick(0),
+            policies: Arc::default(),
         })
     }
 
@@ -155,19 +161,22 @@ impl Tracker {
         self.events = Some(Events::new(out, listening));
     }
 
-    /// Tells what happened to a flow.
+    /// Tells what happened to a flow, if anything.
     #[inline]
-    pub(super) fn tell(&mut self, kind: EventKind, slot: Slot) {
-        if let Some(events) = &mut self.events {
-            events.tell(kind, self.table.region(), slot, self.tick);
+    pub(super) fn tell(&mut self, what: CtEvents, slot: Slot) {
+        if let (Some(events), false) = (&mut self.events, what.is_empty()) {
+            events.tell(what, self.table.region(), slot, self.tick);
         }
     }
 
-    /// Takes up settings that are not read per packet. Once per poll.
+    /// Takes up settings that are not read per packet, and those of timeout policies. Once per poll.
     #[inline]
-    pub fn adopt(&mut self, settings: &TrackSettings) {
+    pub fn adopt(&mut self, settings: &TrackSettings, policies: &Policies) {
         if let Some(events) = &mut self.events {
             events.look();
+        }
+        if !Arc::ptr_eq(&self.policies, policies.settings()) {
+            self.policies = Arc::clone(policies.settings());
         }
         self.limits = Limits::new(self.max_flows, self.peers.len(), settings);
     }
@@ -217,7 +226,8 @@ impl Tracker {
         orders: &Orders,
     ) -> Tracked {
         self.tick = now.tick();
-        let tracked = self.judge(&Arrival { packet, bytes, now: now.tick(), settings, orders });
+        let tracked =
+            self.judge(&Arrival { packet, bytes, now: now.tick(), settings, base: settings, orders });
         match (tracked.state, tracked.invalid) {
             (_, Some(reason)) => self.stats.invalid[reason as usize] += 1,
             (CtState::Untracked, _) => self.stats.untracked += 1,
@@ -231,7 +241,7 @@ impl Tracker {
     }
 
     fn judge(&mut self, arrival: &Arrival<'_>) -> Tracked {
-        let &Arrival { packet, bytes, now, settings, orders } = arrival;
+        let &Arrival { packet, bytes, now, settings, orders, base: _ } = arrival;
         if orders.notrack || packet.family().is_none() {
             return Tracked::untracked();
         }
@@ -247,15 +257,53 @@ impl Tracker {
                 icmp::Kind::Invalid(reason) => return Tracked::invalid(reason),
             }
         }
-        let (is_tcp, is_sctp) = (packet.tuple.proto == proto::TCP, packet.tuple.proto == proto::SCTP);
         match self.find_packet(packet, orders.zone, now) {
-            Some((slot, direction)) if is_tcp => self.tcp(slot, direction, arrival),
-            Some((slot, direction)) if is_sctp => self.sctp(slot, direction, arrival),
-            Some((slot, direction)) => self.untyped(slot, direction, arrival),
-            None if is_tcp => self.start_tcp(arrival),
-            None if is_sctp => self.start_sctp(arrival),
-            None if may_open => self.start_untyped(arrival),
+            Some((slot, direction)) if self.table.record(slot).common.life().has(status::OWN_TIMEOUTS) => {
+                self.found_under_policy(slot, direction, arrival)
+            }
+            Some((slot, direction)) => self.found(slot, direction, arrival),
+            None if may_open => self.start(arrival),
             None => Tracked::invalid(InvalidReason::IcmpUnsolicited),
+        }
+    }
+
+    /// A packet of a known flow.
+    #[inline]
+    fn found(&mut self, slot: Slot, direction: Direction, arrival: &Arrival<'_>) -> Tracked {
+        match arrival.packet.tuple.proto {
+            proto::TCP => self.tcp(slot, direction, arrival),
+            proto::SCTP => self.sctp(slot, direction, arrival),
+            _ => self.untyped(slot, direction, arrival),
+        }
+    }
+
+    /// A packet of a known flow that has timeouts of its own.
+    #[cold]
+    fn found_under_policy(&mut self, slot: Slot, direction: Direction, arrival: &Arrival<'_>) -> Tracked {
+        let policy = self.table.record(slot).tail.extra().timeouts;
+        let settings = self.settings_under(policy, arrival.settings);
+        self.found(slot, direction, &Arrival { settings: &settings, ..*arrival })
+    }
+
+    /// The settings of flows under a policy; `settings` if there is none.
+    fn settings_under(&self, policy: Option<PolicyId>, settings: &TrackSettings) -> TrackSettings {
+        policy.and_then(|PolicyId(id)| self.policies.get(usize::from(id))).copied().unwrap_or(*settings)
+    }
+
+    /// A packet of no flow yet.
+    fn start(&mut self, arrival: &Arrival<'_>) -> Tracked {
+        let own;
+        let mut arrival = *arrival;
+        if arrival.orders.timeouts.is_some() {
+            own = self.settings_under(arrival.orders.timeouts, arrival.base);
+            arrival.settings = &own;
+        } else {
+            arrival.settings = arrival.base;
+        }
+        match arrival.packet.tuple.proto {
+            proto::TCP => self.start_tcp(&arrival),
+            proto::SCTP => self.start_sctp(&arrival),
+            _ => self.start_untyped(&arrival),
         }
     }
 
@@ -295,9 +343,8 @@ impl Tracker {
             next.status |= status::ASSURED;
         }
         next.deadline = now.plus_secs(self.timeout(next, refresh.timeout_secs));
-        if settle(record, &mut self.half_open, life, next) {
-            self.tell(EventKind::Update, slot);
-        }
+        let news = settle(record, &mut self.half_open, life, next);
+        self.tell(news, slot);
         Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot))
     }
 
@@ -325,9 +372,8 @@ impl Tracker {
                 true
             }
         };
-        if settle(record, &mut self.half_open, life, next) || flow.state != before {
-            self.tell(EventKind::Update, slot);
-        }
+        let news = settle(record, &mut self.half_open, life, next);
+        self.tell(news.or(CtEvents::PROTOINFO.when(flow.state != before)), slot);
         Tracked { counts, ..Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot)) }
     }
 
@@ -375,16 +421,14 @@ impl Tracker {
                 if let Some(secs) = timeout_secs {
                     next.deadline = now.plus_secs(self.timeout(next, secs));
                 }
-                if settle(record, &mut self.half_open, life, next) {
-                    self.tell(EventKind::Update, slot);
-                }
+                let news = settle(record, &mut self.half_open, life, next);
+                self.tell(news, slot);
                 let counts = timeout_secs.is_some();
                 Tracked { counts, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Ignore => {
-                if settle(record, &mut self.half_open, life, life.answered_by(direction)) {
-                    self.tell(EventKind::Update, slot);
-                }
+                let news = settle(record, &mut self.half_open, life, life.answered_by(direction));
+                self.tell(news, slot);
                 Tracked { counts: false, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Invalid { reason, timeout_secs } => {
@@ -399,7 +443,7 @@ impl Tracker {
             }
             Step::Reopen => {
                 self.delete(slot);
-                self.start_tcp(arrival)
+                self.start(arrival)
             }
         }
     }
@@ -423,6 +467,7 @@ impl Tracker {
 
     /// A flow that does not exist yet: NEW, or RELATED if it is expected.
     fn tentative(&mut self, arrival: &Arrival<'_>, protocol: Protocol, timeout_secs: u32) -> Tracked {
+        let has = |yes: bool, bit: u16| if yes { bit } else { 0 };
         let &Arrival { packet, now, orders, .. } = arrival;
         self.zones_seen |= orders.zone.id != 0;
         let start = Start { timeout_secs, epoch: self.table.inserts() };
@@ -430,9 +475,15 @@ impl Tracker {
         self.opening = Opening {
             state: protocol,
             zone: orders.zone,
-            extra: Extra { helper: orders.helper, master_helper: expected.map(|expected| expected.helper) },
+            extra: Extra {
+                helper: orders.helper,
+                master_helper: expected.map(|expected| expected.helper),
+                timeouts: orders.timeouts,
+                events: orders.events,
+            },
             mark: expected.map_or(0, |expected| self.mark_of_master(&expected, now)),
-            status: if expected.is_some() { status::EXPECTED } else { 0 },
+            status: has(expected.is_some(), status::EXPECTED)
+                | has(orders.timeouts.is_some(), status::OWN_TIMEOUTS),
         };
         let state = if expected.is_some() { CtState::Related } else { CtState::New };
         Tracked::valid(state, Direction::Orig, FlowRef::Tentative(start))
@@ -523,7 +574,8 @@ impl Tracker {
                 self.stats.insert += 1;
                 self.half_open += 1;
                 self.helped.gained(self.opening.extra);
-                self.tell(EventKind::New, slot);
+                let is_expected = self.opening.status & status::EXPECTED != 0;
+                self.tell(if is_expected { CtEvents::RELATED } else { CtEvents::NEW }, slot);
                 Ok(slot)
             }
             Err(NoRoom::Records) => {
@@ -635,10 +687,12 @@ impl Tracker {
             return;
         }
         let life = record.common.life();
-        let deadline = now.tick().plus_secs(settings.tcp_timeout_close);
-        if settle(record, &mut self.half_open, life, Life { deadline, tcp_state: TcpState::Close, ..life }) {
-            self.tell(EventKind::Update, slot);
-        }
+        let timeouts = record.tail.extra().timeouts;
+        let secs = self.settings_under(timeouts, settings).tcp_timeout_close;
+        let deadline = now.tick().plus_secs(secs);
+        let closed = Life { deadline, tcp_state: TcpState::Close, ..life };
+        let news = settle(record, &mut self.half_open, life, closed);
+        self.tell(news, slot);
     }
 
     /// Removes a flow, for whatever reason; `false` if there is none in the slot.
@@ -655,7 +709,7 @@ impl Tracker {
     pub(super) fn remove_entry(&mut self, slot: Slot) -> bool {
         let Some(record) = self.table.live_record(slot) else { return false };
         self.half_open -= u32::from(record.common.life().is_half_open());
-        self.tell(EventKind::Destroy, slot);
+        self.tell(CtEvents::DESTROY, slot);
         if self.helped.any() {
             self.forget_helped(slot);
         }
@@ -695,9 +749,9 @@ impl Life {
 /// Stores a flow's new life, and does what hangs on the change: verdicts of an unanswered flow do not hold for an
 /// answered one, and half-open flows are counted.
 ///
-/// Says whether listeners want to know: state or status has changed.
+/// Says what listeners may want to know.
 #[inline]
-fn settle(record: Record<'_>, half_open: &mut u32, old: Life, new: Life) -> bool {
+fn settle(record: Record<'_>, half_open: &mut u32, old: Life, new: Life) -> CtEvents {
     if old.has(status::SEEN_REPLY) != new.has(status::SEEN_REPLY) {
         record.common.verdict_generation.store(0, Relaxed);
     }
@@ -705,7 +759,10 @@ fn settle(record: Record<'_>, half_open: &mut u32, old: Life, new: Life) -> bool
         *half_open = if new.is_half_open() { *half_open + 1 } else { *half_open - 1 };
     }
     record.common.set_life(new);
-    (old.status, old.tcp_state) != (new.status, new.tcp_state)
+    let turned = |bit: u16| old.has(bit) != new.has(bit);
+    let replied = CtEvents::REPLY.when(turned(status::SEEN_REPLY));
+    let assured = CtEvents::ASSURED.when(turned(status::ASSURED));
+    replied.or(assured).or(CtEvents::PROTOINFO.when(old.tcp_state != new.tcp_state))
 }
 
 /// What rules see of a flow's packet. `life` is as it was before the packet: the first reply is ESTABLISHED because

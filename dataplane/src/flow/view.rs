@@ -182,7 +182,7 @@ impl Region {
             tcp_state: (orig.proto == proto::TCP).then_some(tcp_state),
             sctp_state: (orig.proto == proto::SCTP).then(|| SctpFlow::state_of(record.tail)),
             secs_left: deadline.secs_from(now),
-            status,
+            status: status & !status::OWN_TIMEOUTS,
             packets: [orig_packets, reply_packets],
             bytes: [orig_bytes, reply_bytes],
             mark: record.tail.mark.load(Relaxed),

@@ -66,10 +66,10 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Forgets the last packet.
+    /// Forgets the connection of the last rules; the packet's mark goes with it from table to table.
     #[inline]
     pub fn reset(&mut self, conn: u32) {
-        (self.packet, self.conn, self.conn_is_set, self.orders) = (0, conn, false, None);
+        (self.conn, self.conn_is_set, self.orders) = (conn, false, None);
         if !self.counted.is_empty() {
             self.counted.clear();
         }
@@ -83,8 +83,75 @@ pub struct Orders {
     pub notrack: bool,
     /// Zone the packet is looked up in.
     pub zone: Zone,
+    /// The zone's number is the packet's mark as it is after all raw rules.
+    pub zone_is_mark: bool,
     /// Helper a connection gets that starts with this packet.
     pub helper: Option<Helper>,
+    /// Timeout policy it gets.
+    pub timeouts: Option<PolicyId>,
+    /// Events it tells; `None`: all.
+    pub events: Option<CtEvents>,
+}
+
+impl Orders {
+    /// The same for a packet with this mark. Linux `nf_ct_zone_tmpl`: a zone is the low half of the mark.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "so does the kernel")]
+    pub const fn with_mark(mut self, mark: u32) -> Self {
+        if self.zone_is_mark {
+            self.zone.id = mark as u16;
+        }
+        self
+    }
+}
+
+/// A timeout policy, by its place in [`crate::worker::Settings::policies`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PolicyId(pub u8);
+
+/// A set of things that happen to a connection. Bits are the kernel's (`IPCT_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct CtEvents(pub u16);
+
+impl CtEvents {
+    /// It has entered the table.
+    pub const NEW: Self = Self(1 << 0);
+    /// It has, announced by another one.
+    pub const RELATED: Self = Self(1 << 1);
+    /// It has left.
+    pub const DESTROY: Self = Self(1 << 2);
+    /// It was answered.
+    pub const REPLY: Self = Self(1 << 3);
+    /// It became ASSURED.
+    pub const ASSURED: Self = Self(1 << 4);
+    /// Its protocol's state changed.
+    pub const PROTOINFO: Self = Self(1 << 5);
+    /// Its mark changed.
+    pub const MARK: Self = Self(1 << 7);
+
+    /// What is in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The set itself if `yes`, else nothing.
+    #[must_use]
+    pub const fn when(self, yes: bool) -> Self {
+        if yes { self } else { Self(0) }
+    }
 }
 
 /// A connection tracking zone: connections with the same tuple in different zones are different.

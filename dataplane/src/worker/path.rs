@@ -238,6 +238,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     #[inline]
     fn sentence(&mut self, source: Source<'_>, packet: &Packet, ingress: PortId, now: Now) -> Sentence {
         let mut orders = Orders::default();
+        self.marks.packet = 0;
         if self.snapshot.rules(packet.tuple.family).compiled.has_raw() {
             match self.raw(packet, ingress) {
                 Ok(ordered) => orders = ordered,
@@ -359,7 +360,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         rules.counters[id.index()].count_lines(matched.lines(), u64::from(packet.l3_len));
         match decision {
             Some(Decision { verdict: Verdict::Drop | Verdict::Reject(_), by, .. }) => Err(by),
-            _ => Ok(marks.orders.unwrap_or_default()),
+            _ => Ok(marks.orders.map_or_else(Orders::default, |orders| orders.with_mark(marks.packet))),
         }
     }
 
@@ -597,7 +598,8 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.snapshot = newest;
             self.mailbox.adopt(self.id, generation);
         }
-        self.tracker.adopt(&self.snapshot.settings.track);
+        let settings = &self.snapshot.settings;
+        self.tracker.adopt(&settings.track, &settings.policies);
         self.answers.refill(self.snapshot.settings.answers, now);
         for peer in &mut self.handoff.peers {
             while let Ok(frame) = peer.homecoming.pop() {

@@ -4,7 +4,7 @@
 //! every published snapshot until all workers have moved on, so the last reference is always dropped, and its memory
 //! freed, on control.
 
-use crate::flow::{FullPolicy, TrackSettings};
+use crate::flow::{FullPolicy, Policies, TrackSettings};
 use crate::ids::{Generation, PORTS_MAX, WorkerId};
 use crate::packet::Family;
 use crate::rules::{Compiled, RuleCounters};
@@ -41,6 +41,8 @@ pub struct FamilyRules {
 pub struct Settings {
     /// Connection tracking timeouts and switches.
     pub track: TrackSettings,
+    /// Timeout policies over them.
+    pub policies: Policies,
     /// Which non-IP frames pass.
     pub l2: L2Policy,
     /// ICMP errors that REJECT may send, per worker.
@@ -95,6 +97,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             track: TrackSettings::default(),
+            policies: Policies::default(),
             l2: L2Policy::All,
             answers: AnswerRate::default(),
             full: [FullPolicy::default(); PORTS_MAX / 2],

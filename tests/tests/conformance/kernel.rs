@@ -14,6 +14,15 @@ const STATES: [&str; 5] = ["NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKE
 /// An EtherType for experiments (IEEE 802), which no rule sees: a frame of it marks the end of a batch.
 const MARKER: [u8; 2] = [0x88, 0xb5];
 
+/// Timeout policies that rules may name, on both sides.
+pub(crate) const TIMEOUT_POLICIES: [&str; 4] = [
+    "fast inet tcp syn_sent 17 syn_recv 16 established 90 fin_wait 15 close_wait 14 last_ack 13 time_wait 12 close 11 \
+     retrans 40 unacknowledged 50",
+    "dns inet udp unreplied 6 replied 21",
+    "echo inet icmp timeout 8",
+    "rest inet generic timeout 9",
+];
+
 /// What came out of one side: the frame as it went in, and the state it had.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
@@ -66,6 +75,10 @@ impl Kernel {
         wire.ip(&["address", "add", "10.0.0.254/24", "dev", "br0"]);
         for family in ["iptables", "ip6tables"] {
             wire.sysctl(&format!("net.bridge.bridge-nf-call-{family}"), "1");
+        }
+        for policy in TIMEOUT_POLICIES {
+            let words: Vec<&str> = ["add", "timeout"].into_iter().chain(policy.split(' ')).collect();
+            wire.run("nfct", &words);
         }
         let sockets = ["left", "right"].map(|name| PacketSocket::open(&ends, name));
         let kernel = Self { wire, ends: sockets, _ends: ends, batches: 0 };

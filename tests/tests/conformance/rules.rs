@@ -2,7 +2,7 @@
 
 use super::stage::Setting;
 use super::talk::{CLIENT, Client, SERVER, Scenario, Server, Talk, perform};
-use dataplane::testing::packets::{tcp, udp};
+use dataplane::testing::packets::{ip, ping, pong, tcp, udp};
 use std::net::Ipv4Addr;
 
 const PLAIN: Setting<'_> = Setting { v4: "", v6: "", sysctls: &[] };
@@ -257,12 +257,69 @@ fn raw_and_mangle_mean_what_they_mean_to_the_kernel() {
             "zones",
             "*raw\n-A PREROUTING -p udp --dport 53 -j CT --zone 5\n-A PREROUTING -p udp --sport 54 -j CT --zone 6\n-A PREROUTING -p udp --dport 54 -j CT --zone 6\n-A PREROUTING -p udp --dport 55 -j CT --zone-orig 7\n-A PREROUTING -p udp --dport 56 -j CT --zone-reply 8\nCOMMIT\n",
         ),
+        (
+            "zones of marks",
+            "*raw\n-A PREROUTING -p udp --dport 53 -j CT --zone mark\n-A PREROUTING -p udp --dport 53 -j MARK --set-mark 0x70005\n-A PREROUTING -p udp --dport 54 -j MARK --set-mark 6\n-A PREROUTING -j CT --zone-orig mark\nCOMMIT\n",
+        ),
+        (
+            "marks of raw rules",
+            "*raw\n-A PREROUTING -p udp --dport 53 -j MARK --set-mark 5\n-A PREROUTING -p udp --sport 54 -j MARK --set-mark 6\nCOMMIT\n*filter\n-A FORWARD -m mark --mark 5 -j DROP\n-A FORWARD -m mark --mark 6 -j DROP\nCOMMIT\n",
+        ),
+        (
+            "timeouts of datagrams",
+            "*raw\n-A PREROUTING -p udp --dport 53 -j CT --timeout dns\n-A PREROUTING -p udp --sport 54 -j CT --timeout dns\nCOMMIT\n",
+        ),
     ];
     let scenarios: Vec<Scenario<'_>> = tables
         .iter()
         .map(|&(name, v4)| (name, Setting { v4, ..PLAIN }, &talk_udp as &dyn Fn(&mut Talk<'_>)))
         .collect();
     perform(&scenarios);
+}
+
+/// Every state of a connection under a timeout policy, each with its timer.
+#[test]
+fn timeout_policies_hold_for_the_connections_that_rules_give_them_to() {
+    let v4 = "*raw\n-A PREROUTING -p tcp --dport 80:81 -j CT --timeout fast\n-A PREROUTING -p icmp -j CT --timeout echo\n-A PREROUTING -p 99 -j CT --timeout rest\nCOMMIT\n*filter\n-A FORWARD -p tcp --dport 81 --tcp-flags ALL PSH,ACK -j REJECT --reject-with tcp-reset\nCOMMIT\n";
+    let life: &[(_, &str, i64, i64)] = &[
+        (Client, "S", 0, 0),
+        (Server, "SA", 0, 1),
+        (Client, "A", 1, 1),
+        (Client, "AP", 1, 1),
+        (Server, "A", 1, 11),
+        (Client, "FA", 11, 1),
+        (Server, "A", 1, 12),
+        (Server, "FA", 1, 12),
+        (Client, "A", 12, 2),
+        // Reopened, and reset.
+        (Client, "S", 100_000, 0),
+        (Server, "RA", 0, 100_001),
+    ];
+    let tcp_life = |talk: &mut Talk<'_>| {
+        for port in [80, 81, 82] {
+            talk.ports.1 = port;
+            for &(end, flags, seq, ack) in life {
+                talk.says(end, flags, seq, ack, if flags == "AP" { 10 } else { 0 });
+                talk.stage.compare_lists();
+            }
+            for _ in 0..5 {
+                talk.says(Client, "A", 12, 2, 10);
+            }
+            talk.stage.compare_lists();
+            talk.ports.0 += 1;
+        }
+    };
+    let others = |talk: &mut Talk<'_>| {
+        talk.send(Client, &ping(CLIENT, SERVER, 5), "ping");
+        talk.send(Client, &ip(CLIENT, SERVER, 99), "99");
+        talk.send(Client, &ip(CLIENT, SERVER, 98), "98");
+        talk.stage.compare_lists();
+        talk.send(Server, &pong(SERVER, CLIENT, 5), "pong");
+        talk.send(Server, &ip(SERVER, CLIENT, 99), "99 back");
+        talk.stage.compare_lists();
+    };
+    let setting = Setting { v4, ..PLAIN };
+    perform(&[("tcp", setting, &tcp_life), ("others", setting, &others)]);
 }
 
 #[test]

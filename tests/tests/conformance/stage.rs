@@ -1,8 +1,10 @@
 //! Both sides on one stage: each frame goes into both, and what they make of it is compared.
 
-use super::kernel::{Kernel, Seen, reseal};
+use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, reseal};
 use super::list::{self, differences};
+use control::config::Config;
 use control::rules_file::understand;
+use dataplane::flow::Policies;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::rules::model::CtState;
@@ -59,6 +61,8 @@ impl<'a> Stage<'a> {
             setting.sysctls.iter().map(|(name, _)| ((*name).to_owned(), kernel.sysctl(name))).collect();
         kernel.load(&[(Family::V4, setting.v4), (Family::V6, setting.v6)], setting.sysctls);
         let _ = kernel.collect();
+        let known = Config::from_settings(&[format!("rules.timeout_policies={TIMEOUT_POLICIES:?}")]).unwrap();
+        let known = &known.rules.timeout_policies;
         let rules: Vec<_> = [(Family::V4, setting.v4), (Family::V6, setting.v6)]
             .into_iter()
             .map(|(family, text)| {
@@ -67,7 +71,7 @@ impl<'a> Stage<'a> {
                 } else {
                     format!("{text}*filter\nCOMMIT\n")
                 };
-                let loaded = understand(text.as_bytes(), "scenario", family);
+                let loaded = understand(text.as_bytes(), "scenario", family, known);
                 loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
             })
             .collect();
@@ -78,6 +82,7 @@ impl<'a> Stage<'a> {
         for (name, value) in setting.sysctls {
             track.set(name, value).unwrap();
         }
+        config.settings.policies = Policies::new(known.clone().into(), &config.settings.track).unwrap();
         Self {
             kernel,
             ours: Gateway::new(&rules, config).unwrap(),
