@@ -146,13 +146,13 @@ impl Load {
             let len = u32::try_from(bytes.len()).unwrap_or(0);
             if wire::parse_into(bytes, len, packet).is_ok() {
                 packet.hash = tracker.hash(&packet.tuple);
-                tracker.prefetch_bucket(packet.hash);
             }
         }
-        for packet in packets.iter_mut() {
-            packet.hint = tracker.prefetch_record(packet.hash);
-        }
         let mut established = 0;
+        for packet in packets.iter() {
+            tracker.prefetch_bucket(packet.hash);
+        }
+        tracker.prefetch_records(&mut packets[..]);
         for (bytes, packet) in frames.iter().zip(packets.iter()) {
             let tracked = tracker.track(packet, bytes, *now, settings, orders);
             established += usize::from(tracked.state == CtState::Established);

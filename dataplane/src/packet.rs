@@ -38,6 +38,8 @@ pub struct Hint(pub u32);
 impl Hint {
     /// No idea.
     pub const NONE: Self = Self(u32::MAX);
+    /// Not where the flow belongs, perhaps in its other bucket: a second look will tell.
+    pub const ELSEWHERE: Self = Self(u32::MAX - 1);
 }
 
 /// Where a packet stands in a fragmented datagram.
@@ -99,7 +101,27 @@ pub struct Packet {
     pub has_l4: bool,
     /// What is wrong above IP, if anything: such a packet is INVALID to connection tracking, and rules decide.
     pub l4_fault: Option<L4Fault>,
+    /// Whether it is a whole TCP segment with nothing wrong that carries an ACK and nothing else of note: none of SYN, FIN
+    /// and RST, no option but a timestamp. Nearly all segments of a connection are like that.
+    pub is_plain_ack: bool,
+    /// The numbers of such a segment; zeroes for any other packet.
+    pub numbers: Numbers,
 }
+
+/// What connection tracking wants of a plain ACK. In host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Numbers {
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Window, as on the wire.
+    pub window: u16,
+    /// Bytes after the header.
+    pub payload_len: u16,
+}
+
+const _: () = assert!(size_of::<Packet>() == 96);
 
 /// Why the upper-layer part of a well-formed IP packet cannot be tracked. Not a drop by itself, as in netfilter:
 /// the packet is `INVALID` and the rules say what happens.
@@ -200,6 +222,8 @@ impl Packet {
         fragment: Fragment::Whole,
         has_l4: false,
         l4_fault: None,
+        is_plain_ack: false,
+        numbers: Numbers { seq: 0, ack: 0, window: 0, payload_len: 0 },
     };
 
     /// Family of the packet, if it is IP.

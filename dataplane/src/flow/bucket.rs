@@ -1,5 +1,5 @@
-//! The index's buckets: one cache line each, eight tags and eight record slots. Owner thread only; tags are searched
-//! four at a time within a word.
+//! The index's buckets: one cache line each, eight tags and eight record slots. Owner thread only; all tags are
+//! searched at once.
 
 use super::record::Slot;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 pub(super) const LANES: usize = 8;
 
 /// Sixteen bits repeated in each quarter of a word.
+#[cfg(any(test, not(target_arch = "x86_64")))]
 const EACH: u64 = 0x0001_0001_0001_0001;
 
 /// One cache line of the index: tags of up to eight flows and where their records are.
@@ -48,9 +49,8 @@ impl Bucket {
     /// Lanes whose tag is `tag`, one bit each. Exact, also for tag zero (the empty lanes).
     #[inline]
     pub(super) fn matches(&self, tag: u16) -> u32 {
-        let wanted = u64::from(tag).wrapping_mul(EACH);
         let [low, high] = &self.tags;
-        zero_quarters(low.load(Relaxed) ^ wanted) | zero_quarters(high.load(Relaxed) ^ wanted) << 4
+        matches(low.load(Relaxed), high.load(Relaxed), tag)
     }
 
     /// A lane that holds nothing.
@@ -96,7 +96,40 @@ impl Bucket {
     }
 }
 
+/// Which of eight tags in two words are `tag`, one bit each.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[allow(unsafe_code, reason = "vector instructions")]
+fn matches(low: u64, high: u64, tag: u16) -> u32 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_set_epi64x, _mm_set1_epi16,
+        _mm_setzero_si128,
+    };
+    // SAFETY: SSE2 is part of every x86-64, and none of these reads memory.
+    unsafe {
+        let tags = _mm_set_epi64x(high.cast_signed(), low.cast_signed());
+        let equal = _mm_cmpeq_epi16(tags, _mm_set1_epi16(tag.cast_signed()));
+        _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())).cast_unsigned()
+    }
+}
+
+/// The same.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn matches(low: u64, high: u64, tag: u16) -> u32 {
+    plain_matches(low, high, tag)
+}
+
+/// The same in plain words, four tags at a time.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+#[inline]
+fn plain_matches(low: u64, high: u64, tag: u16) -> u32 {
+    let wanted = u64::from(tag).wrapping_mul(EACH);
+    zero_quarters(low ^ wanted) | zero_quarters(high ^ wanted) << 4
+}
+
 /// Which of the four 16-bit quarters of `x` are zero, one bit each.
+#[cfg(any(test, not(target_arch = "x86_64")))]
 #[inline]
 const fn zero_quarters(x: u64) -> u32 {
     const LOW: u64 = 0x7fff * EACH;
@@ -122,6 +155,8 @@ mod tests {
             for wanted in [0, 1, 0x8000, 0xffff, tags[near], tags[near].wrapping_add(nudge)] {
                 let naive = tags.iter().enumerate().fold(0, |m, (i, &t)| m | u32::from(t == wanted) << i);
                 prop_assert_eq!(bucket.matches(wanted), naive);
+                let [low, high] = &bucket.tags;
+                prop_assert_eq!(plain_matches(low.load(Relaxed), high.load(Relaxed), wanted), naive);
             }
         }
     }

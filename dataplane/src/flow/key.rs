@@ -82,6 +82,15 @@ const fn finish(hash: u64) -> u64 {
 #[must_use]
 #[inline]
 pub fn flow_hash(seed: &Seed, tuple: &Tuple) -> u64 {
+    if tuple.family == Family::V4 && tuple.proto != proto::ICMP {
+        return hash_v4(seed, (tuple.src, tuple.src_port), (tuple.dst, tuple.dst_port), tuple.proto.into());
+    }
+    any_flow_hash(seed, tuple)
+}
+
+/// [`flow_hash`] of any tuple.
+#[inline(never)]
+fn any_flow_hash(seed: &Seed, tuple: &Tuple) -> u64 {
     let icmp = is_icmp(tuple.family, tuple.proto);
     // ICMP: the identifier stands at both ends, and the smaller of the two types speaks for the pair.
     let (src_port, dst_port, kind) = if icmp {

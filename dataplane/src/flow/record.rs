@@ -242,6 +242,25 @@ impl Common {
     pub(super) fn set_life(&self, life: Life) {
         self.life.store(life.pack(), Relaxed);
     }
+
+    /// Deadline of an open TCP connection (ESTABLISHED, ASSURED) that goes by the common timeouts; `None` for any other
+    /// flow.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the deadline is the low half")]
+    pub(super) fn open_until(&self) -> Option<Tick> {
+        const STATUS: u16 = status::SEEN_REPLY | status::ASSURED;
+        const OPEN: u64 = (STATUS as u64) << 32 | (TcpState::Established as u64) << 48;
+        const MASK: u64 = ((STATUS | status::OWN_TIMEOUTS) as u64) << 32 | 0xff << 48;
+        let word = self.life.load(Relaxed);
+        (word & MASK == OPEN).then_some(Tick(word as u32))
+    }
+
+    /// Moves the deadline, nothing else.
+    #[inline]
+    pub(super) fn set_deadline(&self, deadline: Tick) {
+        let word = self.life.load(Relaxed);
+        self.life.store(word & !0xffff_ffff | u64::from(deadline.0), Relaxed);
+    }
 }
 
 impl Counters {
@@ -344,6 +363,30 @@ fn inverse_ports_word(tuple: &Tuple) -> u64 {
     u64::from(src) | u64::from(dst) << 16 | u64::from(proto) << 32
 }
 
+/// The ports words of a TCP tuple and its inverse, in zone 0.
+#[inline]
+fn plain_ports_words(tuple: &Tuple) -> (u64, u64) {
+    let (src, dst, proto) =
+        (u64::from(tuple.src_port), u64::from(tuple.dst_port), u64::from(tuple.proto) << 32);
+    (src | dst << 16 | proto, dst | src << 16 | proto)
+}
+
+/// Some number below 2^32 that is zero only if `x` is.
+#[inline]
+const fn spread(x: u64) -> u64 {
+    (x | x >> 32) & 0xffff_ffff
+}
+
+/// As [`direction`], from how far a tuple and its inverse are from the flow's.
+#[inline]
+const fn plain_direction(same: u64, inverse: u64) -> Option<Direction> {
+    // One of them is zero. As a product, because of an `or` the compiler makes two branches.
+    if spread(same) * spread(inverse) != 0 {
+        return None;
+    }
+    Some(if inverse == 0 { Direction::Reply } else { Direction::Orig })
+}
+
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address is in the low 32 bits")]
 const fn addresses_v4(tuple: &Tuple) -> u64 {
@@ -418,6 +461,18 @@ impl RecordV4 {
             .filter(|way| probe.is_zone(word, *way))
     }
 
+    /// The way a TCP packet outside of all zones goes in this flow, if it is one of its packets. Does not branch on the
+    /// way.
+    #[inline]
+    pub(super) fn plain_direction(&self, tuple: &Tuple) -> Option<Direction> {
+        let (addresses, word) = (self.addresses.load(Relaxed), self.common.ports.load(Relaxed));
+        let key = addresses_v4(tuple);
+        let (ports, swapped) = plain_ports_words(tuple);
+        let (same, inverse) =
+            ((addresses ^ key) | (word ^ ports), (addresses ^ key.rotate_left(32)) | (word ^ swapped));
+        plain_direction(same, inverse)
+    }
+
     /// Writes what identifies a new flow and clears the rest.
     pub(super) fn reset(&self, tuple: &Tuple, zone: Zone) {
         self.addresses.store(addresses_v4(tuple), Relaxed);
@@ -445,6 +500,18 @@ impl RecordV6 {
         let differs = |key: [u64; 5]| words.iter().zip(key).fold(0, |all, (word, key)| all | (word ^ key));
         direction(differs(probe.same) == 0, differs(probe.inverse) == 0)
             .filter(|way| probe.is_zone(word, *way))
+    }
+
+    /// As [`RecordV4::plain_direction`].
+    #[inline]
+    pub(super) fn plain_direction(&self, tuple: &Tuple) -> Option<Direction> {
+        let [a, b, c, d] = std::array::from_fn(|i| self.addresses[i].load(Relaxed));
+        let [e, f, g, h] = addresses_v6(tuple);
+        let word = self.common.ports.load(Relaxed);
+        let (ports, swapped) = plain_ports_words(tuple);
+        let same = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | (word ^ ports);
+        let inverse = (a ^ g) | (b ^ h) | (c ^ e) | (d ^ f) | (word ^ swapped);
+        plain_direction(same, inverse)
     }
 
     /// Writes what identifies a new flow and clears the rest.

@@ -114,20 +114,37 @@ impl Table {
     pub(super) fn prefetch_record(&self, hash: u64) -> Hint {
         let (home, tag) = (self.home(hash), Self::tag(hash));
         let bucket = self.bucket(home);
-        let mut lanes = bucket.matches(tag);
-        if lanes == 0 && bucket.overflow.load(Relaxed) != 0 {
-            self.region.prefetch_bucket(self.alternative(home, tag) as usize);
+        let lanes = bucket.matches(tag);
+        if lanes != 0 {
+            return self.prefetch_lanes(bucket, lanes);
         }
-        let mut hint = Hint::NONE;
+        if bucket.overflow.load(Relaxed) == 0 {
+            return Hint::NONE;
+        }
+        self.region.prefetch_bucket(self.alternative(home, tag) as usize);
+        Hint::ELSEWHERE
+    }
+
+    /// The same in the alternative bucket.
+    pub(super) fn prefetch_displaced(&self, hash: u64) -> Hint {
+        let tag = Self::tag(hash);
+        let bucket = self.bucket(self.alternative(self.home(hash), tag));
+        match bucket.matches(tag) {
+            0 => Hint::NONE,
+            lanes => self.prefetch_lanes(bucket, lanes),
+        }
+    }
+
+    #[inline]
+    fn prefetch_lanes(&self, bucket: &Bucket, mut lanes: u32) -> Hint {
+        let first = bucket.slot(lanes.trailing_zeros() as usize);
+        self.region.prefetch_record(first);
+        lanes &= lanes - 1;
         while lanes != 0 {
-            let slot = bucket.slot(lanes.trailing_zeros() as usize);
-            self.region.prefetch_record(slot);
-            if hint == Hint::NONE {
-                hint = Hint(slot.raw());
-            }
+            self.region.prefetch_record(bucket.slot(lanes.trailing_zeros() as usize));
             lanes &= lanes - 1;
         }
-        hint
+        Hint(first.raw())
     }
 
     /// The flow a tuple belongs to in a zone, in either direction, if it is where it was guessed to be: saves the second
@@ -144,6 +161,24 @@ impl Table {
         };
         // A free record may look like the flow it was.
         self.live_record(slot).map(|_| (slot, direction))
+    }
+
+    /// The flow that a TCP packet outside of all zones belongs to, if it is where it was guessed to be.
+    #[inline(always)]
+    pub(super) fn plain_at(&self, hint: Hint, tuple: &Tuple) -> Option<(Slot, Record<'_>, Direction)> {
+        let slot = Slot::from_raw(hint.0);
+        let (record, direction) = match tuple.family {
+            Family::V4 => {
+                let record = self.region.v4().get(slot.index())?;
+                (record.parts(), record.plain_direction(tuple)?)
+            }
+            Family::V6 => {
+                let record = self.region.v6().get(slot.index())?;
+                (record.parts(), record.plain_direction(tuple)?)
+            }
+        };
+        (slot.family() == tuple.family && hint != Hint::NONE && record.is_live())
+            .then_some((slot, record, direction))
     }
 
     /// The flow a tuple belongs to in a zone, in either direction.

@@ -60,7 +60,7 @@ impl Lab {
         let mut packet = frame.packet;
         packet.hash = self.tracker.hash(&packet.tuple);
         self.tracker.prefetch_bucket(packet.hash);
-        packet.hint = self.tracker.prefetch_record(packet.hash);
+        self.tracker.prefetch_records(std::slice::from_mut(&mut packet));
         self.tracker.track(&packet, &frame.bytes, self.now, &self.settings, &self.orders)
     }
 

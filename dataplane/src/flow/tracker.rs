@@ -1,8 +1,7 @@
 //! The tracker: one worker's connection tracking. Owner thread only.
 //!
-//! A burst goes through it in passes: [`Tracker::prefetch_bucket`] for all packets, [`Tracker::prefetch_record`] for
-//! all, then for each packet in order [`Tracker::track`], the rules' verdict and, if that is to forward,
-//! [`Tracker::commit`]. What a packet costs: a hit reads the record's first line, and its second for TCP; a miss reads
+//! A burst goes through it in passes: [`Tracker::prefetch_bucket`] for all packets, [`Tracker::prefetch_records`], then
+//! for each packet in order [`Tracker::track`], the rules' verdict and, if that is to forward, [`Tracker::commit`]. What a packet costs: a hit reads the record's first line, and its second for TCP; a miss reads
 //! one bucket, sometimes two.
 //!
 //! Verdicts cached in a flow: what rules see of its state in one direction changes only once, when the first reply
@@ -206,17 +205,21 @@ impl Tracker {
         self.table.prefetch_bucket(hash);
     }
 
-    /// Starts fetching the record of a flow, if the index line (by now here) says that there is one. What
-    /// [`Packet::hint`] should hold.
-    #[must_use]
+    /// Starts fetching the records of a burst's flows, as far as the index lines (by now here) say that there are some,
+    /// and notes in [`Packet::hint`] where they are.
     #[inline]
-    pub fn prefetch_record(&self, hash: u64) -> Hint {
-        self.table.prefetch_record(hash)
+    pub fn prefetch_records(&self, packets: &mut [Packet]) {
+        for packet in &mut *packets {
+            packet.hint = self.table.prefetch_record(packet.hash);
+        }
+        for packet in packets.iter_mut().filter(|packet| packet.hint == Hint::ELSEWHERE) {
+            packet.hint = self.table.prefetch_displaced(packet.hash);
+        }
     }
 
     /// Judges a packet: finds its flow and brings it up to date, or says that it would start one. `bytes` is the
     /// frame, or its first segment; [`Packet::hash`] must be set. `orders` are those of the raw rules.
-    #[inline]
+    #[inline(always)]
     pub fn track(
         &mut self,
         packet: &Packet,
@@ -226,8 +229,17 @@ impl Tracker {
         orders: &Orders,
     ) -> Tracked {
         self.tick = now.tick();
-        let tracked =
-            self.judge(&Arrival { packet, bytes, now: now.tick(), settings, base: settings, orders });
+        if let Some((slot, direction)) = self.open_connection(packet, bytes, settings, orders) {
+            self.stats.found += 1;
+            return Tracked::valid(CtState::Established, direction, FlowRef::Existing(slot));
+        }
+        self.track_any(&Arrival { packet, bytes, now: now.tick(), settings, base: settings, orders })
+    }
+
+    /// Whatever packet it is.
+    #[inline(never)]
+    fn track_any(&mut self, arrival: &Arrival<'_>) -> Tracked {
+        let tracked = self.judge(arrival);
         match (tracked.state, tracked.invalid) {
             (_, Some(reason)) => self.stats.invalid[reason as usize] += 1,
             (CtState::Untracked, _) => self.stats.untracked += 1,
@@ -238,6 +250,32 @@ impl Tracker {
             },
         }
         tracked
+    }
+
+    /// The common case in one piece: a segment of an open connection that carries an ACK and nothing out of the ordinary,
+    /// its record where it was guessed to be. Brings the connection up to date and says which it is; otherwise nothing
+    /// has changed, and [`Self::judge`] judges.
+    #[inline(always)]
+    fn open_connection(
+        &self,
+        packet: &Packet,
+        bytes: &[u8],
+        settings: &TrackSettings,
+        orders: &Orders,
+    ) -> Option<(Slot, Direction)> {
+        if !packet.is_plain_ack || orders.notrack || orders.zone.id != 0 {
+            return None;
+        }
+        let (slot, record, direction) = self.table.plain_at(packet.hint, &packet.tuple)?;
+        if record.common.open_until()?.is_past(self.tick) {
+            return None;
+        }
+        if settings.checksum && !checksum::l4_ok(bytes, packet) {
+            return None;
+        }
+        let secs = tcp::advance_open(record.tail, packet.numbers, direction, settings)?;
+        record.common.set_deadline(self.tick.plus_secs(secs));
+        Some((slot, direction))
     }
 
     fn judge(&mut self, arrival: &Arrival<'_>) -> Tracked {
@@ -396,12 +434,6 @@ impl Tracker {
         };
         let record = self.table.record(slot);
         let life = record.common.life();
-        let is_open =
-            life.tcp_state == TcpState::Established && life.has(status::SEEN_REPLY | status::ASSURED);
-        if is_open && let Some(secs) = tcp::advance_open(record.tail, &seg, direction, settings) {
-            record.common.set_life(Life { deadline: now.plus_secs(secs), ..life });
-            return Tracked::valid(CtState::Established, direction, FlowRef::Existing(slot));
-        }
         let mut flow = TcpFlow::load(record.tail, life.tcp_state);
         let facts = EntryFacts {
             seen_reply: life.has(status::SEEN_REPLY),

@@ -330,6 +330,7 @@ impl Edges {
             fragment,
             has_l4,
             l4_fault: None,
+            ..Packet::EMPTY
         };
         if fragment == Fragment::Later {
             (packet.tuple.src_port, packet.tuple.dst_port) = (0, 0);

@@ -17,7 +17,7 @@ pub mod tcp;
 #[cfg(test)]
 mod tests;
 
-use crate::packet::Packet;
+use crate::packet::{Fragment, Packet};
 use crate::reason::DropReason;
 
 /// Bytes of an Ethernet header without tags.
@@ -86,10 +86,25 @@ pub fn parse_into(head: &[u8], frame_len: u32, packet: &mut Packet) -> Result<()
     let (ethertype, l3_offset, vlan_tags) = skip_tags(head, ethernet)?;
     *packet = Packet { frame_len, l3_offset, l4_offset: l3_offset, ethertype, vlan_tags, ..Packet::EMPTY };
     match ethertype {
-        ethertype::IPV4 => ipv4::parse(head, packet),
-        ethertype::IPV6 => ipv6::parse(head, packet),
-        _ => Ok(()),
+        ethertype::IPV4 => ipv4::parse(head, packet)?,
+        ethertype::IPV6 => ipv6::parse(head, packet)?,
+        _ => {}
     }
+    note_plain_ack(head, packet);
+    Ok(())
+}
+
+/// Fills in [`Packet::is_plain_ack`] of a packet that is parsed otherwise.
+#[inline]
+pub(crate) fn note_plain_ack(head: &[u8], packet: &mut Packet) {
+    if packet.tcp_flags == 0 || packet.fragment != Fragment::Whole || packet.l4_fault.is_some() {
+        return;
+    }
+    let l4 = usize::from(packet.l4_offset);
+    let l4_len = packet.l3_end().saturating_sub(l4);
+    let numbers = head.get(l4..).and_then(|header| tcp::plain_ack(header, u32::try_from(l4_len).ok()?));
+    packet.is_plain_ack = numbers.is_some();
+    packet.numbers = numbers.unwrap_or_default();
 }
 
 /// What a bridge checks of the addresses: `br_handle_frame`.

@@ -53,12 +53,15 @@ pub(super) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
     }
     let total_len = u32::from(be16(bytes, L3 + 2));
     let Some(l4_len) = total_len.checked_sub(ipv4::HEADER_LEN as u32) else { return false };
-    let (protocol, mut flags) = (bytes[L3 + 9], 0);
+    let (protocol, mut flags, mut numbers) = (bytes[L3 + 9], 0, None);
     let fits = match protocol {
         proto::TCP => {
             flags = bytes[L4 + 13];
             let header_len = u32::from(bytes[L4 + 12] >> 4) * 4;
-            header_len >= tcp::HEADER_LEN as u32 && header_len <= l4_len && tcp::is_legal(flags)
+            numbers = tcp::plain_ack(&head[L4..], l4_len);
+            header_len >= tcp::HEADER_LEN as u32
+                && header_len <= l4_len
+                && (numbers.is_some() || tcp::is_legal(flags))
         }
         proto::UDP => {
             let len = u32::from(be16(bytes, L4 + 4));
@@ -93,6 +96,8 @@ pub(super) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
         fragment: Fragment::Whole,
         has_l4: true,
         l4_fault: None,
+        is_plain_ack: numbers.is_some(),
+        numbers: numbers.unwrap_or_default(),
     };
     true
 }
@@ -101,7 +106,7 @@ pub(super) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
 mod tests {
     use super::*;
     use crate::testing::packets::{tcp, udp};
-    use crate::wire::{ETHERNET_LEN, check_macs, ipv4, skip_tags};
+    use crate::wire::{ETHERNET_LEN, check_macs, ipv4, note_plain_ack, skip_tags};
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
@@ -114,6 +119,7 @@ mod tests {
             Packet { frame_len, l3_offset, l4_offset: l3_offset, ethertype, vlan_tags, ..Packet::EMPTY };
         (ethertype == ethertype::IPV4).then_some(())?;
         ipv4::parse(head, &mut packet).ok()?;
+        note_plain_ack(head, &mut packet);
         Some(packet)
     }
 

@@ -1,7 +1,7 @@
 //! TCP segments, and arithmetic on sequence numbers. RFC 9293; options RFC 7323 (window scale) and RFC 2018 (SACK).
 //! Malformed options are passed over as netfilter does: the walk ends, what was read before stays.
 
-use crate::packet::{Packet, tcp_flag};
+use crate::packet::{Numbers, Packet, tcp_flag};
 
 /// Largest shift that counts. RFC 7323 section 2.3.
 const SCALE_MAX: u8 = 14;
@@ -82,6 +82,27 @@ pub(crate) const fn is_legal(flags: u8) -> bool {
         flags & (SYN | ACK | FIN | RST | URG),
         SYN | SYN_URG | SYN_ACK | RST | RST_ACK | FIN_ACK | FIN_ACK_URG | ACK | ACK_URG
     )
+}
+
+/// The numbers of the segment that starts with `header` and is `l4_len` bytes long, if it is a plain ACK: see
+/// [`Packet::is_plain_ack`].
+#[inline]
+pub(crate) fn plain_ack(header: &[u8], l4_len: u32) -> Option<Numbers> {
+    use tcp_flag::{ACK, FIN, RST, SYN};
+    let fixed: &[u8; HEADER_LEN] = header.first_chunk()?;
+    let header_len = usize::from(fixed[12] >> 4) * 4;
+    let has_timestamp_only =
+        || header_len == HEADER_LEN + 12 && header[HEADER_LEN..].starts_with(&TIMESTAMP_ONLY);
+    if fixed[13] & (SYN | ACK | FIN | RST) != ACK || header_len != HEADER_LEN && !has_timestamp_only() {
+        return None;
+    }
+    let word = |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+    Some(Numbers {
+        seq: word(4),
+        ack: word(8),
+        window: u16::from_be_bytes([fixed[14], fixed[15]]),
+        payload_len: u16::try_from(l4_len.checked_sub(u32::try_from(header_len).ok()?)?).ok()?,
+    })
 }
 
 impl<'a> Segment<'a> {

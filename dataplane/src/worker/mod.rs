@@ -190,19 +190,25 @@ impl<D: Device, O: Observer> Worker<D, O> {
         for packet in packets.iter() {
             tracker.prefetch_bucket(packet.hash);
         }
-        for packet in packets {
-            packet.hint = tracker.prefetch_record(packet.hash);
-        }
+        tracker.prefetch_records(packets);
     }
 
     /// Judges packets that other workers received but whose flows live here.
     fn serve_handed(&mut self, now: Now) -> usize {
         let mut handled = 0;
         for peer in 0..self.path.handoff.peers.len() {
-            for _ in 0..BURST_MAX {
-                let Ok(handed) = self.path.handoff.peers[peer].packets_in.pop() else { break };
-                self.path.judge(handed.frame, &handed.packet, handed.ingress, now);
-                handled += 1;
+            let mut from = [PortId(0); BURST_MAX];
+            while !self.frames.is_full()
+                && let Ok(Handed { frame, packet, ingress }) = self.path.handoff.peers[peer].packets_in.pop()
+            {
+                let at = self.frames.len();
+                (self.packets[at], from[at]) = (packet, ingress);
+                self.frames.push(frame);
+            }
+            handled += self.frames.len();
+            self.prefetch();
+            for ((frame, packet), ingress) in self.frames.drain(..).zip(&*self.packets).zip(from) {
+                self.path.judge(frame, packet, ingress, now);
             }
         }
         if handled > 0 {

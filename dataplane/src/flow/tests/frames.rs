@@ -105,6 +105,7 @@ fn build(tuple: Tuple, l4: Vec<u8>) -> Frame {
         fragment: Fragment::Whole,
         has_l4: true,
         l4_fault: (tuple.proto == proto::TCP && !is_legal(tcp_flags)).then_some(L4Fault::BadFlags),
+        ..Packet::EMPTY
     };
     let mut frame = Frame { bytes, packet, l4 };
     frame.write_checksum();
