@@ -27,11 +27,22 @@ pub fn sum(bytes: &[u8], start: u64) -> u64 {
     for word in &mut words {
         total += word.first_chunk().map_or(0, |bytes| halves(*bytes));
     }
-    // What is left is padded with zeros to one more word.
+    let rest = words.remainder().len();
+    start + u64::from(u16::from_be_bytes(fold(total + halves(padded(bytes, rest))).to_ne_bytes()))
+}
+
+/// The last `rest` bytes, at most seven, padded with zeros behind.
+#[inline]
+fn padded(bytes: &[u8], rest: usize) -> [u8; 8] {
+    // One load that reaches back, where there is something to reach back to: copying so few bytes takes longer than
+    // adding up all the others of a short packet.
+    if let Some(last) = bytes.last_chunk::<8>() {
+        let before = u32::try_from(64 - 8 * rest).unwrap_or(64);
+        return u64::from_le_bytes(*last).checked_shr(before).unwrap_or(0).to_le_bytes();
+    }
     let mut last = [0; 8];
-    let rest = words.remainder();
-    last[..rest.len()].copy_from_slice(rest);
-    start + u64::from(u16::from_be_bytes(fold(total + halves(last)).to_ne_bytes()))
+    last[..rest].copy_from_slice(&bytes[bytes.len() - rest..]);
+    last
 }
 
 /// Folds a sum to 16 bits.
