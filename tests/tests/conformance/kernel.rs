@@ -1,18 +1,37 @@
-//! Linux: a bridge between two veth pairs in one namespace, their far ends in another one that has no addresses and
-//! answers nothing. The connection state of a forwarded frame is written into its DSCP by rules at the very end.
+//! Linux: a bridge, or a router, between two veth pairs in one namespace, their far ends in another one that has no
+//! addresses and answers nothing. The connection state of a forwarded frame is written into its DSCP by rules at the very
+//! end.
 
 use dataplane::packet::Family;
+use dataplane::testing::packets::udp;
 use palisade_tests::lab::{Netns, PacketSocket};
 use std::fs;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::process::Stdio;
 use std::time::Duration;
 
 /// Names of the connection states, by DSCP.
 const STATES: [&str; 5] = ["NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED"];
 
-/// An EtherType for experiments (IEEE 802), which no rule sees: a frame of it marks the end of a batch.
-const MARKER: [u8; 2] = [0x88, 0xb5];
+/// A packet between two addresses for documentation (RFC 5737) marks the end of a batch: no scenario speaks of them.
+const MARKER_ENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2)];
+
+/// No rule sees it.
+const MARKERS_PASS: &str = "\
+*raw
+-I PREROUTING -s 203.0.113.1 -j ACCEPT
+-I PREROUTING -s 203.0.113.1 -j NOTRACK
+COMMIT
+*mangle
+-I PREROUTING -s 203.0.113.1 -j ACCEPT
+-I FORWARD -s 203.0.113.1 -j ACCEPT
+-I POSTROUTING -s 203.0.113.1 -j ACCEPT
+COMMIT
+*filter
+-I FORWARD -s 203.0.113.1 -j ACCEPT
+COMMIT
+";
 
 /// Timeout policies that rules may name, on both sides.
 pub(crate) const TIMEOUT_POLICIES: [&str; 4] = [
@@ -22,6 +41,16 @@ pub(crate) const TIMEOUT_POLICIES: [&str; 4] = [
     "echo inet icmp timeout 8",
     "rest inet generic timeout 9",
 ];
+
+/// What Linux is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Topology {
+    /// A bridge with br_netfilter: what comes out is what went in.
+    Bridge,
+    /// A router, which sends on what comes in on one side out of the other, whatever its destination. It writes MAC
+    /// addresses of its own and counts hops.
+    Router,
+}
 
 /// What came out of one side: the frame as it went in, and the state it had.
 #[derive(Clone, Debug)]
@@ -37,30 +66,31 @@ pub(crate) struct Seen {
 pub(crate) struct Kernel {
     wire: Netns,
     ends: [PacketSocket; 2],
+    topology: Topology,
+    /// MAC addresses of the near ends.
+    macs: [Vec<u8>; 2],
     /// Behind the sockets: they are closed first.
     _ends: Netns,
     batches: u32,
 }
 
 impl Kernel {
-    /// Builds the bridge.
+    /// Builds it.
     #[must_use]
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(topology: Topology) -> Self {
         let (wire, ends) = (Netns::new("judge"), Netns::new("ends"));
-        for netns in [&wire, &ends] {
-            for name in ["all", "default"] {
-                netns.sysctl(&format!("net.ipv6.conf.{name}.disable_ipv6"), "1");
+        for name in ["all", "default"] {
+            ends.sysctl(&format!("net.ipv6.conf.{name}.disable_ipv6"), "1");
+            if topology == Topology::Bridge {
+                wire.sysctl(&format!("net.ipv6.conf.{name}.disable_ipv6"), "1");
             }
         }
-        wire.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "stp_state", "0"]);
         for name in ["left", "right"] {
             let ends_name = ends.name();
             wire.ip(&[
                 "link", "add", name, "mtu", "9000", "type", "veth", "peer", "name", name, "mtu", "9000",
                 "netns", ends_name,
             ]);
-            wire.ip(&["link", "set", name, "master", "br0", "up"]);
-            wire.run("bridge", &["link", "set", "dev", name, "learning", "off"]);
             ends.ip(&["link", "set", name, "up"]);
             // A veth end calls unverified checksums verified unless told otherwise.
             for netns in [&wire, &ends] {
@@ -70,18 +100,18 @@ impl Kernel {
                 );
             }
         }
-        wire.ip(&["link", "set", "br0", "mtu", "9000", "up"]);
-        // Without a way to the ends the kernel would not answer for REJECT.
-        wire.ip(&["address", "add", "10.0.0.254/24", "dev", "br0"]);
-        for family in ["iptables", "ip6tables"] {
-            wire.sysctl(&format!("net.bridge.bridge-nf-call-{family}"), "1");
+        match topology {
+            Topology::Bridge => make_bridge(&wire),
+            Topology::Router => make_router(&wire),
         }
         for policy in TIMEOUT_POLICIES {
             let words: Vec<&str> = ["add", "timeout"].into_iter().chain(policy.split(' ')).collect();
             wire.run("nfct", &words);
         }
         let sockets = ["left", "right"].map(|name| PacketSocket::open(&ends, name));
-        let kernel = Self { wire, ends: sockets, _ends: ends, batches: 0 };
+        let macs = ["left", "right"].map(|name| mac_of(&wire, name));
+        let kernel = Self { wire, ends: sockets, topology, macs, _ends: ends, batches: 0 };
+        kernel.load(&[], &[]);
         kernel.settle();
         kernel
     }
@@ -90,8 +120,8 @@ impl Kernel {
     fn settle(&self) {
         let probe = Self::marker(u32::MAX);
         for _ in 0..500 {
-            self.ends[0].send(&probe);
-            if self.ends[1].receive(Duration::from_millis(20), |frame| frame == probe).is_some() {
+            self.send(0, &probe);
+            if self.ends[1].receive(Duration::from_millis(20), |frame| is_marker(frame, &probe)).is_some() {
                 return;
             }
         }
@@ -103,8 +133,9 @@ impl Kernel {
         for family in [Family::V4, Family::V6] {
             let text = rules.iter().find(|(of, _)| *of == family).map_or("", |(_, text)| text);
             let empty = "*raw\nCOMMIT\n*mangle\nCOMMIT\n*filter\n:FORWARD ACCEPT\nCOMMIT\n";
-            self.restore(family, &format!("{empty}{}", with_states_shown(text)));
+            self.restore(family, &format!("{empty}{}", with_states_shown(text)), &[]);
         }
+        self.restore(Family::V4, MARKERS_PASS, &["--noflush"]);
         for (name, value) in [("acct", "1")].iter().chain(sysctls) {
             self.wire.sysctl(&format!("net.netfilter.nf_conntrack_{name}"), value);
         }
@@ -117,9 +148,9 @@ impl Kernel {
         self.wire.exec("conntrack", &["-F", "expect"]);
     }
 
-    fn restore(&self, family: Family, text: &str) {
+    fn restore(&self, family: Family, text: &str, options: &[&str]) {
         let tool = if family == Family::V4 { "iptables-restore" } else { "ip6tables-restore" };
-        let mut child = self.wire.command(tool).stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = self.wire.command(tool).args(options).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "{tool} refuses\n{text}");
     }
@@ -131,16 +162,21 @@ impl Kernel {
     }
 
     fn marker(number: u32) -> Vec<u8> {
-        let mut frame = vec![2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8];
-        frame.extend(MARKER);
-        frame.extend(number.to_be_bytes());
-        frame.resize(60, 0);
-        frame
+        let [from, to] = MARKER_ENDS;
+        udp(from, to).payload(&number.to_be_bytes()).build()
     }
 
     /// Puts a frame into one side.
     pub(crate) fn send(&self, side: usize, frame: &[u8]) {
-        self.ends[side].send(frame);
+        match self.topology {
+            Topology::Bridge => self.ends[side].send(frame),
+            Topology::Router => self.ends[side].send(&[&self.macs[side], &frame[6..]].concat()),
+        }
+    }
+
+    /// What it is.
+    pub(crate) const fn topology(&self) -> Topology {
+        self.topology
     }
 
     /// Everything that has come out since the last call, by side.
@@ -148,15 +184,15 @@ impl Kernel {
         self.batches += 1;
         let marker = Self::marker(self.batches);
         [0, 1].map(|side| {
-            self.ends[1 - side].send(&marker);
+            self.send(1 - side, &marker);
             let mut seen = Vec::new();
             loop {
                 let frame =
                     self.ends[side].receive(Duration::from_secs(5), |_| true).expect("the marker arrives");
-                if frame == marker {
+                if is_marker(&frame, &marker) {
                     return seen;
                 }
-                if frame.get(12..14) != Some(&MARKER) {
+                if !is_own_business(&frame) {
                     seen.push(unmark(frame));
                 }
             }
@@ -168,6 +204,85 @@ impl Kernel {
         let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
         self.wire.run("conntrack", &["-L", "-f", family])
     }
+}
+
+fn make_bridge(wire: &Netns) {
+    wire.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "stp_state", "0"]);
+    for name in ["left", "right"] {
+        wire.ip(&["link", "set", name, "master", "br0", "up"]);
+        wire.run("bridge", &["link", "set", "dev", name, "learning", "off"]);
+    }
+    wire.ip(&["link", "set", "br0", "mtu", "9000", "up"]);
+    // Without a way to the ends the kernel would not answer for REJECT.
+    wire.ip(&["address", "add", "10.0.0.254/24", "dev", "br0"]);
+    for family in ["iptables", "ip6tables"] {
+        wire.sysctl(&format!("net.bridge.bridge-nf-call-{family}"), "1");
+    }
+}
+
+/// What comes in on one side leaves on the other, to a neighbour whose MAC address is known; what the kernel itself says
+/// goes to the end it is meant for.
+fn make_router(wire: &Netns) {
+    let sides = [("left", "1", ["10.0.0.1", "fd00::1"]), ("right", "2", ["10.0.0.2", "fd00::2"])];
+    for (name, number, _) in sides {
+        for (knob, value) in [
+            ("ipv4.conf.NAME.rp_filter", "0"),
+            ("ipv4.conf.NAME.send_redirects", "0"),
+            ("ipv6.conf.NAME.accept_ra", "0"),
+        ] {
+            wire.sysctl(&format!("net.{}", knob.replace("NAME", name)), value);
+        }
+        wire.ip(&["link", "set", name, "addrgenmode", "none", "up"]);
+        for (address, neighbour) in [
+            (format!("10.99.{number}.254/24"), format!("10.99.{number}.1")),
+            (format!("fd99:{number}::254/64"), format!("fd99:{number}::1")),
+        ] {
+            wire.ip(&["address", "add", &address, "dev", name, "noprefixroute"]);
+            wire.ip(&[
+                "neigh",
+                "add",
+                &neighbour,
+                "lladdr",
+                "02:00:00:00:00:09",
+                "dev",
+                name,
+                "nud",
+                "permanent",
+            ]);
+        }
+    }
+    for name in ["ipv4.ip_forward", "ipv6.conf.all.forwarding"] {
+        wire.sysctl(&format!("net.{name}"), "1");
+    }
+    for (at, (name, number, ends)) in sides.into_iter().enumerate() {
+        let other = sides[1 - at].0;
+        for (family, gateway, end) in
+            [("-4", format!("10.99.{number}.1"), ends[0]), ("-6", format!("fd99:{number}::1"), ends[1])]
+        {
+            let table = format!("10{number}");
+            wire.ip(&[family, "rule", "add", "iif", other, "lookup", &table]);
+            wire.ip(&[
+                family, "route", "add", "default", "via", &gateway, "dev", name, "onlink", "table", &table,
+            ]);
+            wire.ip(&[family, "route", "add", end, "via", &gateway, "dev", name, "onlink"]);
+        }
+    }
+}
+
+fn mac_of(netns: &Netns, name: &str) -> Vec<u8> {
+    let link = netns.link(name);
+    let text = link.get("address").and_then(serde_json::Value::as_str).unwrap();
+    text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+}
+
+/// Whether a frame is that marker; a router has changed its head.
+fn is_marker(frame: &[u8], marker: &[u8]) -> bool {
+    frame.get(26..) == marker.get(26..) && frame.get(12..14) == marker.get(12..14)
+}
+
+/// What a router says of itself: multicast memberships, whose source is nobody.
+fn is_own_business(frame: &[u8]) -> bool {
+    frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(22..38) == Some(&[0; 16])
 }
 
 /// The rules, and behind all of them some that write a packet's state into its DSCP.

@@ -1,6 +1,6 @@
 //! Both sides on one stage: each frame goes into both, and what they make of it is compared.
 
-use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, reseal};
+use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
 use control::config::Config;
 use control::rules_file::understand;
@@ -134,15 +134,16 @@ impl<'a> Stage<'a> {
         if self.batch.is_empty() {
             return;
         }
+        let topology = self.kernel.topology();
         let mut seen = self.kernel.collect();
         for sent in std::mem::take(&mut self.batch) {
-            let same = |seen: &Seen| comparable(&seen.frame) == comparable(&sent.frame);
+            let is_same = |seen: &Seen| same(&seen.frame, &sent.frame, topology);
             let said = |seen: Option<Seen>| match seen {
                 None => "dropped",
                 Some(seen) => seen.state.unwrap_or("no state"),
             };
-            let kernel_said = said(take(&mut seen[1 - sent.side], same));
-            let we_said = said(take(&mut self.out[1 - sent.side], same));
+            let kernel_said = said(take(&mut seen[1 - sent.side], is_same));
+            let we_said = said(take(&mut self.out[1 - sent.side], is_same));
             let arrow = if sent.side == 0 { "->" } else { "<-" };
             let mut line = format!("{arrow} {}: kernel {kernel_said}, we {we_said}", sent.note);
             let mut agreed = kernel_said == we_said;
@@ -157,7 +158,7 @@ impl<'a> Stage<'a> {
         for (side, mut seen) in seen.into_iter().enumerate() {
             for ours in std::mem::take(&mut self.out[side]) {
                 // Fragments that carried too much leave cut to size, by either way: not as they were sent.
-                if take(&mut seen, |seen| comparable(&seen.frame) == comparable(&ours.frame)).is_none() {
+                if take(&mut seen, |seen| same(&seen.frame, &ours.frame, topology)).is_none() {
                     self.note(format!("only we send out of side {side}: {}", hex(&ours.frame)), false);
                 }
             }
@@ -233,9 +234,14 @@ impl<'a> Stage<'a> {
     }
 }
 
+fn same(a: &[u8], b: &[u8], topology: Topology) -> bool {
+    comparable(a, topology) == comparable(b, topology)
+}
+
 /// A frame as far as it is compared. A bridge with br_netfilter cuts off what follows the IP packet, and gives
 /// fragments of IPv6 that it has put together and taken apart a new identification; we leave both.
-fn comparable(frame: &[u8]) -> Vec<u8> {
+/// MAC addresses and hops are a router's own.
+fn comparable(frame: &[u8], topology: Topology) -> Vec<u8> {
     const FRAGMENT: u8 = 44;
     let field =
         |at: usize| frame.get(at..at + 2).map(|len| usize::from(u16::from_be_bytes([len[0], len[1]])));
@@ -249,6 +255,14 @@ fn comparable(frame: &[u8]) -> Vec<u8> {
         bytes[58..62].fill(0);
         // And a flow label of the first fragment's.
         bytes[15..18].fill(0);
+    }
+    if topology == Topology::Router && bytes.len() >= 34 {
+        bytes[..12].fill(0);
+        // TTL and the checksum over it, or the hop limit.
+        let hops: &[usize] = if bytes[12..14] == [0x08, 0x00] { &[22, 24, 25] } else { &[21] };
+        for &at in hops {
+            bytes[at] = 0;
+        }
     }
     bytes
 }

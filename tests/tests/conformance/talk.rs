@@ -1,6 +1,6 @@
 //! Conversations: two ends that take turns, with sequence numbers relative to where each starts.
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, Topology};
 use super::stage::{Setting, Stage};
 use dataplane::ids::PortId;
 use dataplane::testing::gateway::{LEFT, RIGHT};
@@ -26,12 +26,24 @@ pub(crate) const SYN_OPTIONS: [u8; 12] = [2, 4, 5, 180, 4, 2, 1, 3, 3, 7, 1, 1];
 /// Name, rules and sysctls, and what is said.
 pub(crate) type Scenario<'a> = (&'a str, Setting<'a>, &'a dyn Fn(&mut Talk<'_>));
 
-/// Runs scenarios one after the other on one judge, and fails with everything that they disagreed about.
+/// Runs scenarios one after the other on one judge, and fails with everything that they disagreed about. Once where Linux
+/// is a bridge, once where it is a router.
 pub(crate) fn perform(scenarios: &[Scenario<'_>]) {
+    perform_on(Topology::Bridge, scenarios);
+    perform_on(Topology::Router, scenarios);
+}
+
+/// The same with a bridge only: a router looks at hops, options and scopes of addresses before conntrack does, and cuts
+/// some datagrams anew.
+pub(crate) fn perform_on_bridge(scenarios: &[Scenario<'_>]) {
+    perform_on(Topology::Bridge, scenarios);
+}
+
+fn perform_on(topology: Topology, scenarios: &[Scenario<'_>]) {
     if !super::may_run() {
         return;
     }
-    let mut kernel = Kernel::new();
+    let mut kernel = Kernel::new(topology);
     let mut failures = Vec::new();
     let mut frames = 0;
     for (name, setting, scenario) in scenarios {
@@ -42,8 +54,12 @@ pub(crate) fn perform(scenarios: &[Scenario<'_>]) {
         frames += talk.stage.frames;
         failures.extend(talk.stage.end().into_iter().map(|failure| format!("{name}: {failure}")));
     }
-    println!("{} scenarios, {frames} frames, {} disagreements", scenarios.len(), failures.len());
-    assert!(failures.is_empty(), "{} disagreements\n{}", failures.len(), failures.join("\n"));
+    println!(
+        "{topology:?}: {} scenarios, {frames} frames, {} disagreements",
+        scenarios.len(),
+        failures.len()
+    );
+    assert!(failures.is_empty(), "{topology:?}: {} disagreements\n{}", failures.len(), failures.join("\n"));
 }
 
 /// Who speaks.
