@@ -4,7 +4,7 @@
 //! also are the meaning of this one: tests hold them together.
 
 use super::{ETHERNET_LEN, ethertype, ipv4, tcp};
-use crate::packet::{Family, Fragment, Hint, Kind, Packet, Tuple, proto};
+use crate::packet::{Family, Fragment, Hint, Kind, Numbers, Packet, Tuple, proto};
 
 const L3: usize = ETHERNET_LEN;
 const L4: usize = L3 + ipv4::HEADER_LEN;
@@ -21,74 +21,109 @@ fn be32(bytes: &[u8; LEN], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// Whether the addresses are those of a frame that a bridge forwards without a second look: the source not a group and
-/// not zero, the destination not a link-local group.
+/// Eight bytes, the first one lowest.
 #[inline]
-fn macs_are_plain(bytes: &[u8; LEN]) -> bool {
-    let src = u64::from(be32(bytes, 6)) << 16 | u64::from(be16(bytes, 10));
-    let is_link_local = be32(bytes, 0) == 0x0180_c200;
-    bytes[6] & 1 == 0 && src != 0 && !is_link_local
+fn le64(bytes: &[u8; LEN], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+/// Whether it is IPv4 in a frame that a bridge forwards without a second look: the source not a group and not zero, the
+/// destination not a link-local group.
+#[inline]
+fn is_plain_ethernet(bytes: &[u8; LEN]) -> bool {
+    const TYPE_AND_GROUP: u64 = 0xffff_0000_0000_0001;
+    const IPV4_FROM_ONE: u64 = (ethertype::IPV4.swap_bytes() as u64) << 48;
+    const LINK_LOCAL: u32 = 0x0180_c200_u32.swap_bytes();
+    let source_and_type = le64(bytes, 6);
+    let [d0, d1, d2, d3, ..] = *bytes;
+    source_and_type & TYPE_AND_GROUP == IPV4_FROM_ONE
+        && source_and_type != IPV4_FROM_ONE
+        && u32::from_le_bytes([d0, d1, d2, d3]) != LINK_LOCAL
 }
 
 /// Whether the IPv4 header adds up. Sums of native words: ones-complement sums do not depend on the byte order.
 #[inline]
 fn header_adds_up(bytes: &[u8; LEN]) -> bool {
-    let word =
-        |at: usize| u64::from(u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
-    let sum = word(L3) + word(L3 + 4) + word(L3 + 8) + word(L3 + 12) + word(L3 + 16);
-    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum == 0xffff
+    // A half of each word at a time cannot overflow; a sum and its rotation have the folded sum, carry and all, on top.
+    let last =
+        u64::from(u32::from_le_bytes([bytes[L3 + 16], bytes[L3 + 17], bytes[L3 + 18], bytes[L3 + 19]]));
+    let (sum, carry) = le64(bytes, L3).overflowing_add(le64(bytes, L3 + 8));
+    let (sum, more) = sum.overflowing_add(last + u64::from(carry));
+    let sum = sum + u64::from(more);
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    sum.wrapping_add(sum.rotate_left(16)) >> 16 == 0xffff
 }
+
+/// Bytes of each header.
+const ETHERNET: u32 = 14;
+const IP: u32 = 20;
+const TCP: u32 = 20;
+const _: () = assert!(LEN == (ETHERNET + IP + TCP) as usize);
 
 /// Parses a frame of the common kind; false if it is not, and `packet` as it was.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "header lengths are small constants")]
 pub(super) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
     let Some(bytes) = head.first_chunk::<LEN>() else { return false };
-    let is_ipv4 = be16(bytes, 12) == ethertype::IPV4 && bytes[L3] == 0x45;
     let is_whole = be16(bytes, L3 + 6) & 0x3fff == 0;
-    if !is_ipv4 || !is_whole || !macs_are_plain(bytes) || !header_adds_up(bytes) {
+    if !is_plain_ethernet(bytes) || bytes[L3] != 0x45 || !is_whole || !header_adds_up(bytes) {
         return false;
     }
     let total_len = u32::from(be16(bytes, L3 + 2));
-    let Some(l4_len) = total_len.checked_sub(ipv4::HEADER_LEN as u32) else { return false };
-    let (protocol, mut flags, mut numbers) = (bytes[L3 + 9], 0, None);
-    let fits = match protocol {
+    if total_len + ETHERNET > frame_len {
+        return false;
+    }
+    let Some(l4_len) = total_len.checked_sub(IP) else { return false };
+    match bytes[L3 + 9] {
         proto::TCP => {
-            flags = bytes[L4 + 13];
             let header_len = u32::from(bytes[L4 + 12] >> 4) * 4;
-            numbers = tcp::plain_ack(&head[L4..], l4_len);
-            header_len >= tcp::HEADER_LEN as u32
-                && header_len <= l4_len
-                && (numbers.is_some() || tcp::is_legal(flags))
+            let numbers = tcp::plain_ack(&head[L4..], l4_len);
+            let is_fit = numbers.is_some()
+                || header_len >= TCP && header_len <= l4_len && tcp::is_legal(bytes[L4 + 13]);
+            if is_fit {
+                fill(packet, bytes, (frame_len, total_len), bytes[L4 + 13], numbers);
+            }
+            is_fit
         }
         proto::UDP => {
             let len = u32::from(be16(bytes, L4 + 4));
-            len >= 8 && len <= l4_len
+            let is_fit = len >= 8 && len <= l4_len;
+            if is_fit {
+                fill(packet, bytes, (frame_len, total_len), 0, None);
+            }
+            is_fit
         }
         _ => false,
-    };
-    if !fits || total_len + L3 as u32 > frame_len {
-        return false;
     }
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "header lengths are small constants")]
+fn fill(
+    packet: &mut Packet,
+    bytes: &[u8; LEN],
+    (frame_len, l3_len): (u32, u32),
+    tcp_flags: u8,
+    numbers: Option<Numbers>,
+) {
     *packet = Packet {
         tuple: Tuple {
             src: u128::from(be32(bytes, L3 + 12)),
             dst: u128::from(be32(bytes, L3 + 16)),
             src_port: be16(bytes, L4),
             dst_port: be16(bytes, L4 + 2),
-            proto: protocol,
+            proto: bytes[L3 + 9],
             family: Family::V4,
         },
         hash: 0,
         hint: Hint::NONE,
         frame_len,
-        l3_len: total_len,
+        l3_len,
         l3_offset: L3 as u16,
         l4_offset: L4 as u16,
         ethertype: ethertype::IPV4,
-        tcp_flags: flags,
+        tcp_flags,
         icmp_type: 0,
         icmp_code: 0,
         vlan_tags: 0,
@@ -99,7 +134,6 @@ pub(super) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
         is_plain_ack: numbers.is_some(),
         numbers: numbers.unwrap_or_default(),
     };
-    true
 }
 
 #[cfg(test)]

@@ -89,13 +89,15 @@ pub(crate) const fn is_legal(flags: u8) -> bool {
 #[inline]
 pub(crate) fn plain_ack(header: &[u8], l4_len: u32) -> Option<Numbers> {
     use tcp_flag::{ACK, FIN, RST, SYN};
+    const OFFSET_AND_FLAGS: u16 = 0xf000 | (SYN | ACK | FIN | RST) as u16;
+    const PLAIN: u16 = 5 << 12 | ACK as u16;
+    const WITH_TIMESTAMP: u16 = 8 << 12 | ACK as u16;
     let fixed: &[u8; HEADER_LEN] = header.first_chunk()?;
-    let header_len = usize::from(fixed[12] >> 4) * 4;
-    let has_timestamp_only =
-        || header_len == HEADER_LEN + 12 && header[HEADER_LEN..].starts_with(&TIMESTAMP_ONLY);
-    if fixed[13] & (SYN | ACK | FIN | RST) != ACK || header_len != HEADER_LEN && !has_timestamp_only() {
-        return None;
-    }
+    let header_len = match u16::from_be_bytes([fixed[12], fixed[13]]) & OFFSET_AND_FLAGS {
+        PLAIN => HEADER_LEN,
+        WITH_TIMESTAMP if header[HEADER_LEN..].starts_with(&TIMESTAMP_ONLY) => HEADER_LEN + 12,
+        _ => return None,
+    };
     let word = |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
     Some(Numbers {
         seq: word(4),
