@@ -142,18 +142,16 @@ impl Load {
     #[inline(never)]
     fn burst(&mut self) -> usize {
         let Self { tracker, settings, orders, now, frames, packets, .. } = self;
+        let len = u32::try_from(frames[0].len()).unwrap_or(0);
         for (bytes, packet) in frames.iter().zip(packets.iter_mut()) {
-            let len = u32::try_from(bytes.len()).unwrap_or(0);
             if wire::parse_into(bytes, len, packet).is_ok() {
                 packet.hash = tracker.hash(&packet.tuple);
             }
         }
+        tracker.prefetch(&mut packets[..]);
         let mut established = 0;
-        for packet in packets.iter() {
-            tracker.prefetch_bucket(packet.hash);
-        }
-        tracker.prefetch_records(&mut packets[..]);
-        for (bytes, packet) in frames.iter().zip(packets.iter()) {
+        for (at, (bytes, packet)) in frames.iter().zip(packets.iter()).enumerate() {
+            tracker.prefetch_next(packets.get(at + 2));
             let tracked = tracker.track(packet, bytes, *now, settings, orders);
             established += usize::from(tracked.state == CtState::Established);
         }

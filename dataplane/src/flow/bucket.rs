@@ -53,6 +53,13 @@ impl Bucket {
         matches(low.load(Relaxed), high.load(Relaxed), tag)
     }
 
+    /// The slot of the first lane with this tag.
+    #[inline]
+    pub(super) fn first(&self, tag: u16) -> Option<Slot> {
+        let lanes = self.matches(tag);
+        (lanes != 0).then(|| self.slot(lanes.trailing_zeros() as usize))
+    }
+
     /// A lane that holds nothing.
     pub(super) fn empty_lane(&self) -> Option<usize> {
         let empty = self.matches(0);

@@ -1,10 +1,10 @@
 //! What a flow is known by: the inverse of a tuple, and a keyed hash that is the same for both. Pure functions.
 //!
 //! The hash must be the same for a tuple and its inverse, so that one index entry serves both directions and both
-//! reach the same worker; and it must not be predictable, or a flood could be aimed at one bucket. It sorts the two
-//! endpoints, mixes them into two 64-bit lanes and folds them with two rounds of a 64x64->128-bit multiplication
-//! whose operands are masked by four secret words (the construction of wyhash and foldhash, with all keys secret).
-//! Not a cryptographic hash: it is meant to hold against senders who see no more than forwarding delays.
+//! reach the same worker; and it must not be predictable, or a flood could be aimed at one bucket. Endpoints are mixed by
+//! a 64x64->128-bit multiplication whose operands are masked by secret words (the construction of wyhash and foldhash,
+//! with all keys secret) and whose halves are folded together. Not a cryptographic hash: it is meant to hold against
+//! senders who see no more than forwarding delays.
 
 use crate::packet::{Family, Tuple, proto};
 use crate::wire::icmp;
@@ -109,11 +109,11 @@ fn any_flow_hash(seed: &Seed, tuple: &Tuple) -> u64 {
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address is in the low 32 bits")]
 fn hash_v4(seed: &Seed, a: (u128, u16), b: (u128, u16), tail: u64) -> u64 {
-    let Seed([k0, k1, k2, k3]) = *seed;
+    let Seed([k0, k1, ..]) = *seed;
     let a = (a.0 as u64) << 16 | u64::from(a.1);
     let b = (b.0 as u64) << 16 | u64::from(b.1);
-    let first = fold(a.min(b) ^ k0, a.max(b) ^ k1);
-    finish(fold(first ^ k2, tail ^ k3))
+    // Both ends under one key, because a product does not ask which came first.
+    finish(fold(a ^ k0, b ^ k0) ^ tail.wrapping_mul(k1 | 1))
 }
 
 #[inline]
@@ -180,19 +180,36 @@ mod tests {
 
     #[test]
     fn hashes_of_neighbouring_tuples_spread_over_all_bits() {
-        for family in [Family::V4, Family::V6].repeat(500) {
+        let neighbours: [fn(u16, Family) -> Tuple; 4] = [
+            |i, family| Tuple { src: 1, dst: 2, src_port: i, dst_port: 443, proto: 6, family },
+            |i, family| Tuple { src: i.into(), dst: 2, src_port: 9, dst_port: 443, proto: 6, family },
+            |i, family| Tuple { src: i.into(), dst: i.into(), src_port: 9, dst_port: 443, proto: 17, family },
+            |i, family| Tuple { src: 1, dst: 2, src_port: i, dst_port: !i, proto: 17, family },
+        ];
+        for (round, family) in [Family::V4, Family::V6].repeat(1000).into_iter().enumerate() {
             let seed = Seed::random();
             let mut seen = std::collections::HashSet::new();
             let mut ones = [0_u32; 64];
             for i in 0..4096_u16 {
-                let tuple = Tuple { src: 1, dst: 2, src_port: i, dst_port: 443, proto: 6, family };
-                let hash = flow_hash(&seed, &tuple);
+                let hash = flow_hash(&seed, &neighbours[round / 2 % 4](i, family));
                 assert!(seen.insert(hash));
                 for (bit, count) in ones.iter_mut().enumerate() {
                     *count += u32::from(hash >> bit & 1 == 1);
                 }
             }
             assert!(ones.iter().all(|&n| (1700..2400).contains(&n)), "{ones:?}");
+        }
+    }
+
+    #[test]
+    fn who_speaks_to_which_port_matters() {
+        let seed = Seed::random();
+        for family in [Family::V4, Family::V6] {
+            let tuple = Tuple { src: 1, dst: 2, src_port: 3, dst_port: 4, proto: 6, family };
+            let crossed = Tuple { src_port: 4, dst_port: 3, ..tuple };
+            let other = Tuple { proto: 17, ..tuple };
+            assert_ne!(flow_hash(&seed, &tuple), flow_hash(&seed, &crossed));
+            assert_ne!(flow_hash(&seed, &tuple), flow_hash(&seed, &other));
         }
     }
 

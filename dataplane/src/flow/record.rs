@@ -85,18 +85,28 @@ pub(super) struct Counters {
     packets: [AtomicU32; 2],
 }
 
+/// A [`super::tcp::Side`] but for its scale and flags. SCTP keeps a side's verification tag in `end`.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct SideWords {
+    pub(super) end: AtomicU32,
+    pub(super) maxend: AtomicU32,
+    pub(super) maxwin: AtomicU32,
+    pub(super) maxack: AtomicU32,
+}
+
 /// The part that TCP packets and slower matters look at. One cache line.
 #[repr(C, align(64))]
 #[derive(Default)]
 pub(super) struct Tail {
-    /// TCP windows, two words per direction; see [`super::tcp::TcpFlow`].
-    pub(super) windows: [[AtomicU64; 2]; 2],
-    /// TCP: scales, flags, last class; retransmissions, last window.
-    pub(super) bits: AtomicU64,
-    /// TCP: sequence and acknowledgement number of the last packet looked at.
+    /// TCP: what each side has shown, by [`Direction::index`].
+    pub(super) sides: [SideWords; 2],
+    /// TCP: sequence number of the last packet looked at, and above it its acknowledgement number.
     pub(super) last: AtomicU64,
-    /// TCP: its end.
-    pub(super) last_end: AtomicU32,
+    /// TCP: the rest of that packet, see [`super::tcp::store`].
+    pub(super) last_rest: AtomicU64,
+    /// TCP: scales and flags, see there. SCTP: everything but the tags.
+    pub(super) bits: AtomicU32,
     /// Connection mark.
     pub(super) mark: AtomicU32,
     /// Tick of the flow's first packet.
@@ -173,7 +183,7 @@ pub(super) struct ProbeV6 {
 
 impl Slot {
     /// Bit 30 is free for the index entry, see [`super::bucket`].
-    const V6: u32 = 1 << 31;
+    pub(super) const V6: u32 = 1 << 31;
 
     pub(super) const fn new(family: Family, index: u32) -> Self {
         debug_assert!(index < SLOTS_MAX);
@@ -203,6 +213,18 @@ impl Slot {
     #[must_use]
     pub const fn raw(self) -> u32 {
         self.0
+    }
+}
+
+/// The life word of an open TCP connection, see [`Common::open_life`].
+#[derive(Clone, Copy)]
+pub(super) struct OpenLife(u64);
+
+impl OpenLife {
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the deadline is the low half")]
+    pub(super) const fn deadline(self) -> Tick {
+        Tick(self.0 as u32)
     }
 }
 
@@ -243,22 +265,20 @@ impl Common {
         self.life.store(life.pack(), Relaxed);
     }
 
-    /// Deadline of an open TCP connection (ESTABLISHED, ASSURED) that goes by the common timeouts; `None` for any other
+    /// The life of an open TCP connection (ESTABLISHED, ASSURED) that goes by the common timeouts; `None` for any other
     /// flow.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the deadline is the low half")]
-    pub(super) fn open_until(&self) -> Option<Tick> {
+    pub(super) fn open_life(&self) -> Option<OpenLife> {
         const STATUS: u16 = status::SEEN_REPLY | status::ASSURED;
         const OPEN: u64 = (STATUS as u64) << 32 | (TcpState::Established as u64) << 48;
         const MASK: u64 = ((STATUS | status::OWN_TIMEOUTS) as u64) << 32 | 0xff << 48;
         let word = self.life.load(Relaxed);
-        (word & MASK == OPEN).then_some(Tick(word as u32))
+        (word & MASK == OPEN).then_some(OpenLife(word))
     }
 
-    /// Moves the deadline, nothing else.
+    /// Gives that life another deadline.
     #[inline]
-    pub(super) fn set_deadline(&self, deadline: Tick) {
-        let word = self.life.load(Relaxed);
+    pub(super) fn prolong(&self, OpenLife(word): OpenLife, deadline: Tick) {
         self.life.store(word & !0xffff_ffff | u64::from(deadline.0), Relaxed);
     }
 }
@@ -371,17 +391,11 @@ fn plain_ports_words(tuple: &Tuple) -> (u64, u64) {
     (src | dst << 16 | proto, dst | src << 16 | proto)
 }
 
-/// Some number below 2^32 that is zero only if `x` is.
-#[inline]
-const fn spread(x: u64) -> u64 {
-    (x | x >> 32) & 0xffff_ffff
-}
-
 /// As [`direction`], from how far a tuple and its inverse are from the flow's.
 #[inline]
-const fn plain_direction(same: u64, inverse: u64) -> Option<Direction> {
-    // One of them is zero. As a product, because of an `or` the compiler makes two branches.
-    if spread(same) * spread(inverse) != 0 {
+fn plain_direction(same: u64, inverse: u64) -> Option<Direction> {
+    // One of them is zero. Not an `or`, of which the compiler makes two branches.
+    if same.min(inverse) != 0 {
         return None;
     }
     Some(if inverse == 0 { Direction::Reply } else { Direction::Orig })

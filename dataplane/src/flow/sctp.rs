@@ -243,13 +243,10 @@ impl SctpState {
 
 impl SctpFlow {
     pub(super) fn load(tail: &Tail) -> Self {
-        let (tags, bits) = (tail.windows[0][0].load(Relaxed), tail.bits.load(Relaxed));
-        let [state, inits, strange, ..] = bits.to_le_bytes();
-        #[expect(clippy::cast_possible_truncation, reason = "taken apart as it was put together")]
-        let tags = [tags as u32, (tags >> 32) as u32];
+        let [state, inits, strange, _] = tail.bits.load(Relaxed).to_le_bytes();
         Self {
             state: SctpState::from_bits(state),
-            tags,
+            tags: std::array::from_fn(|side| tail.sides[side].end.load(Relaxed)),
             inits: [inits & 1 != 0, inits & 2 != 0],
             strange: match strange {
                 1 => Some(Direction::Orig),
@@ -261,10 +258,12 @@ impl SctpFlow {
 
     pub(super) fn store(&self, tail: &Tail) {
         let Self { state, tags, inits, strange } = self;
-        tail.windows[0][0].store(u64::from(tags[0]) | u64::from(tags[1]) << 32, Relaxed);
+        for (side, tag) in tail.sides.iter().zip(tags) {
+            side.end.store(*tag, Relaxed);
+        }
         let inits = u8::from(inits[0]) | u8::from(inits[1]) << 1;
         let strange = strange.map_or(0, |direction| direction as u8 + 1);
-        tail.bits.store(u64::from_le_bytes([*state as u8, inits, strange, 0, 0, 0, 0, 0]), Relaxed);
+        tail.bits.store(u32::from_le_bytes([*state as u8, inits, strange, 0]), Relaxed);
     }
 
     /// State of a record's association.

@@ -1,8 +1,8 @@
 //! The tracker: one worker's connection tracking. Owner thread only.
 //!
-//! A burst goes through it in passes: [`Tracker::prefetch_bucket`] for all packets, [`Tracker::prefetch_records`], then
-//! for each packet in order [`Tracker::track`], the rules' verdict and, if that is to forward, [`Tracker::commit`]. What a packet costs: a hit reads the record's first line, and its second for TCP; a miss reads
-//! one bucket, sometimes two.
+//! A burst goes through it in two passes: [`Tracker::prefetch`] for all packets, then for each packet in order
+//! [`Tracker::track`], the rules' verdict and, if that is to forward, [`Tracker::commit`]. What a packet costs: a hit
+//! reads the record's first line, and its second for TCP; a miss reads one bucket, sometimes two.
 //!
 //! Verdicts cached in a flow: what rules see of its state in one direction changes only once, when the first reply
 //! comes (NEW or RELATED becomes ESTABLISHED), and that is when the cache is cleared. So both the packets of a flow
@@ -26,7 +26,7 @@ use super::tracked::{Direction, FlowRef, Start, TableFull, Tracked};
 use super::view::Expired;
 use crate::clock::{Now, Tick};
 use crate::ids::{Generation, WorkerId};
-use crate::packet::{Fragment, Hint, L4Fault, Packet, Tuple, proto};
+use crate::packet::{Fragment, L4Fault, Packet, Tuple, proto};
 use crate::rules::conn::{CtEvents, Orders, PolicyId, Zone};
 use crate::rules::model::CtState;
 use crate::wire::checksum;
@@ -199,21 +199,18 @@ impl Tracker {
         flow_hash(self.table.seed(), tuple)
     }
 
-    /// Starts fetching the index line of a flow.
+    /// Starts fetching the records of a burst's flows, and notes in [`Packet::hint`] where they are. [`Packet::hash`] must
+    /// be set.
     #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) {
-        self.table.prefetch_bucket(hash);
+    pub fn prefetch(&self, packets: &mut [Packet]) {
+        self.table.prefetch(packets);
     }
 
-    /// Starts fetching the records of a burst's flows, as far as the index lines (by now here) say that there are some,
-    /// and notes in [`Packet::hint`] where they are.
+    /// Brings the record of a packet that is judged soon, two packets later say, nearer still.
     #[inline]
-    pub fn prefetch_records(&self, packets: &mut [Packet]) {
-        for packet in &mut *packets {
-            packet.hint = self.table.prefetch_record(packet.hash);
-        }
-        for packet in packets.iter_mut().filter(|packet| packet.hint == Hint::ELSEWHERE) {
-            packet.hint = self.table.prefetch_displaced(packet.hash);
+    pub fn prefetch_next(&self, packet: Option<&Packet>) {
+        if let Some(packet) = packet {
+            self.table.prefetch_near(packet.hint);
         }
     }
 
@@ -267,14 +264,15 @@ impl Tracker {
             return None;
         }
         let (slot, record, direction) = self.table.plain_at(packet.hint, &packet.tuple)?;
-        if record.common.open_until()?.is_past(self.tick) {
+        let life = record.common.open_life()?;
+        if life.deadline().is_past(self.tick) {
             return None;
         }
         if settings.checksum && !checksum::l4_ok(bytes, packet) {
             return None;
         }
         let secs = tcp::advance_open(record.tail, packet.numbers, direction, settings)?;
-        record.common.set_deadline(self.tick.plus_secs(secs));
+        record.common.prolong(life, self.tick.plus_secs(secs));
         Some((slot, direction))
     }
 

@@ -146,7 +146,9 @@ impl<D: Device, O: Observer> Worker<D, O> {
             self.parse(lane);
             self.prefetch();
             let ingress = self.path.lanes[lane].port;
-            for (frame, packet) in self.frames.drain(..).zip(&*self.packets) {
+            let packets = &self.packets[..self.frames.len()];
+            for (at, (frame, packet)) in self.frames.drain(..).zip(packets).enumerate() {
+                self.path.tracker.prefetch_next(packets.get(at + 2));
                 self.path.judge(frame, packet, ingress, now);
             }
         }
@@ -185,12 +187,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
 
     /// Stage 3: asks the cache for what the judge stage will touch.
     fn prefetch(&mut self) {
-        let tracker = &self.path.tracker;
-        let packets = &mut self.packets[..self.frames.len()];
-        for packet in packets.iter() {
-            tracker.prefetch_bucket(packet.hash);
-        }
-        tracker.prefetch_records(packets);
+        self.path.tracker.prefetch(&mut self.packets[..self.frames.len()]);
     }
 
     /// Judges packets that other workers received but whose flows live here.
@@ -207,8 +204,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
             }
             handled += self.frames.len();
             self.prefetch();
-            for ((frame, packet), ingress) in self.frames.drain(..).zip(&*self.packets).zip(from) {
-                self.path.judge(frame, packet, ingress, now);
+            let packets = &self.packets[..self.frames.len()];
+            for (at, (frame, packet)) in self.frames.drain(..).zip(packets).enumerate() {
+                self.path.tracker.prefetch_next(packets.get(at + 2));
+                self.path.judge(frame, packet, from[at], now);
             }
         }
         if handled > 0 {

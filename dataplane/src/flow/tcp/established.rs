@@ -4,24 +4,19 @@
 //!
 //! The meaning is [`super::advance`]'s; anything out of the ordinary is left to it. Tests hold the two together.
 
-use super::side_flag::{DATA_UNACKNOWLEDGED, MAXACK_SET};
-use super::store::{at, pair, unpair};
+use super::side_flag::DATA_UNACKNOWLEDGED;
+use super::store::{at, last_rest_word, last_word};
 use super::window::ACK_WINDOW_MIN;
 use crate::flow::record::Tail;
 use crate::flow::settings::TrackSettings;
 use crate::flow::tracked::Direction;
 use crate::packet::Numbers;
-use crate::wire::tcp::{Class, after};
+use crate::wire::tcp::{Class, before};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The sign bit of `a - b`: set if `a` comes before `b` in sequence space.
-#[inline]
-const fn sign(a: u32, b: u32) -> u32 {
-    a.wrapping_sub(b)
-}
-
 /// Brings an ESTABLISHED, ASSURED connection up to date. Gives its timeout in seconds, or `None`, with nothing changed,
-/// if the segment is not in the window.
+/// if the segment is not in the window, or may not be, or needs a second look: it closes the window, or one of the two
+/// sides has not been heard enough.
 ///
 /// Nothing here branches on which way the segment goes: that is anybody's guess, and each wrong one costs 5 ns.
 #[inline(always)]
@@ -34,76 +29,70 @@ pub(in crate::flow) fn advance_open(
     let Numbers { seq, ack, window, payload_len } = seg;
     let end = seq.wrapping_add(payload_len.into());
     let way = direction.index();
-    let (sender, receiver) = (&tail.windows[way], &tail.windows[way ^ 1]);
-    let (s_end, s_maxend) = unpair(sender[0].load(Relaxed));
-    let (s_maxwin, s_maxack) = unpair(sender[1].load(Relaxed));
-    let (r_end, r_maxend) = unpair(receiver[0].load(Relaxed));
-    let (r_maxwin, _) = unpair(receiver[1].load(Relaxed));
-    // The four inequalities of `window`, and that both windows are known (they are below 2^31): all sign bits are set.
-    let fits = sign(seq, s_maxend.wrapping_add(1))
-        & !sign(s_maxend, end)
-        & sign(s_end.wrapping_sub(r_maxwin).wrapping_sub(1), end)
-        & sign(ack, r_end.wrapping_add(1))
-        & sign(r_end.wrapping_sub(s_maxwin.max(ACK_WINDOW_MIN)).wrapping_sub(1), ack)
-        & !(s_maxwin.wrapping_sub(1) | r_maxwin.wrapping_sub(1));
-    if fits.cast_signed() >= 0 {
+    let (sender, receiver) = (&tail.sides[way], &tail.sides[way ^ 1]);
+    let (s_end, s_maxwin) = (sender.end.load(Relaxed), sender.maxwin.load(Relaxed));
+    let (r_maxend, r_maxwin) = (receiver.maxend.load(Relaxed), receiver.maxwin.load(Relaxed));
+    // The sender's small fields are the low half, whichever half they are.
+    let turn = at::SIDE * direction as u32;
+    let mut bits = tail.bits.load(Relaxed).rotate_right(turn);
+    let window_bytes = u32::from(window) << (bits & 0xf);
+    // The four inequalities of `window`. The first two are about distances below 2^31, a segment's length less for the
+    // first, because there not only its end has to fit but its start too.
+    let ahead = end.wrapping_sub(s_end);
+    let room = sender.maxend.load(Relaxed).wrapping_sub(end);
+    let unsent = receiver.end.load(Relaxed).wrapping_sub(ack);
+    let far = room | room.wrapping_add(PAYLOAD_MAX) | ahead.wrapping_add(r_maxwin);
+    let are_known = bits & BOTH_KNOWN == BOTH_KNOWN;
+    if far.cast_signed() < 0 || unsent > s_maxwin.max(ACK_WINDOW_MIN) || window == 0 || !are_known {
         return None;
     }
-    let mut bits = tail.bits.load(Relaxed);
-    let (s_shift, r_shift) = (at::SIDE * direction as u32, at::SIDE * direction.opposite() as u32);
-    let flag =
-        |flag: u8, yes: bool, shift: u32| u64::from(yes) << flag.trailing_zeros() << at::SIDE_FLAGS << shift;
-    let window = u32::from(window) << (bits >> s_shift & 0xf);
-    let is_newer = after(end, s_end);
-    let new_end = if is_newer { end } else { s_end };
-    let acks_more = (bits & flag(MAXACK_SET, true, s_shift) == 0) | after(ack, s_maxack);
-    let new_maxack = if acks_more { ack } else { s_maxack };
-    bits |= flag(DATA_UNACKNOWLEDGED, is_newer, s_shift) | flag(MAXACK_SET, true, s_shift);
-    bits &= !flag(DATA_UNACKNOWLEDGED, ack == r_end, r_shift);
-    let allowed = ack.wrapping_add(window);
-    let opens = after(allowed, r_maxend.wrapping_sub(1));
-    let new_maxend = if opens { allowed.wrapping_add(u32::from(window == 0)) } else { r_maxend };
-    sender[0].store(pair(new_end, s_maxend), Relaxed);
-    sender[1].store(pair(s_maxwin.max(window), new_maxack), Relaxed);
-    receiver[0].store(pair(r_end, new_maxend), Relaxed);
-    Some(note_last(tail, bits, seg, end, direction, settings))
+    // All ones where data is new, and where nothing is left to acknowledge.
+    let is_newer = (0_u32.wrapping_sub(ahead).cast_signed() >> 31).cast_unsigned();
+    let acks_all = (unsent.wrapping_sub(1).cast_signed() >> 31).cast_unsigned();
+    bits |= is_newer & 1 << UNACKNOWLEDGED;
+    bits &= !(acks_all & 1 << (UNACKNOWLEDGED + at::SIDE));
+    tail.bits.store(bits.rotate_left(turn), Relaxed);
+    sender.end.store(s_end.wrapping_add(ahead & is_newer), Relaxed);
+    sender.maxwin.store(s_maxwin.max(window_bytes), Relaxed);
+    sender.maxack.store(later(sender.maxack.load(Relaxed), ack), Relaxed);
+    let allowed = ack.wrapping_add(window_bytes);
+    let opens = before(r_maxend.wrapping_sub(1), allowed);
+    receiver.maxend.store(if opens { allowed } else { r_maxend }, Relaxed);
+    let is_unsure = bits & ANY_UNACKNOWLEDGED != 0;
+    let (last, rest) = (last_word(seq, ack), last_rest_word(end, window, direction, Class::Ack));
+    let before = tail.last_rest.load(Relaxed);
+    let is_repeat = (tail.last.load(Relaxed) ^ last) | (before ^ rest) << (64 - at::CLASS) == 0;
+    tail.last.store(last, Relaxed);
+    if is_repeat || settings.tcp_max_retrans == 0 {
+        return Some(repeated(tail, rest, is_repeat.then_some(before), is_unsure, settings));
+    }
+    tail.last_rest.store(rest, Relaxed);
+    let full = settings.tcp_timeout_established;
+    Some(if is_unsure { full.min(settings.tcp_timeout_unacknowledged) } else { full })
 }
 
-/// Remembers the segment, counts repeats and picks the timer.
-#[inline(always)]
-fn note_last(
-    tail: &Tail,
-    bits: u64,
-    seg: Numbers,
-    end: u32,
-    direction: Direction,
-    settings: &TrackSettings,
-) -> u32 {
-    let numbers = pair(seg.seq, seg.ack);
-    let window = u64::from(seg.window) << at::LAST_WINDOW;
-    let way = (direction as u64) << at::LAST_DIRECTION;
-    let differs = tail.last.load(Relaxed) ^ numbers
-        | u64::from(tail.last_end.load(Relaxed) ^ end)
-        | (bits ^ (window | way)) & (at::LAST_WINDOW_MASK | 1 << at::LAST_DIRECTION);
-    let mut retrans = 0;
-    if differs == 0 {
-        retrans = (bits & at::RETRANS_MASK).wrapping_add(1 << at::RETRANS) & at::RETRANS_MASK;
-    }
-    tail.last.store(numbers, Relaxed);
-    tail.last_end.store(end, Relaxed);
-    let kept =
-        bits & !(at::RETRANS_MASK | at::LAST_WINDOW_MASK | at::LAST_CLASS_MASK | 1 << at::LAST_DIRECTION);
-    let class = (Class::Ack as u64) << at::LAST_CLASS;
-    tail.bits.store(kept | retrans | window | class | way, Relaxed);
+/// Most bytes a segment carries.
+const PAYLOAD_MAX: u32 = 0xffff;
+const BOTH_KNOWN: u32 = 1 << at::KNOWN | 1 << (at::KNOWN + at::SIDE);
+const UNACKNOWLEDGED: u32 = DATA_UNACKNOWLEDGED.trailing_zeros() + at::SIDE_FLAGS;
+const ANY_UNACKNOWLEDGED: u32 = 1 << UNACKNOWLEDGED | 1 << (UNACKNOWLEDGED + at::SIDE);
+
+/// The later of two in sequence space.
+#[inline]
+const fn later(a: u32, b: u32) -> u32 {
+    if before(a, b) { b } else { a }
+}
+
+/// Counts a repeat, and picks the timer: the first reason that shortens it counts.
+#[cold]
+fn repeated(tail: &Tail, rest: u64, before: Option<u64>, is_unsure: bool, settings: &TrackSettings) -> u32 {
+    let repeats = before.map_or(0, |word| word.to_le_bytes()[7].wrapping_add(1));
+    tail.last_rest.store(rest | u64::from(repeats) << at::REPEATS, Relaxed);
     let full = settings.tcp_timeout_established;
-    let unacknowledged = u64::from(DATA_UNACKNOWLEDGED) << at::SIDE_FLAGS;
-    let is_unsure = kept & (unacknowledged | unacknowledged << at::SIDE) != 0;
-    if retrans >> at::RETRANS >= u64::from(settings.tcp_max_retrans) {
+    if repeats >= settings.tcp_max_retrans {
         full.min(settings.tcp_timeout_max_retrans)
-    } else if is_unsure && full > settings.tcp_timeout_unacknowledged {
-        settings.tcp_timeout_unacknowledged
-    } else if seg.window == 0 {
-        full.min(settings.tcp_timeout_max_retrans)
+    } else if is_unsure {
+        full.min(settings.tcp_timeout_unacknowledged)
     } else {
         full
     }
@@ -112,6 +101,7 @@ fn note_last(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::tcp::side_flag::MAXACK_SET;
     use crate::flow::tcp::{EntryFacts, Last, Side, Step, TcpFlow, TcpState, advance};
     use crate::packet::tcp_flag::{ACK, PSH, URG};
     use crate::wire::tcp::Segment;
@@ -126,6 +116,32 @@ mod tests {
         (near(), near(), window, near(), 0..3_u8, 0..64_u8).prop_map(
             |(end, maxend, maxwin, maxack, scale, flags)| Side { end, maxend, maxwin, maxack, scale, flags },
         )
+    }
+
+    #[test]
+    fn segments_of_an_open_connection_are_taken_here() {
+        let side = Side { end: 1000, maxend: 9000, maxwin: 8000, maxack: 1000, scale: 3, flags: MAXACK_SET };
+        let last = Last {
+            class: Class::Ack,
+            direction: Direction::Orig,
+            seq: 0,
+            ack: 0,
+            end: 0,
+            window: 0,
+            scale: 0,
+            flags: 0,
+        };
+        let flow = TcpFlow { state: TcpState::Established, sides: [side, side], last, retrans: 0 };
+        let tail = Tail::default();
+        flow.store(&tail);
+        let settings = TrackSettings::default();
+        for direction in [Direction::Orig, Direction::Reply] {
+            let numbers = |seq, payload_len| Numbers { seq, ack: 1000, window: 1000, payload_len };
+            assert!(advance_open(&tail, numbers(1000, 0), direction, &settings).is_some());
+            assert!(advance_open(&tail, numbers(1000, 500), direction, &settings).is_some());
+            assert!(advance_open(&tail, numbers(1500, 0), direction, &settings).is_some());
+            assert!(advance_open(&tail, numbers(20_000, 1), direction, &settings).is_none());
+        }
     }
 
     proptest! {
