@@ -124,27 +124,10 @@ fn udplite_ok(l4: &[u8], adds_up: impl Fn(&[u8], usize) -> bool) -> bool {
         && l4.get(..coverage).is_some_and(|covered| coverage >= 8 && adds_up(covered, l4.len()))
 }
 
-/// CRC32c (Castagnoli) over the concatenation of `parts`, by table: SCTP is rare.
+/// CRC32c (Castagnoli) over the concatenation of `parts`: by the processor's instruction where it has one.
 #[must_use]
 pub fn crc32c(parts: &[&[u8]]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0_u32; 256];
-        let mut i = 0;
-        while i < 256 {
-            #[expect(clippy::cast_possible_truncation, reason = "counts to 255")]
-            let mut crc = i as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                crc = if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 };
-                bit += 1;
-            }
-            table[i] = crc;
-            i += 1;
-        }
-        table
-    };
-    let bytes = parts.iter().copied().flatten();
-    !bytes.fold(!0, |crc, byte| crc >> 8 ^ TABLE[usize::from(crc.to_le_bytes()[0] ^ byte)])
+    parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part))
 }
 
 #[cfg(test)]
