@@ -207,6 +207,31 @@ fn tftp_is_answered_from_another_port_once() {
     });
 }
 
+/// `flows.tracking`: `conformance/tracking.rs` has the kernel judge what `"auto"` means.
+#[test]
+fn always_tracks_whatever_the_rules_say_and_auto_what_they_speak_of() {
+    let notrack = "*raw\n-A PREROUTING -j NOTRACK\nCOMMIT\n*filter\nCOMMIT\n";
+    let ports = "*filter\n-A FORWARD -p udp -m udp --dport 9 -j DROP\nCOMMIT\n";
+    let states = "*filter\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n";
+    for (text, track_always, state, flows) in [
+        (ports, true, CtState::New, 1),
+        (ports, false, CtState::Untracked, 0),
+        (states, false, CtState::New, 1),
+        (states, true, CtState::New, 1),
+        (notrack, true, CtState::Untracked, 0),
+        (notrack, false, CtState::Untracked, 0),
+    ] {
+        let config = GatewayConfig { track_always, ..GatewayConfig::default() };
+        let mut gateway = gateway_with(text, config);
+        assert_eq!(send(&mut gateway, LEFT, &udp(CLIENT, SERVER).ports(1, 53)), Ok(state));
+        assert_eq!(gateway.workers[0].tracker_mut().flow_count(), flows, "{text}{track_always}");
+        // Where there is tracking, a datagram is judged as a whole or not at all: also one that no rule could track.
+        let passes = !gateway.send(LEFT, &fragment(false, 1, 64, false, 16)).forwarded.is_empty();
+        let is_on = track_always || text == states;
+        assert_eq!(passes, !is_on, "{text}{track_always}");
+    }
+}
+
 #[test]
 fn notrack_hides_packets_from_the_tracker() {
     let text = "\

@@ -471,7 +471,7 @@ impl ConnBytes {
         let of = |counts: [u64; 2]| match self.direction {
             CountedDirection::Orig => counts[0],
             CountedDirection::Reply => counts[1],
-            CountedDirection::Both => counts[0] + counts[1],
+            CountedDirection::Both => counts[0].wrapping_add(counts[1]),
         };
         let have = match self.what {
             CountedWhat::Packets => of(conn.packets),

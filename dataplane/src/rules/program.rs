@@ -389,7 +389,7 @@ impl Flatten<'_> {
 }
 
 /// Whether any rule, reachable or not, makes the kernel turn tracking on: one that asks about connections or speaks of
-/// them. `-j NOTRACK` and marks of packets do not.
+/// them. `-j NOTRACK`, whatever stands beside it, and marks of packets do not.
 pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
     ruleset.rules().any(|rule| {
         let asks = |condition: &Match| match condition {
@@ -399,6 +399,7 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
         };
         let speaks = match rule.target {
             Target::Effect(Effect::SetMark { .. }) => false,
+            Target::Effect(Effect::Order(orders)) => !orders.notrack,
             Target::Effect(_) => true,
             _ => false,
         };

@@ -241,7 +241,7 @@ fn conn_condition() -> impl Strategy<Value = ConnMatch> {
         4 => (mark(), mark(), invert).prop_map(|(value, mask, invert)| ConnMatch::Mark { value, mask, invert }),
         2 => (mark(), mark(), invert).prop_map(|(value, mask, invert)| ConnMatch::ConnMark { value, mask, invert }),
         1 => conntrack.prop_map(ConnMatch::Conntrack),
-        1 => (0..2000_u64, 0..2000_u64, invert).prop_map(|(from, to, invert)| ConnMatch::ConnBytes(ConnBytes {
+        1 => (0..2000_u64, prop_oneof![0..2000_u64, Just(u64::MAX)], invert).prop_map(|(from, to, invert)| ConnMatch::ConnBytes(ConnBytes {
             direction: CountedDirection::Both, what: CountedWhat::Bytes, from, to, invert,
         })),
     ]

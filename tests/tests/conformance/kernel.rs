@@ -17,6 +17,9 @@ const STATES: [&str; 5] = ["NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKE
 /// A packet between two addresses for documentation (RFC 5737) marks the end of a batch: no scenario speaks of them.
 const MARKER_ENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 2)];
 
+/// No rules.
+const EMPTY: &str = "*raw\nCOMMIT\n*mangle\nCOMMIT\n*filter\n:FORWARD ACCEPT\nCOMMIT\n";
+
 /// No rule sees it.
 const MARKERS_PASS: &str = "\
 *raw
@@ -34,10 +37,11 @@ COMMIT
 ";
 
 /// Timeout policies that rules may name, on both sides.
-pub(crate) const TIMEOUT_POLICIES: [&str; 4] = [
+pub(crate) const TIMEOUT_POLICIES: [&str; 5] = [
     "fast inet tcp syn_sent 17 syn_recv 16 established 90 fin_wait 15 close_wait 14 last_ack 13 time_wait 12 close 11 \
      retrans 40 unacknowledged 50",
     "dns inet udp unreplied 6 replied 21",
+    "dns6 inet6 udp unreplied 6 replied 21",
     "echo inet icmp timeout 8",
     "rest inet generic timeout 9",
 ];
@@ -132,12 +136,20 @@ impl Kernel {
     pub(crate) fn load(&self, rules: &[(Family, &str)], sysctls: &[(&str, &str)]) {
         for family in [Family::V4, Family::V6] {
             let text = rules.iter().find(|(of, _)| *of == family).map_or("", |(_, text)| text);
-            let empty = "*raw\nCOMMIT\n*mangle\nCOMMIT\n*filter\n:FORWARD ACCEPT\nCOMMIT\n";
-            self.restore(family, &format!("{empty}{}", with_states_shown(text)), &[]);
+            self.restore(family, &format!("{EMPTY}{}", with_states_shown(text)), &[]);
         }
         self.restore(Family::V4, MARKERS_PASS, &["--noflush"]);
         for (name, value) in [("acct", "1")].iter().chain(sysctls) {
             self.wire.sysctl(&format!("net.netfilter.nf_conntrack_{name}"), value);
+        }
+        self.forget();
+    }
+
+    /// Loads rules and nothing beside them: what shows a packet's state would turn tracking on.
+    pub(crate) fn load_bare(&self, rules: &[(Family, &str)]) {
+        for family in [Family::V4, Family::V6] {
+            let text = rules.iter().find(|(of, _)| *of == family).map_or("", |(_, text)| text);
+            self.restore(family, &format!("{EMPTY}{text}"), &[]);
         }
         self.forget();
     }
@@ -197,6 +209,12 @@ impl Kernel {
                 }
             }
         })
+    }
+
+    /// Whether a frame that goes into one side comes out of the other.
+    pub(crate) fn forwards(&mut self, side: usize, frame: &[u8]) -> bool {
+        self.send(side, frame);
+        !self.collect()[1 - side].is_empty()
     }
 
     /// What `conntrack -L` says of one family.

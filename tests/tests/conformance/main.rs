@@ -19,6 +19,7 @@ mod sctp;
 mod stage;
 mod talk;
 mod tcp;
+mod tracking;
 
 /// Whether the judge can be called; says why not.
 fn may_run() -> bool {
