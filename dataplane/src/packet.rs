@@ -236,6 +236,23 @@ impl Packet {
         }
     }
 
+    /// Whether the key of a connection can be read from it. Linux `nf_ct_get_tuplepr`: ports want four bytes, ICMP eight,
+    /// and there must be an upper layer at all.
+    #[must_use]
+    pub const fn has_tuple(&self) -> bool {
+        if matches!(self.fragment, Fragment::Later) {
+            return false;
+        }
+        match self.l4_fault {
+            Some(L4Fault::NoUpperLayer | L4Fault::BadGre) => false,
+            Some(L4Fault::Truncated) => {
+                let is_icmp = matches!(self.tuple.proto, proto::ICMP | proto::ICMPV6);
+                !is_icmp && self.l3_end() >= self.l4_offset as usize + 4
+            }
+            _ => true,
+        }
+    }
+
     /// Offset one past the IP packet's last byte, in the frame.
     #[must_use]
     pub const fn l3_end(&self) -> usize {

@@ -315,12 +315,12 @@ COMMIT
         for port in 1..=3 {
             assert_eq!(send(&mut gateway, LEFT, &ask(port)), Ok(CtState::New));
         }
-        assert_eq!(send(&mut gateway, LEFT, &ask(4)), Err(DropReason::PolicyDrop));
-        assert_eq!(send(&mut gateway, LEFT, &ask(4)), Err(DropReason::PolicyDrop));
-        assert_eq!(send(&mut gateway, LEFT, &udp(THIRD, SERVER).ports(4, 53)), Err(DropReason::PolicyDrop));
         assert_eq!(send(&mut gateway, RIGHT, &udp(SERVER, CLIENT).ports(53, 1)), Ok(CtState::Established));
         assert_eq!(send(&mut gateway, LEFT, &ask(1)), Ok(CtState::Established));
         assert_eq!(send(&mut gateway, LEFT, &ask(1)), Err(DropReason::RuleDrop), "the third packet");
+        assert_eq!(send(&mut gateway, LEFT, &ask(4)), Err(DropReason::PolicyDrop));
+        assert_eq!(send(&mut gateway, LEFT, &ask(4)), Err(DropReason::PolicyDrop));
+        assert_eq!(send(&mut gateway, LEFT, &udp(THIRD, SERVER).ports(4, 53)), Err(DropReason::PolicyDrop));
         gateway.advance_millis(31_000);
         assert_eq!(send(&mut gateway, LEFT, &ask(4)), Ok(CtState::New));
     });

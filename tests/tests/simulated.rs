@@ -6,7 +6,7 @@ use control::rules_file::understand;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
-use dataplane::rules::conn::Marks;
+use dataplane::rules::conn::{Marks, NoFlows};
 use dataplane::rules::linear;
 use dataplane::rules::model::{CtState, Ruleset};
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, Outcome, RIGHT};
@@ -386,6 +386,8 @@ fn verdicts_remembered_with_flows_are_those_the_rules_mean() {
             packet: &packet,
             ct_state,
             conn: None,
+            flows: &NoFlows,
+            is_raw: false,
             ingress: side,
             egress: side.peer(),
         };

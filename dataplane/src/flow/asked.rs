@@ -1,55 +1,62 @@
 //! What rules see of a flow, and what they write to it: its mark. Owner thread; only when a rule asks.
 
 use super::key;
-use super::record::{FlowId, status};
-use super::region::Region;
-use super::tcp::TcpState;
+use super::record::{FlowId, Slot, status};
 use super::tracked::{Direction, FlowRef, Tracked};
-use super::tracker::Tracker;
+use super::tracker::{Opening, Tracker};
 use crate::clock::{Now, Tick};
 use crate::packet::Packet;
-use crate::rules::conn::{Conn, CtEvents, Flows};
-use std::sync::Arc;
+use crate::rules::conn::{Conn, CtEvents, Flows, Known, Zone};
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The tables of all workers at one moment.
+/// Ticks for which a newcomer of another worker may still be about to enter the table.
+const NEWCOMER_TICKS: u32 = 2;
+
+/// The tables of all workers at one moment, as one of them sees them.
 #[derive(Debug)]
-pub struct Tables {
-    regions: Arc<[Arc<Region>]>,
+pub struct Tables<'a> {
+    tracker: &'a Tracker,
     now: Tick,
 }
 
-impl Flows for Tables {
+impl Flows for Tables<'_> {
     fn is_open(&self, flow: FlowId) -> bool {
         let FlowId { worker, slot, seq } = flow;
-        let view = self.regions.get(worker.index()).and_then(|region| region.view(slot, self.now));
-        view.is_some_and(|view| {
-            let is_over = matches!(view.tcp_state, Some(TcpState::TimeWait | TcpState::Close));
-            view.seq == seq && view.secs_left > 0 && !is_over
-        })
+        if let Some(since) = flow.newcomer_at() {
+            return worker != self.tracker.id && self.now.0.wrapping_sub(since.0) < NEWCOMER_TICKS;
+        }
+        self.tracker.peers.get(worker.index()).is_some_and(|region| region.is_open(slot, seq, self.now))
+    }
+
+    fn of(&self, packet: &Packet, zone: Zone) -> Option<Known> {
+        // Not by the packet's hash: an ICMP error's is that of the flow it is about.
+        let hash = self.tracker.hash(&packet.tuple);
+        let (slot, direction) = self.tracker.table.find(hash, &packet.tuple, zone)?;
+        let life = self.tracker.table.record(slot).common.life();
+        let flow = self.tracker.flow_id(slot)?;
+        let known = Known { flow, direction, is_assured: life.has(status::ASSURED) };
+        (!life.deadline.is_past(self.now)).then_some(known)
+    }
+
+    fn newcomer(&self) -> FlowId {
+        FlowId::newcomer(self.tracker.id, self.now)
     }
 }
 
 impl Tracker {
-    /// The tables of all workers, for [`Conn::flows`].
+    /// The tables of all workers, for [`Facts::flows`](crate::rules::Facts::flows).
     #[must_use]
-    pub fn tables(&self, now: Now) -> Tables {
-        Tables { regions: Arc::clone(&self.peers), now: now.tick() }
+    pub const fn tables(&self, now: Now) -> Tables<'_> {
+        Tables { tracker: self, now: now.tick() }
     }
 
     /// The connection of the packet just tracked, as rules see it; `None` for INVALID and UNTRACKED packets. The packet
     /// must have been counted if its flow exists.
     #[must_use]
-    pub fn conn<'a>(
-        &self,
-        packet: &Packet,
-        tracked: &Tracked,
-        now: Now,
-        flows: &'a Tables,
-    ) -> Option<Conn<'a>> {
+    pub fn conn(&self, packet: &Packet, tracked: &Tracked, now: Now) -> Option<Conn> {
         let direction = tracked.direction;
         if let FlowRef::Tentative(_) = tracked.flow {
-            let (_, status, extra) = self.opening();
+            let Opening { status, extra, zone, .. } = self.opening();
             return Some(Conn {
                 orig: packet.tuple,
                 reply: key::inverse(&packet.tuple),
@@ -59,8 +66,9 @@ impl Tracker {
                 bytes: [u64::from(packet.l3_len), 0],
                 secs_left: 0,
                 master_helper: extra.master_helper,
+                zone: zone.id,
                 id: None,
-                flows,
+                is_template: false,
             });
         }
         let slot = tracked.flow.slot()?;
@@ -78,8 +86,9 @@ impl Tracker {
             bytes: [orig_bytes, reply_bytes],
             secs_left: life.deadline.secs_from(now.tick()),
             master_helper: record.tail.extra().master_helper,
-            id: Some(FlowId { worker: self.id, slot, seq: record.common.seq.load(Relaxed) }),
-            flows,
+            zone: record.zone().id,
+            id: self.flow_id(slot),
+            is_template: false,
         })
     }
 
@@ -87,7 +96,7 @@ impl Tracker {
     #[must_use]
     pub fn mark(&self, tracked: &Tracked) -> u32 {
         match tracked.flow {
-            FlowRef::Tentative(_) => self.opening().0,
+            FlowRef::Tentative(_) => self.opening().mark,
             FlowRef::Existing(slot) | FlowRef::About(slot) => {
                 self.table.live_record(slot).map_or(0, |record| record.tail.mark.load(Relaxed))
             }
@@ -109,10 +118,48 @@ impl Tracker {
         }
     }
 
+    /// Number of the zone that a flow's packets of the original direction are in.
+    #[must_use]
+    pub fn zone_of_orig(&self, slot: Slot) -> u16 {
+        self.table.live_record(slot).map_or(0, |record| record.zone().of(Direction::Orig))
+    }
+
     /// Name of a flow.
     #[must_use]
-    pub fn flow_id(&self, slot: super::Slot) -> Option<FlowId> {
+    pub fn flow_id(&self, slot: Slot) -> Option<FlowId> {
         let record = self.table.live_record(slot)?;
         Some(FlowId { worker: self.id, slot, seq: record.common.seq.load(Relaxed) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{Seed, TrackerConfig};
+    use crate::ids::WorkerId;
+
+    /// So two workers that ask at the same time do not both find the last place free.
+    #[test]
+    fn what_another_worker_may_be_about_to_insert_counts_for_a_moment() {
+        let mut trackers = [0, 1].map(|worker| {
+            let config = TrackerConfig {
+                max_flows: 64,
+                max_flows_v6: 64,
+                worker: WorkerId(worker),
+                seed: Seed([1, 2, 3, 4]),
+                hugepages: false,
+                prefault: false,
+            };
+            Tracker::new(&config).unwrap()
+        });
+        Tracker::join(&mut trackers);
+        let [own, other] = &trackers;
+        let now = Now::from_secs(5);
+        let newcomer = own.tables(now).newcomer();
+        assert!(!own.tables(now).is_open(newcomer), "refused: the next packet is judged after it");
+        for (millis, is_open) in [(0, true), (10, true), (20, false), (1000, false)] {
+            let later = now.plus_nanos(millis * 1_000_000);
+            assert_eq!(other.tables(later).is_open(newcomer), is_open, "{millis} ms later");
+        }
     }
 }

@@ -37,6 +37,19 @@ pub struct FlowId {
     pub seq: u32,
 }
 
+impl FlowId {
+    /// Stands for the flow that a packet may start: no flow is called so.
+    #[must_use]
+    pub(crate) const fn newcomer(worker: WorkerId, now: Tick) -> Self {
+        Self { worker, slot: Slot(now.0), seq: 0 }
+    }
+
+    /// When it was made, if it is a newcomer.
+    pub(super) const fn newcomer_at(self) -> Option<Tick> {
+        if self.seq == 0 { Some(Tick(self.slot.0)) } else { None }
+    }
+}
+
 /// Bits of a flow's status. Values are the kernel's (`IPS_*`).
 pub mod status {
     /// Announced by another flow.

@@ -109,13 +109,13 @@ enum Protocol {
 
 /// What a tentative flow will start with, beside its [`Start`].
 #[derive(Debug, Default)]
-struct Opening {
+pub(super) struct Opening {
     state: Protocol,
-    zone: Zone,
-    extra: Extra,
-    mark: u32,
+    pub(super) zone: Zone,
+    pub(super) extra: Extra,
+    pub(super) mark: u32,
     /// Status bits.
-    status: u16,
+    pub(super) status: u16,
 }
 
 impl Tracker {
@@ -644,10 +644,9 @@ impl Tracker {
         })
     }
 
-    /// Mark, status bits and master's helper of the flow that the packet tracked last would start.
-    pub(super) const fn opening(&self) -> (u32, u16, Extra) {
-        let Opening { state: _, zone: _, extra, mark, status } = &self.opening;
-        (*mark, *status, *extra)
+    /// What the packet tracked last would start.
+    pub(super) const fn opening(&self) -> &Opening {
+        &self.opening
     }
 
     /// Sets the mark of the flow that the packet tracked last would start.

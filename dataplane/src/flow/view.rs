@@ -122,6 +122,20 @@ impl Region {
         (0..4).find_map(|_| self.try_view(slot, record, now))
     }
 
+    /// Whether a flow still is in the table, its time is not up, and it is no TCP connection that has ended.
+    #[must_use]
+    pub(super) fn is_open(&self, slot: Slot, seq: u32, now: Tick) -> bool {
+        let Some(Record { common, .. }) = self.record(slot) else { return false };
+        if common.seq.load(Ordering::Acquire) != seq {
+            return false;
+        }
+        let Life { deadline, tcp_state, .. } = common.life();
+        fence(Ordering::Acquire);
+        common.seq.load(Relaxed) == seq
+            && !deadline.is_past(now)
+            && !matches!(tcp_state, TcpState::TimeWait | TcpState::Close)
+    }
+
     /// Names flows whose time is up, looking at no more than about `budget` slots from the cursor on. Returns where
     /// to go on; back at the start when all have been looked at.
     #[must_use]

@@ -1,6 +1,6 @@
 //! The compiled form of one family's rules: what workers run.
 
-use super::conn::Marks;
+use super::conn::{Asked, Marks};
 use super::counters::MATCHED_MAX;
 use super::model::{RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
@@ -180,7 +180,7 @@ impl Compiled {
         marks: &mut Marks,
         matched: &mut Matched,
     ) -> Option<Decision> {
-        self.raw.as_ref().map(|raw| raw.run(facts, marks, matched))
+        self.raw.as_ref().map(|raw| raw.run(&Facts { is_raw: true, ..*facts }, marks, matched))
     }
 }
 
@@ -196,9 +196,17 @@ impl Program {
             if index < skipped_to {
                 continue;
             }
-            let mut more =
-                |invariant: &mut bool| line.more.is_empty() || more_match(line, facts, marks, invariant);
-            if !line.fields_match(facts) || !more(&mut invariant) {
+            let fits = line.fields_match(facts);
+            if !fits || !line.more.is_empty() && !more_match(line, facts, marks, &mut invariant) {
+                if fits && marks.hotdrop {
+                    matched.decider = self.base + index;
+                    return Decision {
+                        verdict: Verdict::Drop,
+                        by: line.by,
+                        invariant: false,
+                        management: false,
+                    };
+                }
                 if let Action::Gate(to) = line.action {
                     skipped_to = to;
                 }
@@ -213,7 +221,8 @@ impl Program {
                 Action::Do(effect) => {
                     // What is done must be done for each packet.
                     invariant = false;
-                    effect.apply(marks, facts.conn.is_some());
+                    let has_conn = Asked::about(facts, marks).has_conn();
+                    effect.apply(marks, has_conn);
                 }
                 Action::Count | Action::Gate(_) | Action::Decide(_) => {}
             }
@@ -238,10 +247,11 @@ impl Program {
 /// Whether the conditions beyond a line's fields hold. A volatile one that is asked, which is after all others held,
 /// makes the decision depend on this very packet.
 fn more_match(line: &Line, facts: &Facts<'_>, marks: &mut Marks, invariant: &mut bool) -> bool {
-    if !line.more.iter().filter(|test| !test.is_volatile()).all(|test| test.holds(facts, marks)) {
+    let (tests, ordered) = line.more.split_at(line.more.len().min(line.ordered_from as usize));
+    if !tests.iter().filter(|test| !test.is_volatile()).all(|test| test.holds(facts, marks)) {
         return false;
     }
-    let mut volatile = line.more.iter().filter(|test| test.is_volatile()).peekable();
+    let mut volatile = tests.iter().filter(|test| test.is_volatile()).chain(ordered).peekable();
     if volatile.peek().is_some() {
         *invariant = false;
     }

@@ -2,16 +2,23 @@
 //! the tracker's orders (`-j CT`). Shared by [`super::linear`] and the compiled form: the conditions here hang on more
 //! than the packet's header, so neither specialises them. Worker thread; evaluated only when a rule asks.
 
-use super::conncount::ConnCount;
+mod orders;
+
+pub use orders::{CtEvents, Helper, Orders, PolicyId, Zone};
+
+use super::Facts;
+use super::conncount::{ConnCount, CountKey};
 use super::model::CtState;
-use crate::flow::{Direction, FlowId};
-use crate::packet::Tuple;
+use crate::clock::Tick;
+use crate::flow::{Direction, FlowId, status};
+use crate::ids::WorkerId;
+use crate::packet::{Family, Packet, Tuple};
 use std::sync::Arc;
 
 /// The connection a packet belongs to or is about, as rules see it: as it is after the packet was tracked. Exists for
 /// every packet but INVALID and UNTRACKED ones.
 #[derive(Clone, Copy, Debug)]
-pub struct Conn<'a> {
+pub struct Conn {
     /// Tuple of the packets that go the way of the first one.
     pub orig: Tuple,
     /// Tuple of the packets that go the other way.
@@ -28,16 +35,59 @@ pub struct Conn<'a> {
     pub secs_left: u32,
     /// Helper of the connection that announced this one.
     pub master_helper: Option<Helper>,
+    /// Number of its zone.
+    pub zone: u16,
     /// Its name; `None` while it is not in the table.
     pub id: Option<FlowId>,
-    /// What else is in the tables of all workers.
-    pub flows: &'a dyn Flows,
+    /// Whether it is what raw rules see behind `-j CT`: no connection yet, but what one will be made by.
+    pub is_template: bool,
 }
+
+impl Conn {
+    /// What stands in for the connection of a packet with orders to the tracker. Linux `nf_ct_tmpl_alloc`: its tuples
+    /// and counts are empty, and it counts as confirmed.
+    const fn template(family: Family) -> Self {
+        let none = Tuple { family, ..Tuple::NONE };
+        Self {
+            orig: none,
+            reply: none,
+            direction: Direction::Orig,
+            status: status::CONFIRMED,
+            packets: [0; 2],
+            bytes: [0; 2],
+            secs_left: 0,
+            master_helper: None,
+            zone: 0,
+            id: None,
+            is_template: true,
+        }
+    }
+}
+
+static TEMPLATES: [Conn; 2] = [Conn::template(Family::V4), Conn::template(Family::V6)];
 
 /// Looks at flows of all workers.
 pub trait Flows: std::fmt::Debug {
-    /// Whether a flow still is in the table, and no TCP connection that has ended.
+    /// Whether a flow still is in the table, and no TCP connection that has ended. A newcomer is while another worker may
+    /// be about to make it.
     fn is_open(&self, flow: FlowId) -> bool;
+
+    /// The flow in a zone that a packet belongs to by its tuple alone.
+    fn of(&self, packet: &Packet, zone: Zone) -> Option<Known>;
+
+    /// Stands for the flow that the packet in question may start.
+    fn newcomer(&self) -> FlowId;
+}
+
+/// A flow that a packet belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its name.
+    pub flow: FlowId,
+    /// The direction whose tuple it is known by.
+    pub direction: Direction,
+    /// Whether it is ASSURED.
+    pub is_assured: bool,
 }
 
 /// No flows at all: for headers judged outside of a worker.
@@ -47,6 +97,14 @@ pub struct NoFlows;
 impl Flows for NoFlows {
     fn is_open(&self, _flow: FlowId) -> bool {
         false
+    }
+
+    fn of(&self, _packet: &Packet, _zone: Zone) -> Option<Known> {
+        None
+    }
+
+    fn newcomer(&self) -> FlowId {
+        FlowId::newcomer(WorkerId(0), Tick(0))
     }
 }
 
@@ -61,169 +119,46 @@ pub struct Marks {
     pub conn_is_set: bool,
     /// Orders to the tracker; raw rules only.
     pub orders: Option<Orders>,
-    /// Connection counts this packet was counted by: its connection joins them if it is accepted.
-    pub counted: Vec<ConnLimit>,
+    /// Whether a rule could not be asked about the packet, which is dropped for that: what iptables calls a hotdrop.
+    pub hotdrop: bool,
+    /// Connection counts this packet was counted by as a newcomer: its connection takes that place if it is accepted.
+    pub counted: Vec<Counted>,
+}
+
+/// A place that a packet was given among the connections a rule counts.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The rule's connections.
+    count: Arc<ConnCount>,
+    /// Under what it was counted.
+    key: CountKey,
+    /// The zone that its connection must be in, if it was counted by its tuple alone, before it was tracked.
+    zone: Option<u16>,
+}
+
+impl Counted {
+    /// The packet's connection has entered the table, under that name and with its original direction in that zone.
+    pub fn join(self, newcomer: FlowId, id: FlowId, zone: u16) {
+        if self.zone.is_none_or(|wanted| wanted == zone) {
+            self.count.take_place(self.key, newcomer, id);
+        }
+    }
 }
 
 impl Marks {
-    /// Forgets the connection of the last rules; the packet's mark goes with it from table to table.
+    /// Forgets the packet before.
     #[inline]
-    pub fn reset(&mut self, conn: u32) {
-        (self.conn, self.conn_is_set, self.orders) = (conn, false, None);
+    pub fn begin(&mut self) {
+        self.packet = 0;
         if !self.counted.is_empty() {
             self.counted.clear();
         }
     }
-}
 
-/// What a `-j CT` or `-j NOTRACK` rule orders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Orders {
-    /// Do not track the packet.
-    pub notrack: bool,
-    /// Zone the packet is looked up in.
-    pub zone: Zone,
-    /// The zone's number is the packet's mark as it is after all raw rules.
-    pub zone_is_mark: bool,
-    /// Helper a connection gets that starts with this packet.
-    pub helper: Option<Helper>,
-    /// Timeout policy it gets.
-    pub timeouts: Option<PolicyId>,
-    /// Events it tells; `None`: all.
-    pub events: Option<CtEvents>,
-}
-
-impl Orders {
-    /// The same for a packet with this mark. Linux `nf_ct_zone_tmpl`: a zone is the low half of the mark.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "so does the kernel")]
-    pub const fn with_mark(mut self, mark: u32) -> Self {
-        if self.zone_is_mark {
-            self.zone.id = mark as u16;
-        }
-        self
-    }
-}
-
-/// A timeout policy, by its place in [`crate::worker::Settings::policies`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PolicyId(pub u8);
-
-/// A set of things that happen to a connection. Bits are the kernel's (`IPCT_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub struct CtEvents(pub u16);
-
-impl CtEvents {
-    /// It has entered the table.
-    pub const NEW: Self = Self(1 << 0);
-    /// It has, announced by another one.
-    pub const RELATED: Self = Self(1 << 1);
-    /// It has left.
-    pub const DESTROY: Self = Self(1 << 2);
-    /// It was answered.
-    pub const REPLY: Self = Self(1 << 3);
-    /// It became ASSURED.
-    pub const ASSURED: Self = Self(1 << 4);
-    /// Its protocol's state changed.
-    pub const PROTOINFO: Self = Self(1 << 5);
-    /// Its mark changed.
-    pub const MARK: Self = Self(1 << 7);
-
-    /// What is in both.
-    #[must_use]
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// What is in either.
-    #[must_use]
-    pub const fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether nothing is in it.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// The set itself if `yes`, else nothing.
-    #[must_use]
-    pub const fn when(self, yes: bool) -> Self {
-        if yes { self } else { Self(0) }
-    }
-}
-
-/// A connection tracking zone: connections with the same tuple in different zones are different.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Zone {
-    /// Its number.
-    pub id: u16,
-    /// Whether the original direction is in the zone (else in zone 0).
-    pub orig: bool,
-    /// Whether the reply direction is.
-    pub reply: bool,
-}
-
-impl Zone {
-    /// The zone of one direction.
-    #[must_use]
+    /// Forgets the connection of the last rules; the packet's mark goes with it from table to table.
     #[inline]
-    pub const fn of(self, direction: Direction) -> u16 {
-        let is_in = match direction {
-            Direction::Orig => self.orig,
-            Direction::Reply => self.reply,
-        };
-        if is_in { self.id } else { 0 }
-    }
-}
-
-impl Default for Zone {
-    fn default() -> Self {
-        Self { id: 0, orig: true, reply: true }
-    }
-}
-
-/// A connection tracking helper: reads a control connection and announces those it speaks of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Helper {
-    /// FTP (RFC 959, RFC 2428): PORT, EPRT, 227, 229.
-    Ftp = 1,
-    /// TFTP (RFC 1350): the server answers from another port.
-    Tftp = 2,
-}
-
-impl Helper {
-    /// All there are.
-    pub const ALL: [Self; 2] = [Self::Ftp, Self::Tftp];
-
-    /// The name rules call it by.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ftp => "ftp",
-            Self::Tftp => "tftp",
-        }
-    }
-
-    /// Protocol it helps.
-    #[must_use]
-    pub const fn proto(self) -> u8 {
-        match self {
-            Self::Ftp => crate::packet::proto::TCP,
-            Self::Tftp => crate::packet::proto::UDP,
-        }
-    }
-
-    /// Undoes `as u8`; 0 is none.
-    #[must_use]
-    pub const fn from_bits(bits: u8) -> Option<Self> {
-        match bits {
-            1 => Some(Self::Ftp),
-            2 => Some(Self::Tftp),
-            _ => None,
-        }
+    pub fn reset(&mut self, conn: u32) {
+        (self.conn, self.conn_is_set, self.orders, self.hotdrop) = (conn, false, None, false);
     }
 }
 
@@ -418,9 +353,43 @@ pub struct ConnLimit {
 /// What a condition is asked about.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked<'a> {
-    pub(super) tuple: &'a Tuple,
-    pub(super) state: CtState,
-    pub(super) conn: Option<&'a Conn<'a>>,
+    packet: &'a Packet,
+    state: CtState,
+    conn: Option<&'a Conn>,
+    /// The zone it is looked up in if it has no connection.
+    zone: Zone,
+    flows: &'a dyn Flows,
+}
+
+impl<'a> Asked<'a> {
+    /// A packet as rules see it at this point. Before it is tracked that hangs on the orders given so far: the packet
+    /// carries what they made, or nothing.
+    pub(super) fn about(facts: &'a Facts<'_>, marks: &Marks) -> Self {
+        let &Facts { packet, ct_state, conn, flows, is_raw, .. } = facts;
+        let (state, conn) = match marks.orders {
+            _ if !is_raw => (ct_state, conn),
+            None => (CtState::Invalid, None),
+            Some(orders) if orders.notrack => (CtState::Untracked, None),
+            Some(_) => {
+                let family = usize::from(packet.tuple.family == Family::V6);
+                (CtState::New, Some(&TEMPLATES[family]))
+            }
+        };
+        let zone = match (marks.orders, conn) {
+            (Some(orders), Some(conn)) if conn.is_template => orders.zone,
+            _ => Zone::default(),
+        };
+        Self { packet, state, conn, zone, flows }
+    }
+
+    pub(super) const fn state(&self) -> CtState {
+        self.state
+    }
+
+    /// Whether it has a connection whose mark may be set.
+    pub(super) const fn has_conn(&self) -> bool {
+        self.conn.is_some()
+    }
 }
 
 impl ConnMatch {
@@ -436,14 +405,14 @@ impl ConnMatch {
                 let helper = asked.conn.and_then(|conn| conn.master_helper);
                 helper.is_some_and(|helper| name.is_empty() || name.starts_with(helper.name())) != *invert
             }
-            Self::ConnBytes(bytes) => asked.conn.is_some_and(|conn| bytes.holds(conn)),
+            Self::ConnBytes(bytes) => asked.conn.is_some_and(|conn| !conn.is_template && bytes.holds(conn)),
             Self::ConnLimit(limit) => limit.holds(asked, marks),
         }
     }
 }
 
 impl Conntrack {
-    fn holds(&self, state: CtState, conn: Option<&Conn<'_>>) -> bool {
+    fn holds(&self, state: CtState, conn: Option<&Conn>) -> bool {
         if self.states.is_some_and(|(states, invert)| (states >> state as u8 & 1 != 0) == invert) {
             return false;
         }
@@ -467,7 +436,7 @@ impl Conntrack {
 }
 
 impl ConnBytes {
-    fn holds(&self, conn: &Conn<'_>) -> bool {
+    fn holds(&self, conn: &Conn) -> bool {
         let of = |counts: [u64; 2]| match self.direction {
             CountedDirection::Orig => counts[0],
             CountedDirection::Reply => counts[1],
@@ -484,20 +453,34 @@ impl ConnBytes {
 
 impl ConnLimit {
     /// What a packet is counted under.
-    #[must_use]
-    pub const fn address(&self, tuple: &Tuple) -> u128 {
+    const fn address(&self, tuple: &Tuple) -> u128 {
         self.mask & if self.by_dst { tuple.dst } else { tuple.src }
     }
 
     fn holds(&self, asked: Asked<'_>, marks: &mut Marks) -> bool {
-        let (id, flows): (_, &dyn Flows) = match asked.conn {
-            Some(conn) => (conn.id, conn.flows),
-            None => (None, &NoFlows),
+        let Asked { packet, conn, zone, flows, .. } = asked;
+        let conn = conn.filter(|conn| !conn.is_template);
+        let known = match conn {
+            Some(conn) => conn.id.map(|flow| {
+                let is_assured = conn.status & status::ASSURED != 0;
+                Known { flow, direction: Direction::Orig, is_assured }
+            }),
+            None if packet.has_tuple() => flows.of(packet, zone),
+            None => {
+                marks.hotdrop = true;
+                return false;
+            }
         };
-        let count = self.count.count(self.address(asked.tuple), id, flows);
-        if id.is_none() && asked.conn.is_some() {
-            marks.counted.push(self.clone());
-        }
+        let zone_id = conn.map_or(zone.id, |conn| conn.zone);
+        let key = CountKey { address: self.address(&packet.tuple), zone: zone_id };
+        let count = match known {
+            Some(known) => self.count.count_known(key, known, flows),
+            None => {
+                let zone = conn.is_none().then(|| zone.of(Direction::Orig));
+                marks.counted.push(Counted { count: Arc::clone(&self.count), key, zone });
+                self.count.count_newcomer(key, flows)
+            }
+        };
         (count > self.limit) != self.upto
     }
 }

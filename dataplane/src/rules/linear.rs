@@ -1,7 +1,7 @@
 //! The meaning of a ruleset: walks chains one rule at a time, as iptables does. Slow, obvious, and the oracle that the
 //! compiled form is held against.
 
-use super::conn::Marks;
+use super::conn::{Asked, Marks};
 use super::model::{ChainId, Hook, Policy, RuleRef, Ruleset, Table, Target, Verdict};
 use super::{Decision, Facts, matching};
 
@@ -35,9 +35,8 @@ pub fn evaluate_raw(
     matched: &mut Vec<RuleRef>,
 ) -> Decision {
     matched.clear();
-    let way: Vec<_> =
-        ruleset.around.raw_prerouting.map(|chain| (Hook::Prerouting, chain)).into_iter().collect();
-    walk_way(ruleset, &way, ports, facts, marks, matched)
+    let way: Vec<_> = ruleset.around.raw_prerouting.map(|chain| (Hook::Raw, chain)).into_iter().collect();
+    walk_way(ruleset, &way, ports, &Facts { is_raw: true, ..*facts }, marks, matched)
 }
 
 fn walk_way(
@@ -100,14 +99,20 @@ impl Walk<'_> {
     fn chain(&mut self, id: ChainId) -> Option<(Verdict, RuleRef)> {
         for (index, rule) in (0_u32..).zip(&self.ruleset.chain(id).rules) {
             let Self { facts, ports, hook, marks, .. } = self;
+            let by = RuleRef { chain: id, rule: Some(index) };
             if !rule.matches.iter().all(|condition| matching::holds(condition, facts, ports, *hook, marks)) {
+                if marks.hotdrop {
+                    return Some((Verdict::Drop, by));
+                }
                 continue;
             }
-            let by = RuleRef { chain: id, rule: Some(index) };
             self.matched.push(by);
             match rule.target {
                 Target::Continue => {}
-                Target::Effect(effect) => effect.apply(self.marks, self.facts.conn.is_some()),
+                Target::Effect(effect) => {
+                    let has_conn = Asked::about(self.facts, self.marks).has_conn();
+                    effect.apply(self.marks, has_conn);
+                }
                 Target::Accept => return Some((Verdict::Accept, by)),
                 Target::Drop => return Some((Verdict::Drop, by)),
                 Target::Reject(with) => return Some((Verdict::Reject(with), by)),

@@ -23,7 +23,7 @@ pub(super) fn holds(
     let packet = facts.packet;
     let name = |port: crate::ids::PortId| ports.get(port.index()).map_or("", String::as_str);
     let ingress = if hook == Hook::Postrouting { "" } else { name(facts.ingress) };
-    let egress = if hook == Hook::Prerouting { "" } else { name(facts.egress) };
+    let egress = if matches!(hook, Hook::Raw | Hook::Prerouting) { "" } else { name(facts.egress) };
     match condition {
         Match::InIface { pattern, invert } => pattern.fits(ingress) != *invert,
         Match::OutIface { pattern, invert } => pattern.fits(egress) != *invert,
@@ -34,15 +34,9 @@ pub(super) fn holds(
         Match::Ports { which, ranges, invert } => ports_match(packet, *which, ranges, *invert),
         Match::TcpFlags { mask, comp, invert } => flags_match(packet, *mask, *comp, *invert),
         Match::Icmp { ty, codes, invert } => icmp_matches(packet, *ty, *codes, *invert),
-        Match::CtState { states, invert } => states.contains(facts.ct_state) != *invert,
-        Match::Conn(condition) => condition.holds(asked(facts), marks),
+        Match::CtState { states, invert } => states.contains(Asked::about(facts, marks).state()) != *invert,
+        Match::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
     }
-}
-
-/// What conditions on the connection look at.
-#[inline]
-pub(super) const fn asked<'a>(facts: &'a Facts<'_>) -> Asked<'a> {
-    Asked { tuple: &facts.packet.tuple, state: facts.ct_state, conn: facts.conn }
 }
 
 pub(super) fn ports_match(packet: &Packet, which: PortSide, ranges: &[(u16, u16)], invert: bool) -> bool {

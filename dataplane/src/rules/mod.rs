@@ -30,7 +30,7 @@ pub use validate::CompileError;
 
 use crate::ids::PortId;
 use crate::packet::Packet;
-use conn::Conn;
+use conn::{Conn, Flows};
 use model::{CtState, RuleRef, Verdict};
 
 /// Everything a rule may ask about one packet.
@@ -38,10 +38,14 @@ use model::{CtState, RuleRef, Verdict};
 pub struct Facts<'a> {
     /// The parsed packet; its family is the ruleset's.
     pub packet: &'a Packet,
-    /// Its connection state. Before tracking, in `raw`, it is INVALID, as in the kernel.
+    /// Its connection state.
     pub ct_state: CtState,
     /// Its connection: `None` if it has none, and where no rule asks ([`Compiled::asks_conn`]).
-    pub conn: Option<&'a Conn<'a>>,
+    pub conn: Option<&'a Conn>,
+    /// What is in the flow tables of all workers.
+    pub flows: &'a dyn Flows,
+    /// Whether it is in `raw`, before it is tracked: then state and connection follow from the orders given so far.
+    pub is_raw: bool,
     /// The NIC it came in on.
     pub ingress: PortId,
     /// The NIC it would leave on.

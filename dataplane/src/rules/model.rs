@@ -35,6 +35,8 @@ pub struct Around {
 /// Where on a packet's way a built-in chain stands: which NICs it may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
+    /// The egress NIC is not known yet, nor the connection: of that only what orders to the tracker made of it.
+    Raw,
     /// The egress NIC is not known yet.
     Prerouting,
     /// Both NICs are known.

@@ -8,8 +8,8 @@
 //! which those of the called chain stand behind: they must not ask again what they may have changed. Lines that no packet can match (a UDP chain entered with `-p tcp`) are
 //! left out.
 
-use super::conn::{ConnMatch, Effect, Marks};
-use super::matching::{asked, flags_match, has_ports, icmp_matches, ports_match};
+use super::conn::{Asked, ConnMatch, Conntrack, Effect, Marks};
+use super::matching::{flags_match, has_ports, icmp_matches, ports_match};
 use super::model::{ChainId, CtState, Hook, Match, PortSide, RuleRef, Ruleset, Table, Target, Verdict};
 use super::{CompileError, Facts, linear};
 use crate::ids::PORTS_MAX;
@@ -59,6 +59,8 @@ pub(super) struct Line {
     pub(super) needs_ports: bool,
     /// What does not fit above.
     pub(super) more: Box<[Test]>,
+    /// From this one of them on they are asked in order, each only if those before it hold: it counts who is asked.
+    pub(super) ordered_from: u32,
     pub(super) action: Action,
     pub(super) by: RuleRef,
     /// Whether a packet that is accepted after this line was accepted by it: one of `filter`'s that accepts.
@@ -88,7 +90,7 @@ impl Test {
         let packet = facts.packet;
         let tuple = &packet.tuple;
         match self {
-            Self::Conn(condition) => condition.holds(asked(facts), marks),
+            Self::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
             Self::Src { addr, mask, invert } => (tuple.src & mask == *addr) != *invert,
             Self::Dst { addr, mask, invert } => (tuple.dst & mask == *addr) != *invert,
             Self::NotProto(proto) => tuple.proto != *proto,
@@ -97,6 +99,34 @@ impl Test {
             Self::LaterFragment { invert } => (packet.fragment == Fragment::Later) != *invert,
             Self::TcpFlags { mask, comp, invert } => flags_match(packet, *mask, *comp, *invert),
         }
+    }
+
+    /// A condition as a test; `None` for those that iptables tries before all of these, wherever they stand.
+    fn of(condition: &Match) -> Option<Self> {
+        Some(match condition {
+            Match::Ports { which, ranges, invert } => {
+                Self::Ports { which: *which, ranges: ranges.as_slice().into(), invert: *invert }
+            }
+            Match::CtState { states, invert } => {
+                let states = Some((states.0, *invert));
+                Self::Conn(ConnMatch::Conntrack(Box::new(Conntrack { states, ..Conntrack::default() })))
+            }
+            Match::TcpFlags { mask, comp, invert } => {
+                Self::TcpFlags { mask: *mask, comp: *comp, invert: *invert }
+            }
+            Match::Icmp { ty, codes, invert } => Self::Icmp { ty: *ty, codes: *codes, invert: *invert },
+            Match::Conn(condition) => Self::Conn(condition.clone()),
+            Match::InIface { .. }
+            | Match::OutIface { .. }
+            | Match::Src { .. }
+            | Match::Dst { .. }
+            | Match::Proto { .. }
+            | Match::LaterFragment { .. } => return None,
+        })
+    }
+
+    const fn counts(&self) -> bool {
+        matches!(self, Self::Conn(ConnMatch::ConnLimit(_)))
     }
 
     /// Whether packets of one flow and direction may differ in this. ICMP type and code are part of a query's tuple;
@@ -122,6 +152,7 @@ impl Line {
             states: ALL_STATES,
             needs_ports: false,
             more: Box::default(),
+            ordered_from: u32::MAX,
             action,
             by,
             accepts: false,
@@ -145,10 +176,18 @@ impl Line {
 
     /// Adds a condition; false if no packet can match any more.
     fn require(&mut self, condition: &Match, hook: Hook, ports: &[String]) -> bool {
+        if let Some(test) = Test::of(condition)
+            && (self.ordered_from != u32::MAX || test.counts())
+        {
+            self.require_in_order(test);
+            return true;
+        }
         match condition {
             // A NIC that is not known there has no name.
             Match::InIface { pattern, invert } if hook == Hook::Postrouting => pattern.fits("") != *invert,
-            Match::OutIface { pattern, invert } if hook == Hook::Prerouting => pattern.fits("") != *invert,
+            Match::OutIface { pattern, invert } if matches!(hook, Hook::Raw | Hook::Prerouting) => {
+                pattern.fits("") != *invert
+            }
             Match::InIface { pattern, invert } => {
                 self.ingress &= nics(ports, |name| pattern.fits(name) != *invert);
                 self.ingress != 0
@@ -179,6 +218,11 @@ impl Line {
                 self.proto != u16::from(*proto)
             }
             Match::Ports { which, ranges, invert } => self.require_ports(*which, ranges, *invert),
+            // Orders change it on the way.
+            Match::CtState { .. } if hook == Hook::Raw => {
+                Test::of(condition).into_iter().for_each(|test| add(&mut self.more, test));
+                true
+            }
             Match::CtState { states, invert } => {
                 self.states &= if *invert { !states.0 } else { states.0 } & ALL_STATES;
                 self.states != 0
@@ -198,6 +242,16 @@ impl Line {
         }
     }
 
+    /// Adds a test that counts, or one behind such a test.
+    fn require_in_order(&mut self, test: Test) {
+        let mut tests = std::mem::take(&mut self.more).into_vec();
+        if self.ordered_from == u32::MAX {
+            self.ordered_from = u32::try_from(tests.len()).unwrap_or(u32::MAX);
+        }
+        tests.push(test);
+        self.more = tests.into();
+    }
+
     fn asks_conn(&self) -> bool {
         self.more.iter().any(|test| matches!(test, Test::Conn(_)))
     }
@@ -208,6 +262,7 @@ impl Line {
             let mut tests = std::mem::take(&mut self.more).into_vec();
             tests.retain(|test| !matches!(test, Test::Conn(_)));
             self.more = tests.into();
+            self.ordered_from = u32::MAX;
         }
     }
 
@@ -275,7 +330,7 @@ pub(super) fn flatten(ruleset: &Ruleset, ports: &[String]) -> Result<Vec<Line>, 
 /// Flattens `raw` PREROUTING, if there is one.
 pub(super) fn flatten_raw(ruleset: &Ruleset, ports: &[String]) -> Result<Option<Vec<Line>>, CompileError> {
     let Some(chain) = ruleset.around.raw_prerouting else { return Ok(None) };
-    flatten_way(ruleset, &[(Hook::Prerouting, chain)], ports).map(Some)
+    flatten_way(ruleset, &[(Hook::Raw, chain)], ports).map(Some)
 }
 
 fn flatten_way(

@@ -79,9 +79,19 @@ pub fn run(compiled: &Compiled, ports: &[String]) -> Option<Disagreement> {
             PortId(u8::try_from(random.below(nics) & !1).unwrap_or(0) | u8::from(random.below(2) == 1));
         let conn = edges.conn(&mut random, &packet, ct_state);
         let marks = edges.marks(&mut random);
-        let facts = Facts { packet: &packet, ct_state, conn: conn.as_ref(), ingress, egress: ingress.peer() };
+        let facts = facts(&packet, ct_state, conn.as_ref(), ingress);
         compare(compiled, ports, &facts, &marks, &mut matched)
     })
+}
+
+/// Facts about a header outside of a worker.
+pub(super) fn facts<'a>(
+    packet: &'a Packet,
+    ct_state: CtState,
+    conn: Option<&'a Conn>,
+    ingress: PortId,
+) -> Facts<'a> {
+    Facts { packet, ct_state, conn, flows: &NoFlows, is_raw: false, ingress, egress: ingress.peer() }
 }
 
 const STATES: [CtState; 5] =
@@ -116,7 +126,8 @@ pub(super) fn compare(
     let mut after = marks.clone();
     let decision = compiled.classify(facts, &mut after, matched);
     let fast = Said { decision, matched: refs(matched), marks: after };
-    if compiled.outcome(matched.decider()) != (decision.verdict, decision.by) {
+    // Only a path that may be remembered is asked for its outcome later.
+    if decision.invariant && compiled.outcome(matched.decider()) != (decision.verdict, decision.by) {
         return disagree(Said { matched: Vec::new(), ..fast }, plain(linear::evaluate));
     }
     disagree(fast, plain(linear::evaluate)).or_else(|| {
@@ -259,7 +270,7 @@ impl Edges {
     }
 
     /// A connection for a packet in that state, made of such values.
-    pub(super) fn conn(&self, random: &mut Random, packet: &Packet, state: CtState) -> Option<Conn<'static>> {
+    pub(super) fn conn(&self, random: &mut Random, packet: &Packet, state: CtState) -> Option<Conn> {
         if matches!(state, CtState::Invalid | CtState::Untracked) {
             return None;
         }
@@ -282,9 +293,10 @@ impl Edges {
             bytes: [random.pick(&self.counts), random.pick(&self.counts)],
             secs_left: random.pick(&self.secs),
             master_helper: None,
-            // Counting connections is left out: a probe is no connection.
+            zone: 0,
+            // A probe is no connection: those that are counted stay as they are.
             id: None,
-            flows: &NoFlows,
+            is_template: false,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::conn::*;
 use super::model::*;
-use super::selfcheck::{Edges, Random, compare};
+use super::selfcheck::{Edges, Random, compare, facts};
 use super::validate::CHAIN_DEPTH_MAX;
 use super::{CompileError, Compiled, Facts, Matched};
 use crate::flow::Direction;
@@ -51,8 +51,7 @@ fn judge(ruleset: Ruleset, port: u16) -> (Verdict, Vec<(u32, Option<u32>)>) {
     packet.has_l4 = true;
     packet.tuple.dst_port = port;
     let mut matched = Matched::default();
-    let facts =
-        Facts { packet: &packet, ct_state: CtState::New, conn: None, ingress: PortId(0), egress: PortId(1) };
+    let facts = facts(&packet, CtState::New, None, PortId(0));
     let decision = compiled.classify(&facts, &mut Marks::default(), &mut matched);
     let refs = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by);
     (decision.verdict, refs.map(|by| (by.chain.0, by.rule)).collect())
@@ -334,8 +333,7 @@ proptest! {
                     let packet = edges.packet(&mut random, family);
                     let conn = edges.conn(&mut random, &packet, state);
                     let ingress = PortId(ingress);
-                    let facts =
-                        Facts { packet: &packet, ct_state: state, conn: conn.as_ref(), ingress, egress: ingress.peer() };
+                    let facts = facts(&packet, state, conn.as_ref(), ingress);
                     let marks = edges.marks(&mut random);
                     let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
                     prop_assert!(found.is_none(), "{}", found.unwrap());
@@ -355,16 +353,16 @@ proptest! {
             if packet.tuple.proto != proto::TCP || !packet.has_l4 {
                 continue;
             }
-            fn facts(packet: &crate::packet::Packet) -> Facts<'_> {
-                Facts { packet, ct_state: CtState::Established, conn: None, ingress: PortId(0), egress: PortId(1) }
+            fn open(packet: &crate::packet::Packet) -> Facts<'_> {
+                facts(packet, CtState::Established, None, PortId(0))
             }
-            let first = compiled.classify(&facts(&packet), &mut Marks::default(), &mut matched);
+            let first = compiled.classify(&open(&packet), &mut Marks::default(), &mut matched);
             if !first.invariant {
                 continue;
             }
             for flags in [0x02, 0x10, 0x11, 0x18, 0x04, 0x3f] {
                 packet.tcp_flags = flags;
-                let other = compiled.classify(&facts(&packet), &mut Marks::default(), &mut again);
+                let other = compiled.classify(&open(&packet), &mut Marks::default(), &mut again);
                 prop_assert_eq!(other.by, first.by);
                 prop_assert_eq!(again.lines(), matched.lines());
             }

@@ -13,7 +13,7 @@ use crate::flow::{self, Claim, Expired, FlowRef, FullPolicy, Slot, TableFull, Tr
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::{Family, Fragment, Packet, Tuple};
 use crate::reason::DropReason;
-use crate::rules::conn::{Marks, Orders};
+use crate::rules::conn::{Flows, Marks, Orders};
 use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
 use crate::rules::{Decision, Facts, Matched, PathId};
 use crate::wire;
@@ -238,9 +238,9 @@ impl<D: Device, O: Observer> Path<D, O> {
     #[inline]
     fn sentence(&mut self, source: Source<'_>, packet: &Packet, ingress: PortId, now: Now) -> Sentence {
         let mut orders = Orders::default();
-        self.marks.packet = 0;
+        self.marks.begin();
         if self.snapshot.rules(packet.tuple.family).compiled.has_raw() {
-            match self.raw(packet, ingress) {
+            match self.raw(packet, ingress, now) {
                 Ok(ordered) => orders = ordered,
                 Err(by) => {
                     let fate =
@@ -351,10 +351,19 @@ impl<D: Device, O: Observer> Path<D, O> {
     // Tracking and rules.
 
     /// The raw rules on a packet that is not tracked yet: their orders to the tracker, or the rule that dropped it.
-    fn raw(&mut self, packet: &Packet, ingress: PortId) -> Result<Orders, RuleRef> {
-        let Self { snapshot, matched, marks, id, .. } = self;
+    fn raw(&mut self, packet: &Packet, ingress: PortId, now: Now) -> Result<Orders, RuleRef> {
+        let Self { snapshot, tracker, matched, marks, id, .. } = self;
         let rules = snapshot.rules(packet.tuple.family);
-        let facts = Facts { packet, ct_state: CtState::Invalid, conn: None, ingress, egress: ingress.peer() };
+        let flows = tracker.tables(now);
+        let facts = Facts {
+            packet,
+            ct_state: CtState::Invalid,
+            conn: None,
+            flows: &flows,
+            is_raw: true,
+            ingress,
+            egress: ingress.peer(),
+        };
         marks.reset(0);
         let decision = rules.compiled.classify_raw(&facts, marks, matched);
         rules.counters[id.index()].count_lines(matched.lines(), u64::from(packet.l3_len));
@@ -394,7 +403,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             match self.tracker.commit(packet, tracked, now, claim) {
                 Ok(Some(slot)) => {
                     self.tracker.count(slot, tracked.direction, packet.l3_len);
-                    self.join_counts(slot, packet, now);
+                    self.join_counts(slot, now);
                 }
                 Ok(None) => {}
                 Err(TableFull) if claim.policy == FullPolicy::PassUntracked => return Ok(()),
@@ -414,14 +423,15 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// A flow that `connlimit` rules have counted exists now.
     #[inline]
-    fn join_counts(&mut self, slot: Slot, packet: &Packet, now: Now) {
+    fn join_counts(&mut self, slot: Slot, now: Now) {
         if self.marks.counted.is_empty() {
             return;
         }
         let Some(id) = self.tracker.flow_id(slot) else { return };
-        let tables = self.tracker.tables(now);
+        let newcomer = self.tracker.tables(now).newcomer();
+        let zone = self.tracker.zone_of_orig(slot);
         for counted in self.marks.counted.drain(..) {
-            counted.count.join(counted.address(&packet.tuple), id, &tables);
+            counted.join(newcomer, id, zone);
         }
     }
 
@@ -442,22 +452,22 @@ impl<D: Device, O: Observer> Path<D, O> {
             return Decided { verdict, by, management: false };
         }
         counters.polls.classified.add(1);
-        let mut facts =
-            Facts { packet, ct_state: tracked.state, conn: None, ingress, egress: ingress.peer() };
-        let Decision { verdict, by, invariant, management } = if rules.compiled.asks_conn() {
-            let tables = tracker.tables(now);
-            let conn = tracker.conn(packet, tracked, now, &tables);
-            facts.conn = conn.as_ref();
-            marks.reset(tracker.mark(tracked));
-            let decision = rules.compiled.classify(&facts, marks, matched);
-            if marks.conn_is_set {
-                tracker.set_mark(tracked, marks.conn);
-            }
-            decision
-        } else {
-            marks.reset(0);
-            rules.compiled.classify(&facts, marks, matched)
+        let asks_conn = rules.compiled.asks_conn();
+        let conn = if asks_conn { tracker.conn(packet, tracked, now) } else { None };
+        marks.reset(if asks_conn { tracker.mark(tracked) } else { 0 });
+        let facts = Facts {
+            packet,
+            ct_state: tracked.state,
+            conn: conn.as_ref(),
+            flows: &tracker.tables(now),
+            is_raw: false,
+            ingress,
+            egress: ingress.peer(),
         };
+        let Decision { verdict, by, invariant, management } = rules.compiled.classify(&facts, marks, matched);
+        if marks.conn_is_set {
+            tracker.set_mark(tracked, marks.conn);
+        }
         let cacheable = invariant && matches!(tracked.flow, FlowRef::Existing(_));
         let decider = matched.decider();
         match cacheable.then(|| rule_counters.intern(matched.lines(), decider)).flatten() {

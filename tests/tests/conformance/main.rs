@@ -9,11 +9,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod connlimit;
 mod datagrams;
 mod fragments;
 mod kernel;
 mod list;
 mod random;
+mod raw;
 mod rules;
 mod sctp;
 mod stage;
