@@ -97,7 +97,7 @@ impl Tracker {
     pub fn mark(&self, tracked: &Tracked) -> u32 {
         match tracked.flow {
             FlowRef::Tentative(_) => self.opening().mark,
-            FlowRef::Existing(slot) | FlowRef::About(slot) => {
+            FlowRef::Existing(slot) | FlowRef::Ending(slot) | FlowRef::About(slot) => {
                 self.table.live_record(slot).map_or(0, |record| record.tail.mark.load(Relaxed))
             }
             FlowRef::None => 0,
@@ -114,7 +114,8 @@ impl Tracker {
                     self.tell(CtEvents::MARK, slot);
                 }
             }
-            FlowRef::None => {}
+            // Nobody will see it.
+            FlowRef::Ending(_) | FlowRef::None => {}
         }
     }
 

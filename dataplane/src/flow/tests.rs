@@ -74,6 +74,7 @@ impl Lab {
         let mut tracked = self.track(frame);
         assert_eq!(tracked.invalid.is_some(), tracked.state == Invalid);
         self.commit(frame, &mut tracked).unwrap();
+        self.tracker.finish(&tracked);
         tracked.state
     }
 
@@ -528,6 +529,7 @@ proptest! {
             let mut tracked = lab.track(&frame);
             prop_assert_eq!(tracked.state == Invalid, tracked.invalid.is_some());
             let _ = lab.commit(&frame, &mut tracked);
+            lab.tracker.finish(&tracked);
         }
         let mut half_open = 0;
         lab.tracker.region().walk(lab.now.tick(), |view| {
@@ -564,4 +566,34 @@ fn a_connection_tells_what_its_rules_let_it() {
         let seen: Vec<_> = std::iter::from_fn(|| events.pop().ok()).map(|event| event.kind).collect();
         assert_eq!(seen, told, "{asked:?}");
     }
+}
+
+/// As `conntrack -E` tells of it: closed, the reset counted, and not answered. Rules see it answered.
+#[test]
+fn a_refused_connection_is_there_until_the_rules_have_judged_the_refusal() {
+    let mut lab = Lab::new();
+    let listening = Arc::new(Listening::default());
+    listening.on.store(true, Relaxed);
+    let (out, mut events) = rtrb::RingBuffer::new(64);
+    lab.tracker.report_to(out, listening);
+    lab.tracker.adopt(&lab.settings, &Policies::default());
+    lab.send(&tcp(A, B, SYN));
+    let refusal = tcp(B, A, RST | ACK).ack(1);
+    let mut tracked = lab.track(&refusal);
+    assert_eq!(tracked.state, Established);
+    assert!(matches!(tracked.flow, FlowRef::Ending(_)) && !tracked.counts);
+    lab.tracker.set_mark(&tracked, 7);
+    assert_eq!(lab.commit(&refusal, &mut tracked), Ok(None));
+    let conn = lab.tracker.conn(&refusal.packet, &tracked, lab.now).unwrap();
+    // The SYN is the worker's to count.
+    assert_eq!((conn.direction, conn.packets), (Direction::Reply, [0, 1]));
+    assert_eq!(conn.status, status::SEEN_REPLY | status::CONFIRMED);
+    assert_eq!(conn.secs_left, lab.settings.tcp_timeout_syn_sent);
+    lab.tracker.finish(&tracked);
+    assert_eq!((lab.tracker.flow_count(), lab.tracker.half_open_count()), (0, 0));
+    assert_eq!(lab.tracker.stats().delete, 1);
+    let told: Vec<_> = std::iter::from_fn(|| events.pop().ok()).collect();
+    assert_eq!(told.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::New, EventKind::Destroy]);
+    let last = told[1].view;
+    assert_eq!((last.tcp_state, last.packets[1], last.is_seen_reply()), (Some(TcpState::Close), 1, false));
 }

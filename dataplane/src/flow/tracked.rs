@@ -17,10 +17,12 @@ pub enum Direction {
 /// How a packet relates to the flow table.
 #[derive(Clone, Copy, Debug)]
 pub enum FlowRef {
-    /// To no flow: INVALID, untracked, or the packet just ended the flow it belonged to. Nothing to commit.
+    /// To no flow: INVALID or untracked. Nothing to commit.
     None,
     /// It belongs to this flow.
     Existing(Slot),
+    /// It belongs to this flow and has ended it: rules still see the flow, then [`super::Tracker::finish`] removes it.
+    Ending(Slot),
     /// It is an ICMP error about this flow: RELATED, neither counted for the flow nor to be cached with it.
     About(Slot),
     /// It would start a flow; [`super::Tracker::commit`] inserts it, if it is called before the next `track`.
@@ -79,7 +81,7 @@ impl FlowRef {
     #[must_use]
     pub const fn slot(&self) -> Option<Slot> {
         match *self {
-            Self::Existing(slot) | Self::About(slot) => Some(slot),
+            Self::Existing(slot) | Self::Ending(slot) | Self::About(slot) => Some(slot),
             Self::None | Self::Tentative(_) => None,
         }
     }

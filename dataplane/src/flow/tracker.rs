@@ -242,7 +242,7 @@ impl Tracker {
             (CtState::Untracked, _) => self.stats.untracked += 1,
             _ => match tracked.flow {
                 FlowRef::About(_) => self.stats.related += 1,
-                FlowRef::Existing(_) => self.stats.found += 1,
+                FlowRef::Existing(_) | FlowRef::Ending(_) => self.stats.found += 1,
                 FlowRef::None | FlowRef::Tentative(_) => {}
             },
         }
@@ -468,14 +468,27 @@ impl Tracker {
                 Tracked::invalid(reason)
             }
             Step::Delete => {
-                self.delete(slot);
-                Tracked::valid(state, direction, FlowRef::None)
+                self.end(slot, direction, packet, flow.state);
+                Tracked { counts: false, ..Tracked::valid(state, direction, FlowRef::Ending(slot)) }
             }
             Step::Reopen => {
                 self.delete(slot);
                 self.start(arrival)
             }
         }
+    }
+
+    /// A reset ends a connection that was not answered. Its end is told at once, with the packet counted; what is left of
+    /// it is for the rules, and for them it has been answered.
+    #[cold]
+    fn end(&mut self, slot: Slot, direction: Direction, packet: &Packet, tcp_state: TcpState) {
+        let record = self.table.record(slot);
+        record.counters.add(direction, packet.l3_len);
+        let life = record.common.life();
+        let ended = Life { tcp_state, ..life };
+        settle(record, &mut self.half_open, life, ended);
+        self.tell(CtEvents::DESTROY, slot);
+        settle(self.table.record(slot), &mut self.half_open, ended, ended.answered_by(direction));
     }
 
     fn start_tcp(&mut self, arrival: &Arrival<'_>) -> Tracked {
@@ -556,7 +569,7 @@ impl Tracker {
     ) -> Result<Option<Slot>, TableFull> {
         let start = match tracked.flow {
             FlowRef::Existing(slot) => return Ok(Some(slot)),
-            FlowRef::None | FlowRef::About(_) => return Ok(None),
+            FlowRef::None | FlowRef::Ending(_) | FlowRef::About(_) => return Ok(None),
             FlowRef::Tentative(start) => start,
         };
         let now = now.tick();
@@ -690,6 +703,19 @@ impl Tracker {
         common.verdicts[tracked.direction.index()].store(path, Relaxed);
     }
 
+    /// The rules have judged a packet, whatever they said: the flow it has ended goes. Once per tracked packet.
+    #[inline]
+    pub fn finish(&mut self, tracked: &Tracked) {
+        if let FlowRef::Ending(slot) = tracked.flow {
+            self.bury(slot);
+        }
+    }
+
+    #[cold]
+    fn bury(&mut self, slot: Slot) {
+        self.stats.delete += u64::from(self.clear(slot));
+    }
+
     /// Removes a flow that control has found expired, if it still is that flow and still expired, or that somebody
     /// asked to be removed.
     pub fn expire(&mut self, named: Expired, now: Now) -> bool {
@@ -736,9 +762,17 @@ impl Tracker {
     }
 
     pub(super) fn remove_entry(&mut self, slot: Slot) -> bool {
+        if self.table.live_record(slot).is_none() {
+            return false;
+        }
+        self.tell(CtEvents::DESTROY, slot);
+        self.clear(slot)
+    }
+
+    /// Removes a flow whose end was told.
+    fn clear(&mut self, slot: Slot) -> bool {
         let Some(record) = self.table.live_record(slot) else { return false };
         self.half_open -= u32::from(record.common.life().is_half_open());
-        self.tell(CtEvents::DESTROY, slot);
         if self.helped.any() {
             self.forget_helped(slot);
         }

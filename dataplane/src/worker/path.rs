@@ -264,6 +264,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             Verdict::Drop => fate.dropped = Some(drop_reason(decided.by)),
             Verdict::Reject(with) => reject = Some(with),
         }
+        self.tracker.finish(&tracked);
         Sentence { fate, tracked, reject }
     }
 
