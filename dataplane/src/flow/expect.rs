@@ -35,7 +35,7 @@ pub struct Expectation {
     pub proto: u8,
     /// Family of the addresses.
     pub family: Family,
-    /// Zone it is expected in.
+    /// Number of the zone it is expected in, whatever direction of the announcing one was in it.
     pub zone: u16,
     /// The connection that announced it.
     pub master: FlowId,
@@ -103,14 +103,19 @@ impl Expectations {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether something may be expected where a packet goes.
+    #[inline]
+    pub(super) fn may_expect(&self, tuple: &Tuple) -> bool {
+        self.filter[Key::of(tuple).word()].load(Relaxed) != 0
+    }
+
     /// The expectation a packet fulfils, used up by it.
     #[inline]
     pub(super) fn take(&self, tuple: &Tuple, zone: u16, now: Tick) -> Option<Expectation> {
-        let key = Key::of(tuple);
-        if self.filter[key.word()].load(Relaxed) == 0 {
+        if !self.may_expect(tuple) {
             return None;
         }
-        self.take_slowly(tuple.src, key, zone, now)
+        self.take_slowly(tuple.src, Key::of(tuple), zone, now)
     }
 
     #[cold]

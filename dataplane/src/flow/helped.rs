@@ -119,7 +119,7 @@ impl Tracker {
             dst_port: announced.dst_port,
             proto: helper.proto(),
             family: packet.family,
-            zone: record.zone().of(super::Direction::Orig),
+            zone: record.zone().id,
             master: FlowId { worker: self.id, slot, seq: record.common.seq.load(Relaxed) },
             helper,
             deadline: now.tick().plus_secs(WAIT_SECS),

@@ -282,6 +282,7 @@ impl Tracker {
             return Tracked::untracked();
         }
         if let Some(reason) = unfit(packet, bytes, settings) {
+            self.use_up_expected(packet, orders.zone, now);
             return Tracked::invalid(reason);
         }
         let mut may_open = true;
@@ -336,10 +337,23 @@ impl Tracker {
         } else {
             arrival.settings = arrival.base;
         }
+        self.prepare(&arrival);
         match arrival.packet.tuple.proto {
             proto::TCP => self.start_tcp(&arrival),
             proto::SCTP => self.start_sctp(&arrival),
             _ => self.start_untyped(&arrival),
+        }
+    }
+
+    /// A packet that cannot be tracked uses up what is expected where it goes, as a packet of no known flow does whatever
+    /// becomes of it.
+    #[cold]
+    fn use_up_expected(&mut self, packet: &Packet, zone: Zone, now: Tick) {
+        if packet.has_tuple()
+            && self.expectations.may_expect(&packet.tuple)
+            && self.find_packet(packet, zone, now).is_none()
+        {
+            self.expectations.take(&packet.tuple, zone.id, now);
         }
     }
 
@@ -419,7 +433,7 @@ impl Tracker {
             return Tracked::invalid(InvalidReason::Truncated);
         };
         match sctp::open(&message, settings) {
-            Ok((flow, timeout_secs)) => self.tentative(arrival, Protocol::Sctp(flow), timeout_secs),
+            Ok((flow, timeout_secs)) => self.tentative(Protocol::Sctp(flow), timeout_secs),
             Err(reason) => Tracked::invalid(reason),
         }
     }
@@ -497,7 +511,7 @@ impl Tracker {
             return Tracked::invalid(InvalidReason::Truncated);
         };
         match tcp::open(&seg, settings) {
-            Ok((flow, timeout_secs)) => self.tentative(arrival, Protocol::Tcp(flow), timeout_secs),
+            Ok((flow, timeout_secs)) => self.tentative(Protocol::Tcp(flow), timeout_secs),
             Err(reason) => Tracked::invalid(reason),
         }
     }
@@ -505,21 +519,20 @@ impl Tracker {
     fn start_untyped(&mut self, arrival: &Arrival<'_>) -> Tracked {
         let &Arrival { packet, now, settings, .. } = arrival;
         let refresh = generic::refresh(packet.tuple.proto, (false, false), || now, now, settings);
-        self.tentative(arrival, Protocol::None, refresh.timeout_secs)
+        self.tentative(Protocol::None, refresh.timeout_secs)
     }
 
-    /// A flow that does not exist yet: NEW, or RELATED if it is expected.
-    fn tentative(&mut self, arrival: &Arrival<'_>, protocol: Protocol, timeout_secs: u32) -> Tracked {
+    /// What a flow that this packet starts will be given, before its protocol has a say. Linux `init_conntrack`: what was
+    /// expected is used up by now, and takes no helper from its own orders.
+    fn prepare(&mut self, arrival: &Arrival<'_>) {
         let has = |yes: bool, bit: u16| if yes { bit } else { 0 };
         let &Arrival { packet, now, orders, .. } = arrival;
-        self.zones_seen |= orders.zone.id != 0;
-        let start = Start { timeout_secs, epoch: self.table.inserts() };
-        let expected = self.expectations.take(&packet.tuple, orders.zone.of(Direction::Orig), now);
+        let expected = self.expectations.take(&packet.tuple, orders.zone.id, now);
         self.opening = Opening {
-            state: protocol,
+            state: Protocol::None,
             zone: orders.zone,
             extra: Extra {
-                helper: orders.helper,
+                helper: orders.helper.filter(|_| expected.is_none()),
                 master_helper: expected.map(|expected| expected.helper),
                 timeouts: orders.timeouts,
                 events: orders.events,
@@ -528,7 +541,15 @@ impl Tracker {
             status: has(expected.is_some(), status::EXPECTED)
                 | has(orders.timeouts.is_some(), status::OWN_TIMEOUTS),
         };
-        let state = if expected.is_some() { CtState::Related } else { CtState::New };
+    }
+
+    /// A flow that does not exist yet, prepared: NEW, or RELATED if it is expected.
+    fn tentative(&mut self, state: Protocol, timeout_secs: u32) -> Tracked {
+        self.zones_seen |= self.opening.zone.id != 0;
+        self.opening.state = state;
+        let start = Start { timeout_secs, epoch: self.table.inserts() };
+        let is_expected = self.opening.status & status::EXPECTED != 0;
+        let state = if is_expected { CtState::Related } else { CtState::New };
         Tracked::valid(state, Direction::Orig, FlowRef::Tentative(start))
     }
 

@@ -12,6 +12,7 @@
 mod asked;
 mod connlimit;
 mod datagrams;
+mod expectations;
 mod fragments;
 mod kernel;
 mod list;

@@ -18,12 +18,12 @@ COMMIT
 ";
 
 /// A control connection past the first lines of both sides.
-struct Control {
+pub(super) struct Control {
     next: [i64; 2],
 }
 
 impl Control {
-    fn open(talk: &mut Talk<'_>) -> Self {
+    pub(super) fn open(talk: &mut Talk<'_>) -> Self {
         talk.ports.1 = 21;
         talk.opens();
         let mut control = Self { next: [1, 1] };
@@ -32,7 +32,7 @@ impl Control {
         control
     }
 
-    fn line(&mut self, talk: &mut Talk<'_>, from: usize, text: &str) {
+    pub(super) fn line(&mut self, talk: &mut Talk<'_>, from: usize, text: &str) {
         let end = if from == 0 { Client } else { Server };
         let packet = talk.segment(end, self.next[from], self.next[1 - from]).ack().payload(text.as_bytes());
         talk.send(end, &packet, &format!("{end:?} says {text:?}"));
