@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use control::rules_file::understand;
-use dataplane::flow::{Count, FullPolicy};
+use dataplane::flow::{Count, FullPolicy, TcpState};
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
@@ -324,6 +324,24 @@ COMMIT
         gateway.advance_millis(31_000);
         assert_eq!(send(&mut gateway, LEFT, &ask(4)), Ok(CtState::New));
     });
+}
+
+/// A reset closes the connection it is sent for (the kernel judges that in `conformance/rules.rs`); other answers do not.
+#[test]
+fn rejecting_with_an_icmp_error_leaves_the_connection_open() {
+    for (with, state) in [("tcp-reset", TcpState::Close), ("icmp-port-unreachable", TcpState::Established)] {
+        let text = format!(
+            "*filter\n-A FORWARD -p tcp -m tcp --tcp-flags PSH PSH -j REJECT --reject-with {with}\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n"
+        );
+        let mut gateway = gateway_with(&text, GatewayConfig::default());
+        let talk = Talk::open(&mut gateway, CLIENT, SERVER, (1, 80));
+        let outcome = gateway.send(LEFT, &talk.packet(0).flags(0x18).build());
+        assert_eq!(outcome.answers.len(), 1);
+        let mut states = Vec::new();
+        let now = gateway.now().tick();
+        gateway.workers[0].tracker_mut().region().walk(now, |view| states.extend(view.tcp_state));
+        assert_eq!(states, [state], "{with}");
+    }
 }
 
 /// A table of 64 flows full of ASSURED ones, on one worker.

@@ -492,11 +492,6 @@ impl<D: Device, O: Observer> Path<D, O> {
         mut fate: Fate,
     ) {
         let limited = with != RejectWith::TcpReset && !self.answers.take();
-        if with == RejectWith::TcpReset
-            && let FlowRef::Existing(slot) = tracked.flow
-        {
-            self.tracker.close_rejected(slot, now, &self.snapshot.settings.track);
-        }
         let first_len = self.umem.head_len(&frame);
         let answer = (!limited)
             .then(|| wire::reject::build(self.umem.buffer_mut(&mut frame), first_len, packet, with))
@@ -505,6 +500,11 @@ impl<D: Device, O: Observer> Path<D, O> {
             fate.dropped = Some(DropReason::RuleRejectSilent);
             return self.discard(frame, Some(packet), fate);
         };
+        if with == RejectWith::TcpReset
+            && let FlowRef::Existing(slot) = tracked.flow
+        {
+            self.tracker.close_rejected(slot, now, &self.snapshot.settings.track);
+        }
         fate.dropped = Some(DropReason::RuleReject);
         self.note_drop(Some(packet), packet.frame_len, &fate);
         let frame = self.pool.shorten(frame, len);

@@ -231,8 +231,12 @@ fn make_bridge(wire: &Netns) {
         wire.run("bridge", &["link", "set", "dev", name, "learning", "off"]);
     }
     wire.ip(&["link", "set", "br0", "mtu", "9000", "up"]);
-    // Without a way to the ends the kernel would not answer for REJECT.
+    // Without a way to the ends the kernel would not answer for REJECT. It needs no address of its own for that, and
+    // with one it would speak unasked.
     wire.ip(&["address", "add", "10.0.0.254/24", "dev", "br0"]);
+    wire.ip(&["link", "set", "br0", "addrgenmode", "none"]);
+    wire.sysctl("net.ipv6.conf.br0.disable_ipv6", "0");
+    wire.ip(&["-6", "route", "add", "fd00::/64", "dev", "br0"]);
     for family in ["iptables", "ip6tables"] {
         wire.sysctl(&format!("net.bridge.bridge-nf-call-{family}"), "1");
     }

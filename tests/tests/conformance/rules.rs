@@ -322,18 +322,72 @@ fn timeout_policies_hold_for_the_connections_that_rules_give_them_to() {
     perform(&[("tcp", setting, &tcp_life), ("others", setting, &others)]);
 }
 
+/// Flag sets that are rejected once a connection is open, each of a port of its own, from 1 on.
+const REJECTED: [&str; 11] = ["S", "SA", "A", "AP", "APU", "FA", "R", "RA", "", "SFRA", "F"];
+
+fn rejecting() -> String {
+    let mut rules = String::from("*filter\n");
+    for (flags, port) in REJECTED.iter().zip(1..) {
+        let names = [('S', "SYN"), ('F', "FIN"), ('R', "RST"), ('A', "ACK"), ('P', "PSH"), ('U', "URG")];
+        let set: Vec<&str> =
+            names.iter().filter(|(letter, _)| flags.contains(*letter)).map(|(_, name)| *name).collect();
+        let set = if set.is_empty() { "NONE".to_owned() } else { set.join(",") };
+        for side in ["sport", "dport"] {
+            rules.push_str(&format!(
+                "-A FORWARD -p tcp -m tcp --{side} {port} --tcp-flags ALL {set} -m conntrack --ctstatus ASSURED -j REJECT --reject-with tcp-reset\n"
+            ));
+        }
+    }
+    rules
+        + "-A FORWARD -p tcp -m tcp --sport 99 --syn -m connbytes --connbytes 2 --connbytes-dir original --connbytes-mode packets -j REJECT --reject-with tcp-reset\nCOMMIT\n"
+}
+
 #[test]
 fn a_reset_by_reject_closes_the_connection() {
-    let v4 = "*filter\n-A FORWARD -p tcp --dport 81 -j REJECT --reject-with tcp-reset\nCOMMIT\n";
-    let scenario = |talk: &mut Talk<'_>| {
-        talk.ports.1 = 81;
-        for flags in ["S", "SA", "A", "AP", "FA", "R", "RA", "", "SFRA"] {
-            talk.says(Client, flags, 1, 1, 10);
-            talk.again();
+    let scenario = |six: bool| {
+        move |talk: &mut Talk<'_>| {
+            talk.six = six;
+            let mut talks = Vec::new();
+            for (flags, port) in REJECTED.iter().zip(1..) {
+                for (from, seq) in [(Client, 1), (Server, 1), (Client, 50), (Server, 50)] {
+                    talks.push((flags, (port, 80 + u16::try_from(talks.len()).unwrap()), from, seq));
+                }
+            }
+            for &(flags, ports, from, seq) in &talks {
+                talk.ports = ports;
+                talk.opens();
+                talk.says(from, flags, seq, 1, 10);
+            }
+            talk.stage.compare_lists();
+            for &(flags, ports, from, _) in &talks {
+                talk.ports = ports;
+                let broken = talk.segment(from, 1, 1).flags(super::talk::flag_bits(flags));
+                talk.send(from, &broken.bad_checksum(), "bad checksum");
+            }
+            talk.stage.compare_lists();
+            // What follows meets what is left.
+            for &(_, ports, _, _) in &talks {
+                talk.ports = ports;
+                talk.says(Client, "AU", 1, 1, 0);
+                talk.says(Server, "AU", 1, 1, 0);
+                talk.says(Client, "SU", 900, 0, 0);
+            }
+            talk.stage.compare_lists();
+            talk.ports.1 = 80;
+            // A connection that is not answered yet.
+            talk.ports.0 = 99;
+            talk.says(Client, "S", 0, 0, 0);
+            talk.says(Client, "S", 0, 0, 0);
+            talk.stage.compare_lists();
+            talk.says(Server, "SA", 0, 1, 0);
+            talk.stage.compare_lists();
         }
-        talk.ports.1 = 80;
-        talk.opens();
-        talk.says(Client, "AP", 1, 1, 5);
     };
-    perform(&[("reset", Setting { v4, ..PLAIN }, &scenario)]);
+    let reset = rejecting();
+    let unchecked: &[(&str, &str)] = &[("checksum", "0")];
+    perform(&[
+        ("reset", Setting { v4: &reset, ..PLAIN }, &scenario(false)),
+        ("reset, ipv6", Setting { v6: &reset, ..PLAIN }, &scenario(true)),
+        ("reset, unchecked", Setting { v4: &reset, sysctls: unchecked, ..PLAIN }, &scenario(false)),
+    ]);
 }
