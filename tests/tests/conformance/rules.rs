@@ -246,6 +246,10 @@ fn raw_and_mangle_mean_what_they_mean_to_the_kernel() {
             "*filter\n-A FORWARD -p udp --dport 53 -m connbytes --connbytes 3 --connbytes-dir original --connbytes-mode packets -j DROP\n-A FORWARD -p udp --sport 54 -m connbytes --connbytes 300:500 --connbytes-dir reply --connbytes-mode bytes -j DROP\n-A FORWARD -m connbytes --connbytes 100:150 --connbytes-dir both --connbytes-mode avgpkt -p udp --dport 55 -j DROP\nCOMMIT\n",
         ),
         (
+            "connbytes of one value",
+            "*filter\n-A FORWARD -p udp --dport 53 -m connbytes ! --connbytes 2:2 --connbytes-dir original --connbytes-mode packets -j DROP\n-A FORWARD -p udp --dport 54 -m connbytes --connbytes 0:0 --connbytes-dir reply --connbytes-mode packets -j DROP\n-A FORWARD -p udp --dport 55 -m connbytes ! --connbytes 0:0 --connbytes-dir reply --connbytes-mode packets -j DROP\nCOMMIT\n",
+        ),
+        (
             "connlimit",
             "*filter\n-A FORWARD -p udp --sport 1:10 -m connlimit --connlimit-above 3 -j DROP\nCOMMIT\n",
         ),

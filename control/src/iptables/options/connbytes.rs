@@ -79,9 +79,10 @@ fn range(given: &Given<'_>) -> Result<(u64, u64), Diagnostic> {
 }
 
 impl Asked {
+    /// As iptables prints it: a range to 0 as if it were open.
     fn range_text(&self) -> String {
         match self.range {
-            Some((from, u64::MAX, _)) => from.to_string(),
+            Some((from, u64::MAX | 0, _)) => from.to_string(),
             Some((from, to, _)) => format!("{from}:{to}"),
             None => String::new(),
         }
@@ -102,7 +103,11 @@ impl Asked {
 impl Instance for Asked {
     fn option(&mut self, given: &Given<'_>) -> Result<(), Diagnostic> {
         match given.id {
-            RANGE => self.range = Some(range(given)?).map(|(from, to)| (from, to, given.invert)),
+            RANGE => {
+                let (from, to) = range(given)?;
+                // iptables inverts by exchanging the ends: a range of one value stays what it is.
+                self.range = Some((from, to, given.invert && from != to));
+            }
             DIRECTION => self.direction = pick(&DIRECTIONS, given)?,
             _ => self.what = pick(&MODES, given)?,
         }

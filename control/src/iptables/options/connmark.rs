@@ -85,9 +85,10 @@ impl SetConnMark {
 
     fn set_shift(&mut self, given: &Given<'_>) -> Result<(), Diagnostic> {
         let word = first(given)?;
-        let bits = number(&word.text, 32).and_then(|bits| Shift::try_from(bits).ok());
+        // iptables takes 32, the kernel does not.
+        let bits = number(&word.text, 31).and_then(|bits| Shift::try_from(bits).ok());
         let bits = bits.ok_or_else(|| {
-            Diagnostic::error(word.span, format!("`{}` is no number of bits from 0 to 32", word.text))
+            Diagnostic::error(word.span, format!("`{}` is no number of bits from 0 to 31", word.text))
         })?;
         if self.shift != 0 {
             return Err(Diagnostic::unsupported(given.span, "shifts to both sides in one rule"));
