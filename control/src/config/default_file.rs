@@ -1,7 +1,8 @@
 //! The configuration file that says nothing new: every setting, explained, at its default.
 
 use super::Config;
-use super::settings::{Kind, Known, SECTIONS, TIMEOUT_MAX_SECS, WIRE};
+use super::settings::{Kind, Known, SECTIONS, WIRE};
+use dataplane::flow::TIMEOUT_MAX_SECS;
 use std::fmt::Write as _;
 
 /// Width that comments are wrapped at.

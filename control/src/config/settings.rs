@@ -1,6 +1,8 @@
 //! Every setting there is: name, what it takes, what it does, where it goes. The file reader, `--set`, the hints for
 //! misspelled names and the default file are all made from these lists.
 
+use dataplane::flow::TrackSettings;
+
 use super::field::{Field, Missing};
 use super::value::Value;
 use super::{Auto, Config, Full, Idle, LogLevel, Offloads, Tracking, WireConfig, XdpMode};
@@ -232,87 +234,76 @@ pub struct ConntrackSetting {
     pub doc: &'static str,
 }
 
-/// Longest timeout: more would not fit the kernel's own 32-bit jiffies either.
-pub(super) const TIMEOUT_MAX_SECS: u32 = 4_000_000;
-
 const fn switch(name: &'static str, default: u32, doc: &'static str) -> ConntrackSetting {
     ConntrackSetting { name, default, kind: Kind::Switch, doc }
 }
 
-const fn count(
-    name: &'static str,
-    default: u32,
-    (min, max): (u32, u32),
-    doc: &'static str,
-) -> ConntrackSetting {
-    ConntrackSetting { name, default, kind: Kind::Int(min, max), doc }
-}
-
-const fn secs(name: &'static str, default: u32, doc: &'static str) -> ConntrackSetting {
-    ConntrackSetting { name, default, kind: Kind::Int(1, TIMEOUT_MAX_SECS), doc }
+/// A number. The tracker says in which range, for all ways to set it.
+const fn number(name: &'static str, default: u32, doc: &'static str) -> ConntrackSetting {
+    let kind = match TrackSettings::range(name) {
+        Some((min, max)) => Kind::Int(min, max),
+        None => panic!("a setting that the tracker does not have"),
+    };
+    ConntrackSetting { name, default, kind, doc }
 }
 
 /// Every connection tracking setting. Defaults as seen on Linux 6.18; `tcp_timeout_syn_sent2` has no sysctl there.
 pub const CONNTRACK: &[ConntrackSetting] = &[
-    count(
+    number(
         "adaptive_start_percent",
         90,
-        (0, 100),
         "Share of max from which on timeouts of flows not ASSURED or closing shrink; 0: never. Ours, not netfilter's.",
     ),
     switch("checksum", 1, "Whether a wrong TCP, UDP or ICMP checksum makes a packet INVALID."),
-    count("expect_max", 4096, (0, 1 << 30), "Most connections that helpers expect at one time."),
-    count("frag6_high_thresh", 4_194_304, (0, 1 << 30), "IPv6 fragments: bytes held per worker."),
-    secs("frag6_timeout", 60, "IPv6 fragments: time for the rest of a datagram to come."),
-    secs("generic_timeout", 600, "Protocols without a tracker of their own."),
-    secs("gre_timeout", 30, "GRE, seen in one direction."),
-    secs("gre_timeout_stream", 180, "GRE, seen in both."),
-    count(
+    number("expect_max", 4096, "Most connections that helpers expect at one time."),
+    number("frag6_high_thresh", 4_194_304, "IPv6 fragments: bytes held per worker."),
+    number("frag6_timeout", 60, "IPv6 fragments: time for the rest of a datagram to come."),
+    number("generic_timeout", 600, "Protocols without a tracker of their own."),
+    number("gre_timeout", 30, "GRE, seen in one direction."),
+    number("gre_timeout_stream", 180, "GRE, seen in both."),
+    number(
         "half_open_percent",
         25,
-        (0, 100),
         "Share of max that half-open flows may take; then a new one replaces an old one. Ours, not netfilter's.",
     ),
-    secs("icmp_timeout", 30, "ICMP echo and the other queries."),
-    secs("icmpv6_timeout", 30, "The same for ICMPv6."),
-    count("ipfrag_high_thresh", 4_194_304, (0, 1 << 30), "IPv4 fragments: bytes held per worker."),
-    secs("ipfrag_time", 30, "IPv4 fragments: time for the rest of a datagram to come."),
-    count(
+    number("icmp_timeout", 30, "ICMP echo and the other queries."),
+    number("icmpv6_timeout", 30, "The same for ICMPv6."),
+    number("ipfrag_high_thresh", 4_194_304, "IPv4 fragments: bytes held per worker."),
+    number("ipfrag_time", 30, "IPv4 fragments: time for the rest of a datagram to come."),
+    number(
         "management_reserve_percent",
         1,
-        (0, 100),
         "Share of max kept for rules whose comment begins with palisade:management. Ours, not netfilter's.",
     ),
-    secs("sctp_timeout_closed", 10, "SCTP, before the first answer and after the end."),
-    secs("sctp_timeout_cookie_echoed", 3, "SCTP, COOKIE ECHO seen."),
-    secs("sctp_timeout_cookie_wait", 3, "SCTP, INIT seen."),
-    secs("sctp_timeout_established", 210, "SCTP, association up."),
-    secs("sctp_timeout_heartbeat_sent", 30, "SCTP, HEARTBEAT on a new path."),
-    secs("sctp_timeout_shutdown_ack_sent", 3, "SCTP, SHUTDOWN ACK seen."),
-    secs("sctp_timeout_shutdown_recd", 3, "SCTP, SHUTDOWN seen from the other side."),
-    secs("sctp_timeout_shutdown_sent", 3, "SCTP, SHUTDOWN seen."),
+    number("sctp_timeout_closed", 10, "SCTP, before the first answer and after the end."),
+    number("sctp_timeout_cookie_echoed", 3, "SCTP, COOKIE ECHO seen."),
+    number("sctp_timeout_cookie_wait", 3, "SCTP, INIT seen."),
+    number("sctp_timeout_established", 210, "SCTP, association up."),
+    number("sctp_timeout_heartbeat_sent", 30, "SCTP, HEARTBEAT on a new path."),
+    number("sctp_timeout_shutdown_ack_sent", 3, "SCTP, SHUTDOWN ACK seen."),
+    number("sctp_timeout_shutdown_recd", 3, "SCTP, SHUTDOWN seen from the other side."),
+    number("sctp_timeout_shutdown_sent", 3, "SCTP, SHUTDOWN seen."),
     switch("tcp_be_liberal", 0, "Whether segments outside the window pass as ESTABLISHED."),
     switch("tcp_ignore_invalid_rst", 0, "Whether a RST below the window passes, without effect."),
     switch("tcp_loose", 1, "Whether a connection may be picked up in the middle."),
-    count(
+    number(
         "tcp_max_retrans",
         3,
-        (0, 255),
         "Retransmissions without an answer after which tcp_timeout_max_retrans holds.",
     ),
-    secs("tcp_timeout_close", 10, "TCP, after a RST."),
-    secs("tcp_timeout_close_wait", 60, "TCP, one side has closed and was answered."),
-    secs("tcp_timeout_established", 432_000, "TCP, connection up: five days."),
-    secs("tcp_timeout_fin_wait", 120, "TCP, one side has closed."),
-    secs("tcp_timeout_last_ack", 30, "TCP, both sides have closed."),
-    secs("tcp_timeout_max_retrans", 300, "TCP, retransmitting without an answer."),
-    secs("tcp_timeout_syn_recv", 60, "TCP, SYN answered."),
-    secs("tcp_timeout_syn_sent", 120, "TCP, SYN seen."),
-    secs("tcp_timeout_syn_sent2", 120, "TCP, SYN seen from both sides."),
-    secs("tcp_timeout_time_wait", 120, "TCP, closed and acknowledged."),
-    secs("tcp_timeout_unacknowledged", 300, "TCP, data not acknowledged."),
-    secs("udp_timeout", 30, "UDP, seen in one direction, or not yet for two seconds."),
-    secs("udp_timeout_stream", 120, "UDP, seen in both."),
+    number("tcp_timeout_close", 10, "TCP, after a RST."),
+    number("tcp_timeout_close_wait", 60, "TCP, one side has closed and was answered."),
+    number("tcp_timeout_established", 432_000, "TCP, connection up: five days."),
+    number("tcp_timeout_fin_wait", 120, "TCP, one side has closed."),
+    number("tcp_timeout_last_ack", 30, "TCP, both sides have closed."),
+    number("tcp_timeout_max_retrans", 300, "TCP, retransmitting without an answer."),
+    number("tcp_timeout_syn_recv", 60, "TCP, SYN answered."),
+    number("tcp_timeout_syn_sent", 120, "TCP, SYN seen."),
+    number("tcp_timeout_syn_sent2", 120, "TCP, SYN seen from both sides."),
+    number("tcp_timeout_time_wait", 120, "TCP, closed and acknowledged."),
+    number("tcp_timeout_unacknowledged", 300, "TCP, data not acknowledged."),
+    number("udp_timeout", 30, "UDP, seen in one direction, or not yet for two seconds."),
+    number("udp_timeout_stream", 120, "UDP, seen in both."),
 ];
 
 /// A setting found by name.

@@ -1,6 +1,7 @@
 use super::settings::{CONNTRACK, Known, SECTIONS, SETTINGS, WIRE};
 use super::*;
 use clap::{CommandFactory, Parser};
+use dataplane::flow::TrackSettings;
 use std::io::Write as _;
 
 /// What `fwd ARGS` would run with, the file's text given instead of its name.
@@ -100,6 +101,19 @@ fn every_setting_is_explained_in_a_section_and_takes_its_own_value_back() {
         assert_eq!(known.show(&config).unwrap(), value, "{set}");
     }
     assert_eq!(Known::all().count(), SETTINGS.len() + CONNTRACK.len());
+}
+
+/// The file takes what `fwctl sysctl` takes, and refuses what that refuses.
+#[test]
+fn settings_of_the_tracker_have_one_range_by_whatever_way() {
+    for setting in CONNTRACK {
+        let (min, max) = TrackSettings::range(setting.name).unwrap();
+        for value in [min.wrapping_sub(1), min, max, max + 1] {
+            let file = with(&["--set", &format!("{}={value}", setting.name)]).is_ok();
+            let running = TrackSettings::default().set(setting.name, &value.to_string()).is_ok();
+            assert_eq!((file, running), ((min..=max).contains(&value), file), "{}={value}", setting.name);
+        }
+    }
 }
 
 #[test]
@@ -240,7 +254,7 @@ fn all_errors_of_all_sources_come_at_once_in_order() {
             "fwd.toml:6:19: `umem.ring_size_descs` takes a power of two from 64 to 32768, not `1000` (the nearest are 512 and 1024)",
             "fwd.toml:8:1: there is no setting `tcp_losse` in [conntrack] (did you mean `tcp_loose`?)",
             "fwd.toml:9:13: `conntrack.tcp_loose` takes true or false, not `2`",
-            "command line:1:19: `conntrack.udp_timeout` takes a whole number from 1 to 4000000, not `0`",
+            "command line:1:19: `conntrack.udp_timeout` takes a whole number from 1 to 20000000, not `0`",
         ]
     );
 }

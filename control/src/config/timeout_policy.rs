@@ -2,8 +2,7 @@
 //! `nfct add timeout` before. Pure.
 
 use super::names::nearest;
-use super::settings::TIMEOUT_MAX_SECS;
-use dataplane::flow::TimeoutPolicy;
+use dataplane::flow::{TIMEOUT_MAX_SECS, TimeoutPolicy};
 use dataplane::packet::{Family, proto};
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -193,7 +192,7 @@ mod tests {
             ("x inet tpc", 7..10, "`tpc` is no protocol"),
             ("x inet udp established 5", 11..22, "`established` is no state of udp"),
             ("x inet tcp close", 11..16, "`close` lacks its seconds"),
-            ("x inet tcp close 0", 17..18, "`0` is no number of seconds from 1 to 4000000"),
+            ("x inet tcp close 0", 17..18, "`0` is no number of seconds from 1 to 20000000"),
         ] {
             let fault = parse(text).unwrap_err();
             assert_eq!((fault.span, fault.why.as_str()), (at, why));

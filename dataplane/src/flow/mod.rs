@@ -56,7 +56,7 @@ pub use record::{FlowId, Slot, status};
 pub use region::{Backing, FORMAT_VERSION, Region};
 pub use room::{Claim, FullPolicy};
 pub use sctp::SctpState;
-pub use settings::{Count, Policies, SettingError, TimeoutPolicy, TrackSettings};
+pub use settings::{Count, Policies, SettingError, TIMEOUT_MAX_SECS, TimeoutPolicy, TrackSettings};
 pub use stats::{INVALID_REASONS, InvalidReason, TrackStats};
 pub use tcp::TcpState;
 pub use tracked::{Direction, FlowRef, Start, TableFull, Tracked};

@@ -1,12 +1,12 @@
-//! Every timeout and switch of the tracker, under its sysctl's name without the `nf_conntrack_` prefix. Plain values
-//! in a snapshot: control sets them, workers read them.
+//! Every timeout and switch of the tracker, under its sysctl's name without the `nf_conntrack_` prefix, and the range it
+//! may be set in, by whatever way. Plain values in a snapshot: control sets them, workers read them.
 
 use crate::packet::Family;
 use std::sync::Arc;
 
 /// Longest timeout that can be set, in seconds: deadlines are compared within half the wrap of a
 /// [`crate::clock::Tick`], 248 days.
-pub(super) const TIMEOUT_MAX_SECS: u32 = 20_000_000;
+pub const TIMEOUT_MAX_SECS: u32 = 20_000_000;
 
 /// Why a setting was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,15 +90,25 @@ impl Kind for bool {
     }
 }
 
-fn parse<K: Kind>(name: &'static str, value: &str) -> Result<K, SettingError> {
+fn parse<K: Kind>(name: &'static str, (min, max): (u32, u32), value: &str) -> Result<K, SettingError> {
     match value.trim().parse::<u32>() {
-        Ok(number) if (K::MIN..=K::MAX).contains(&number) => Ok(K::from_number(number)),
-        _ => Err(SettingError::BadValue { name, value: value.to_owned(), min: K::MIN, max: K::MAX }),
+        Ok(number) if (min..=max).contains(&number) => Ok(K::from_number(number)),
+        _ => Err(SettingError::BadValue { name, value: value.to_owned(), min, max }),
     }
 }
 
+/// The range of a setting: its own, or that of its kind.
+macro_rules! range {
+    ($kind:ty) => {
+        (<$kind as Kind>::MIN, <$kind as Kind>::MAX)
+    };
+    ($kind:ty, $min:literal, $max:literal) => {
+        ($min, $max)
+    };
+}
+
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $default:expr,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty $([$min:literal, $max:literal])? = $default:expr,)+) => {
         /// What the tracker goes by. Timeouts are in seconds of idleness; defaults are the kernel's.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct TrackSettings { $($(#[doc = $doc])+ pub $name: $kind,)+ }
@@ -113,13 +123,18 @@ macro_rules! settings {
             /// Names of all settings, in listing order.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)+];
 
+            /// Smallest and largest value of each, in the same order.
+            const RANGES: &'static [(u32, u32)] = &[$(range!($kind $(, $min, $max)?),)+];
+
             /// Changes one setting.
             ///
             /// # Errors
             /// When there is no such setting, or the value is not a number in its range.
             pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
                 match name {
-                    $(stringify!($name) => self.$name = parse(stringify!($name), value)?,)+
+                    $(stringify!($name) => {
+                        self.$name = parse(stringify!($name), range!($kind $(, $min, $max)?), value)?;
+                    })+
                     _ => return Err(SettingError::Unknown { name: name.to_owned() }),
                 }
                 Ok(())
@@ -137,11 +152,11 @@ settings! {
     /// Most flows, all workers together; 0, and anything above, is what the tables were made for (`flows.max`).
     max: Count = Count(0),
     /// Most half-open flows, in percent of `max`: a new one then replaces an old one.
-    half_open_percent: u8 = 25,
+    half_open_percent: u8 [1, 100] = 25,
     /// Flows kept for rules marked as management, in percent of `max`.
-    management_reserve_percent: u8 = 1,
+    management_reserve_percent: u8 [0, 99] = 1,
     /// From this share of `max` on, in percent, timeouts of flows that are not ASSURED or are closing shrink; 0: never.
-    adaptive_start_percent: u8 = 90,
+    adaptive_start_percent: u8 [0, 100] = 90,
     /// IPv4 fragments: time for the rest of a datagram to come (`net.ipv4.ipfrag_time`).
     ipfrag_time: u32 = 30,
     /// IPv4 fragments: bytes held by a worker above which no new datagram is begun (`net.ipv4.ipfrag_high_thresh`).
@@ -214,6 +229,30 @@ settings! {
     sctp_timeout_heartbeat_sent: u32 = 30,
     /// Every other protocol.
     generic_timeout: u32 = 600,
+}
+
+impl TrackSettings {
+    /// Smallest and largest value of a setting; `None` if there is none of that name.
+    #[must_use]
+    pub const fn range(name: &str) -> Option<(u32, u32)> {
+        let mut at = 0;
+        while at < Self::NAMES.len() {
+            if is_same(Self::NAMES[at].as_bytes(), name.as_bytes()) {
+                return Some(Self::RANGES[at]);
+            }
+            at += 1;
+        }
+        None
+    }
+}
+
+/// Equality, where constants are made.
+const fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
 }
 
 /// A timeout policy: timeouts in place of those in the settings, for the flows that `-j CT --timeout` gives it to.
@@ -312,6 +351,10 @@ mod tests {
             ("udp_timeout", "-1"),
             ("udp_timeout", "20000001"),
             ("tcp_max_retrans", "256"),
+            ("half_open_percent", "0"),
+            ("half_open_percent", "101"),
+            ("management_reserve_percent", "100"),
+            ("adaptive_start_percent", "101"),
             ("udp_timeout", ""),
         ] {
             assert!(
