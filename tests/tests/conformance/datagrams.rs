@@ -171,6 +171,7 @@ fn errors_are_related_to_what_they_are_about() {
             ("ping", ping(client, server, 3)),
             ("esp", ip(client, server, 50).payload(&[9; 40])),
             ("gre", ip(client, server, 47).payload(&[0, 0, 8, 0, 1, 2, 3, 4, 5, 6, 7, 8])),
+            ("sctp", super::sctp::init(talk)),
             ("unknown flow", udp(client, server).ports(77, 78)),
         ];
         for (name, offender) in &offenders {
@@ -293,6 +294,33 @@ fn other_protocols_and_extension_headers_are_judged_alike() {
             talk.send(Server, &ip(server, client, 47).payload(payload), &format!("gre {payload:?}"));
         }
     });
+    let short: &[(&str, &str)] = &[("gre_timeout", "1"), ("gre_timeout_stream", "3")];
+    let gre_timers = both(|talk| {
+        let (client, server) = ends(talk, Client);
+        let of = |talk: &Talk<'_>, host: u16| -> IpAddr {
+            if talk.six {
+                Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 2, host).into()
+            } else {
+                Ipv4Addr::new(10, 0, 2, u8::try_from(host).unwrap()).into()
+            }
+        };
+        let (one_way, answered, kept) = (of(talk, 1), of(talk, 2), of(talk, 3));
+        let gre = |src: IpAddr, dst: IpAddr| ip(src, dst, proto::GRE).payload(&[0, 0, 8, 0, 1, 2, 3, 4]);
+        for host in [one_way, answered, kept, client] {
+            talk.send(Client, &gre(host, server), &format!("{host}"));
+        }
+        talk.send(Server, &gre(server, answered), "answered");
+        talk.send(Server, &gre(server, kept), "answered");
+        talk.stage.compare_lists();
+        for _ in 0..4 {
+            talk.waits(1.2);
+            talk.send(Client, &gre(kept, server), "kept alive");
+            talk.stage.compare_lists();
+        }
+        talk.send(Server, &gre(server, one_way), "late");
+        talk.send(Server, &gre(server, answered), "late");
+        talk.send(Server, &gre(server, kept), "in time");
+    });
     let headers = |talk: &mut Talk<'_>| {
         talk.six = true;
         let plain = udp(CLIENT6, SERVER6).ports(1, 2).payload(&[1; 8]);
@@ -333,6 +361,10 @@ fn other_protocols_and_extension_headers_are_judged_alike() {
         talk.send(Client, &ask.clone().ttl(0), "ttl 0");
         talk.send(Client, &ask.clone().ttl(1), "ttl 1");
     };
-    perform(&[("protocols", PLAIN, &protocols), ("gre", PLAIN, &gre)]);
+    perform(&[
+        ("protocols", PLAIN, &protocols),
+        ("gre", PLAIN, &gre),
+        ("gre timers", Setting { sysctls: short, ..PLAIN }, &gre_timers),
+    ]);
     perform_on_bridge(&[("ipv6 headers", PLAIN, &headers), ("ipv4 options", PLAIN, &options)]);
 }

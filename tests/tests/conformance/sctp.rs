@@ -3,7 +3,7 @@
 use super::stage::Setting;
 use super::talk::{Client, End, Server, Talk, perform};
 use dataplane::packet::proto;
-use dataplane::testing::packets::ip;
+use dataplane::testing::packets::{Builder, ip};
 use dataplane::wire::checksum::crc32c;
 
 const PLAIN: Setting<'_> = Setting { v4: "", v6: "", sysctls: &[] };
@@ -27,13 +27,22 @@ fn chunk(kind: u8, flags: u8, tag: u32) -> Vec<u8> {
     [&[kind, flags, 0, u8::try_from(4 + body.len()).unwrap()], &body[..]].concat()
 }
 
-fn send_raw(talk: &mut Talk<'_>, from: End, tag: u32, chunks: &[u8], note: &str) {
+fn packet(talk: &Talk<'_>, from: End, tag: u32, chunks: &[u8]) -> Builder {
     let (src, dst) = talk.addresses(from);
     let (sport, dport) = if from == Client { talk.ports } else { (talk.ports.1, talk.ports.0) };
     let head = [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &tag.to_be_bytes()].concat();
     let sum = crc32c(&[&head, &[0; 4], chunks]).to_le_bytes();
-    let body = [&head[..], &sum, chunks].concat();
-    talk.send(from, &ip(src, dst, proto::SCTP).payload(&body), note);
+    ip(src, dst, proto::SCTP).payload(&[&head[..], &sum, chunks].concat())
+}
+
+/// What starts an association.
+pub(super) fn init(talk: &Talk<'_>) -> Builder {
+    packet(talk, Client, 0, &chunk(INIT, 0, TAGS[1]))
+}
+
+fn send_raw(talk: &mut Talk<'_>, from: End, tag: u32, chunks: &[u8], note: &str) {
+    let packet = packet(talk, from, tag, chunks);
+    talk.send(from, &packet, note);
 }
 
 fn says(talk: &mut Talk<'_>, from: End, kind: u8) {
@@ -236,5 +245,57 @@ fn tags_bundles_and_checksums_are_judged_alike() {
         ("bundles", PLAIN, &bundles),
         ("broken", PLAIN, &broken),
         ("unchecked", Setting { sysctls: &[("checksum", "0")], ..PLAIN }, &broken),
+    ]);
+}
+
+#[test]
+fn timers_run_alike() {
+    let short: &[(&str, &str)] = &[
+        ("sctp_timeout_closed", "6"),
+        ("sctp_timeout_cookie_wait", "11"),
+        ("sctp_timeout_cookie_echoed", "16"),
+        ("sctp_timeout_established", "21"),
+        ("sctp_timeout_shutdown_sent", "26"),
+        ("sctp_timeout_shutdown_recd", "31"),
+        ("sctp_timeout_shutdown_ack_sent", "36"),
+        ("sctp_timeout_heartbeat_sent", "41"),
+    ];
+    let shortest: &[(&str, &str)] = &[
+        ("sctp_timeout_closed", "1"),
+        ("sctp_timeout_cookie_wait", "2"),
+        ("sctp_timeout_cookie_echoed", "3"),
+        ("sctp_timeout_established", "4"),
+        ("sctp_timeout_shutdown_sent", "1"),
+        ("sctp_timeout_shutdown_recd", "2"),
+        ("sctp_timeout_shutdown_ack_sent", "3"),
+        ("sctp_timeout_heartbeat_sent", "4"),
+    ];
+    // Each state, alone and after what refreshes it or does not.
+    let reach = |talk: &mut Talk<'_>| {
+        for state in STATES {
+            for after in [None, Some((Client, 4)), Some((Server, 5)), Some((Client, 0)), Some((Server, 9))] {
+                for (end, kind) in state.iter().chain(&after) {
+                    says(talk, *end, *kind);
+                }
+                talk.again();
+            }
+        }
+        talk.stage.compare_lists();
+    };
+    let expire = |talk: &mut Talk<'_>| {
+        let first = talk.ports.0;
+        reach(talk);
+        for _ in 0..4 {
+            talk.waits(1.2);
+            talk.stage.compare_lists();
+        }
+        for port in first..talk.ports.0 {
+            talk.ports.0 = port;
+            says(talk, Client, 0);
+        }
+    };
+    perform(&[
+        ("each its own", Setting { sysctls: short, ..PLAIN }, &reach),
+        ("running out", Setting { sysctls: shortest, ..PLAIN }, &expire),
     ]);
 }

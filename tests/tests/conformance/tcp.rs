@@ -127,6 +127,32 @@ fn windows_are_judged_to_the_byte() {
             }
         }
     };
+    // A FIN takes one number more than its data: at the edge, with and without some, again, and from both sides.
+    let fin = |options: bool| {
+        move |talk: &mut Talk<'_>| {
+            talk.options = options;
+            let window = 64_240_i64 << if options { 7 } else { 0 };
+            for from in [Client, Server] {
+                let other = if from == Client { Server } else { Client };
+                for base in [1, 1 + window, 1 + 2 * window, 1 - window, -window, 1 - 66_000] {
+                    for delta in -3..=3 {
+                        for (len, ack) in [(0, 1), (1, 1), (100, 1), (0, 1 + window), (0, -66_000)] {
+                            talk.opens();
+                            talk.says(Client, "AP", 1, 1, 5);
+                            talk.says(Server, "AP", 1, 6, 5);
+                            let seq = base + delta + 5;
+                            talk.says(from, "FA", seq, ack + 5, usize::try_from(len).unwrap());
+                            talk.says(other, "A", 6, seq + len + 1, 0);
+                            talk.says(other, "FA", 6, 6, 0);
+                            talk.says(from, "A", 6, 7, 0);
+                            talk.says(from, "FA", 6, 6, 0);
+                            talk.again();
+                        }
+                    }
+                }
+            }
+        }
+    };
     let sack = |talk: &mut Talk<'_>| {
         for right in [-70_000_i64, -1, 0, 1, 2, 5, 6, 7, 100] {
             talk.opens();
@@ -155,8 +181,93 @@ fn windows_are_judged_to_the_byte() {
     perform(&[
         ("scaled", PLAIN, &edges(true)),
         ("unscaled", PLAIN, &edges(false)),
+        ("fin, scaled", PLAIN, &fin(true)),
+        ("fin, unscaled", PLAIN, &fin(false)),
         ("sack", PLAIN, &sack),
         ("zero window", PLAIN, &zero),
+    ]);
+}
+
+/// Options of a segment of an open connection: what of them counts, of 40 bytes that say anything.
+#[test]
+fn options_of_an_open_connection_are_read_as_the_kernel_reads_them() {
+    // Blocks up to so many bytes beyond what was sent by the other side, or within it.
+    let block = |right: i64| {
+        let at = |offset: i64| u32::try_from(i64::from(super::talk::ISN[0]) + offset).unwrap().to_be_bytes();
+        [at(1), at(right)].concat()
+    };
+    let (within, beyond) = (block(4), block(900));
+    let sack = |blocks: &[&[u8]]| {
+        let body = blocks.concat();
+        [&[5, u8::try_from(2 + body.len()).unwrap()], &body[..]].concat()
+    };
+    let mut bombs: Vec<Vec<u8>> = vec![
+        sack(&[&within]),
+        sack(&[&beyond]),
+        // As many as fit, the last one beyond; and one more than that, cut off.
+        sack(&[&within, &within, &within, &beyond]),
+        [sack(&[&within, &within, &within, &within]), vec![1; 6]].concat(),
+        [&[5, 42][..], &within, &within, &within, &within, &[0; 6]].concat(),
+        // None, half of one, one and a half.
+        vec![5, 2, 1, 1],
+        [&[5, 6][..], &beyond[..4], &[1, 1]].concat(),
+        [&[5, 14][..], &beyond, &beyond[4..], &[1, 1]].concat(),
+        [&[5, 9][..], &beyond[..7], &[1, 1, 1]].concat(),
+        // Lengths that are none.
+        [&[5, 0][..], &beyond, &[1, 1]].concat(),
+        [&[5, 1][..], &beyond, &[1, 1]].concat(),
+        vec![5, 255, 1, 1],
+        vec![5],
+        // Behind something that ends the search, or does not.
+        [&[0, 1, 1, 1][..], &sack(&[&beyond])].concat(),
+        [&[1; 12][..], &sack(&[&beyond])].concat(),
+        [&[99, 0, 1, 1][..], &sack(&[&beyond])].concat(),
+        [&[99, 1, 1, 1][..], &sack(&[&beyond])].concat(),
+        [&[99, 2, 1, 1][..], &sack(&[&beyond])].concat(),
+        [&[99, 3, 0, 1][..], &sack(&[&beyond])].concat(),
+        [&[99, 200, 1, 1][..], &sack(&[&beyond])].concat(),
+        [&[4, 2, 1, 1][..], &sack(&[&beyond])].concat(),
+        [&[8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 1][..], &sack(&[&beyond])].concat(),
+        // Inside another option, and behind one.
+        [&[99, 14, 1, 1][..], &sack(&[&beyond])].concat(),
+        [sack(&[&within]), sack(&[&beyond])].concat(),
+        [sack(&[&beyond]), sack(&[&within])].concat(),
+        // Nothing but a timestamp, in a form that is not the usual one; and the usual one with more behind.
+        [&[8, 10, 0, 0, 0, 1, 0, 0, 0, 2][..], &[1, 1]].concat(),
+        [&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2][..], &sack(&[&beyond])].concat(),
+        [&[1, 1, 8, 10][..], &sack(&[&beyond])[..6], &[1, 1]].concat(),
+        // What only a SYN may say.
+        vec![3, 3, 14, 1],
+        [&[3, 3, 14, 4, 2, 1, 1, 1][..], &sack(&[&beyond])].concat(),
+    ];
+    bombs.extend((0..=9).chain([30, 253, 255]).map(|kind| vec![kind; 40]));
+    bombs.extend((0..=9).map(|kind| [kind, 40].into_iter().chain([kind; 38]).collect()));
+    let scenario = |with_sack: bool, six: bool| {
+        let bombs = &bombs;
+        move |talk: &mut Talk<'_>| {
+            talk.six = six;
+            talk.options = with_sack;
+            for options in bombs {
+                for flags in ["A", "AP", "FA", "RA", "SA"] {
+                    talk.opens();
+                    talk.says(Client, "AP", 1, 1, 5);
+                    let bits = super::talk::flag_bits(flags);
+                    let packet = talk.segment(Server, 1, 3).flags(bits).tcp_options(options);
+                    talk.send(Server, &packet, &format!("{flags} with {options:?}"));
+                    talk.says(Server, "A", 1, 6, 0);
+                    talk.says(Client, "A", 6, 1, 1);
+                    talk.says(Server, "A", 1, 900, 0);
+                    talk.again();
+                }
+            }
+            talk.stage.compare_lists();
+        }
+    };
+    perform(&[
+        ("sack permitted", PLAIN, &scenario(true, false)),
+        ("sack not permitted", PLAIN, &scenario(false, false)),
+        ("ipv6", PLAIN, &scenario(true, true)),
+        ("liberal", Setting { sysctls: &[("tcp_be_liberal", "1")], ..PLAIN }, &scenario(true, false)),
     ]);
 }
 
