@@ -1,4 +1,4 @@
-//! A whole gateway without a kernel: one wire, loopback devices, real workers polled by hand, a clock that the caller
+//! A whole gateway without a kernel: one wire or more, loopback devices, real workers polled by hand, a clock that the caller
 //! turns. Tests talk to it packet by packet; `fwctl replay` feeds it a capture.
 
 use super::loopback::LoopbackDevice;
@@ -18,9 +18,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-/// The left NIC of the only wire.
+/// The left NIC of the first wire.
 pub const LEFT: PortId = PortId(0);
-/// The right NIC of the only wire.
+/// The right NIC of the first wire.
 pub const RIGHT: PortId = PortId(1);
 
 const FRAMES_PER_WORKER: u32 = 1024;
@@ -29,8 +29,10 @@ const TX_RING: usize = 512;
 /// What a gateway is asked to be.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// Names of the left and right NIC, for `-i` and `-o`.
+    /// Names of the left and right NIC, for `-i` and `-o`. Those of further wires have a number behind, from 1.
     pub names: [String; 2],
+    /// How many wires there are: a left and a right NIC each, in turn.
+    pub wires: usize,
     /// How many workers share the flows.
     pub workers: usize,
     /// Settings of the first snapshot.
@@ -47,6 +49,7 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             names: ["left".to_owned(), "right".to_owned()],
+            wires: 1,
             workers: 1,
             settings: Settings::default(),
             track_always: true,
@@ -119,7 +122,7 @@ impl Gateway {
         let workers = config.workers;
         let mailbox = Arc::new(Mailbox::new(first, workers));
         let umem = Umem::new(&UmemConfig::plain(FRAMES_PER_WORKER, u32::try_from(workers).unwrap_or(1)))?;
-        let ports: Arc<[PortState]> = (0..2)
+        let ports: Arc<[PortState]> = (0..config.wires * 2)
             .map(|_| PortState {
                 frame_len_max: AtomicU32::new(config.frame_len_max),
                 link_up: AtomicBool::new(true),
@@ -170,14 +173,16 @@ impl Gateway {
     ) {
         let id = WorkerId(u8::try_from(index).expect("at most 64 workers"));
         let (named, expired) = RingBuffer::new(1024);
-        let counters = Arc::new(WorkerCounters::new(2, &[LEFT, RIGHT]));
+        let ports_count = self.config.wires * 2;
+        let nics: Vec<_> = (0..).map(PortId).take(ports_count).collect();
+        let counters = Arc::new(WorkerCounters::new(ports_count, &nics));
         let lane = |port| Lane { port, device: LoopbackDevice::new(Arc::clone(&self.umem), TX_RING) };
         let parts = Parts {
             id,
             workers: self.config.workers,
             pool: FramePool::new(&self.umem, id),
             umem: Arc::clone(&self.umem),
-            lanes: vec![lane(LEFT), lane(RIGHT)],
+            lanes: nics.iter().copied().map(lane).collect(),
             ports: Arc::clone(ports),
             tracker,
             mailbox: Arc::clone(&self.mailbox),
@@ -272,6 +277,19 @@ impl Gateway {
         Ok(())
     }
 
+    /// Changes settings, and the rules with them: all at once, as at run time.
+    ///
+    /// # Errors
+    /// If the rules do not compile.
+    pub fn change(
+        &mut self,
+        rules: &[Ruleset],
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<(), GatewayError> {
+        change(&mut self.config.settings);
+        self.reload(rules)
+    }
+
     /// Frames now anywhere: in pools, in devices, held as fragments or on their way home. Always
     /// [`Gateway::frames_total`].
     pub fn frames_accounted(&mut self) -> usize {
@@ -295,10 +313,13 @@ fn snapshot(
     rules: &[Ruleset],
     config: &GatewayConfig,
 ) -> Result<Snapshot, CompileError> {
+    let further =
+        (1..config.wires).flat_map(|wire| config.names.each_ref().map(|name| format!("{name}{wire}")));
+    let names: Vec<String> = config.names.iter().cloned().chain(further).collect();
     let family = |family: Family| -> Result<FamilyRules, CompileError> {
         let asked = rules.iter().find(|ruleset| ruleset.family == family);
         let ruleset = asked.cloned().unwrap_or_else(|| Ruleset::empty(family));
-        let compiled = Compiled::new(Arc::new(ruleset), &config.names)?;
+        let compiled = Compiled::new(Arc::new(ruleset), &names)?;
         Ok(FamilyRules::new(compiled, config.workers, config.track_always))
     };
     Ok(Snapshot {

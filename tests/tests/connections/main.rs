@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod room;
+
 use control::rules_file::understand;
-use dataplane::flow::{Count, FullPolicy, TcpState};
+use dataplane::flow::TcpState;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
@@ -342,98 +344,6 @@ fn rejecting_with_an_icmp_error_leaves_the_connection_open() {
         gateway.workers[0].tracker_mut().region().walk(now, |view| states.extend(view.tcp_state));
         assert_eq!(states, [state], "{with}");
     }
-}
-
-/// A table of 64 flows full of ASSURED ones, on one worker.
-fn full(full: FullPolicy) -> Gateway {
-    let text = "\
-*filter
--A FORWARD -p udp -m udp --dport 22 -m comment --comment \"palisade:management ssh\" -j ACCEPT
--A FORWARD -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT
-COMMIT
-";
-    let mut config = GatewayConfig { max_flows: 64, ..GatewayConfig::default() };
-    config.settings.full = [full; 32];
-    config.settings.track.half_open_percent = 100;
-    config.settings.track.adaptive_start_percent = 0;
-    config.settings.track.management_reserve_percent = 4;
-    let mut gateway = gateway_with(text, config);
-    for port in 1..=62 {
-        for _ in 0..2 {
-            send(&mut gateway, LEFT, &udp(CLIENT, SERVER).ports(port, 53)).unwrap();
-            send(&mut gateway, RIGHT, &udp(SERVER, CLIENT).ports(53, port)).unwrap();
-            gateway.advance_millis(if port == 1 { 2_500 } else { 0 });
-        }
-    }
-    gateway.advance_millis(2_500);
-    for port in 1..=62 {
-        send(&mut gateway, LEFT, &udp(CLIENT, SERVER).ports(port, 53)).unwrap();
-    }
-    gateway
-}
-
-#[test]
-fn a_full_table_does_what_the_wire_says_and_lets_management_in() {
-    let new = udp(CLIENT, SERVER).ports(100, 53);
-    let management = udp(CLIENT, SERVER).ports(100, 22);
-    let answer = udp(SERVER, CLIENT).ports(53, 100);
-
-    let mut gateway = full(FullPolicy::DropNew);
-    assert_eq!(send(&mut gateway, LEFT, &new), Err(DropReason::FlowTableFull));
-    assert_eq!(send(&mut gateway, LEFT, &management), Ok(CtState::New));
-    assert_eq!(send(&mut gateway, RIGHT, &udp(SERVER, CLIENT).ports(22, 100)), Ok(CtState::Established));
-
-    let mut gateway = full(FullPolicy::PassUntracked);
-    assert_eq!(send(&mut gateway, LEFT, &new), Ok(CtState::New));
-    assert_eq!(send(&mut gateway, RIGHT, &answer), Ok(CtState::New), "it left nothing behind");
-    assert_eq!(send(&mut gateway, LEFT, &management), Ok(CtState::New));
-
-    let mut gateway = full(FullPolicy::EvictHalfOpen);
-    assert_eq!(send(&mut gateway, LEFT, &new), Err(DropReason::FlowTableFull), "nothing is half-open");
-}
-
-#[test]
-fn a_flood_of_openings_replaces_its_own_entries_only() {
-    let text = "*filter\n-A FORWARD -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT\nCOMMIT\n";
-    let mut config = GatewayConfig { max_flows: 400, ..GatewayConfig::default() };
-    config.settings.track.max = Count(400);
-    let mut gateway = gateway_with(text, config);
-    let mut talks: Vec<_> =
-        (1..=50).map(|port| Talk::open(&mut gateway, CLIENT, SERVER, (port, 80))).collect();
-    for n in 0..5_000_u32 {
-        let spoofed = Ipv4Addr::from_bits(0x0b00_0000 + n);
-        assert_eq!(send(&mut gateway, LEFT, &tcp(spoofed, SERVER).ports(1, 80).syn()), Ok(CtState::New));
-    }
-    let worker = &mut gateway.workers[0];
-    assert_eq!(worker.tracker_mut().half_open_count(), 100, "a quarter of 400");
-    assert_eq!(worker.tracker_mut().flow_count(), 150);
-    for talk in &mut talks {
-        assert_eq!(talk.say(&mut gateway, 0, "still here"), Ok(CtState::Established));
-    }
-    Talk::open(&mut gateway, CLIENT, SERVER, (1000, 80));
-}
-
-#[test]
-fn timeouts_shrink_as_the_table_fills() {
-    let text = "*filter\n-A FORWARD -m conntrack --ctstate NEW,ESTABLISHED -j ACCEPT\nCOMMIT\n";
-    let mut config = GatewayConfig { max_flows: 100, ..GatewayConfig::default() };
-    config.settings.track.half_open_percent = 100;
-    config.settings.track.management_reserve_percent = 0;
-    config.settings.track.adaptive_start_percent = 50;
-    let mut gateway = gateway_with(text, config);
-    let mut left = Vec::new();
-    for port in 1..=99 {
-        send(&mut gateway, LEFT, &udp(CLIENT, SERVER).ports(port, 53)).unwrap();
-        let tracker = gateway.workers[0].tracker_mut();
-        let tick = dataplane::clock::Now::from_secs(1).tick();
-        tracker.region().walk(tick, |view| {
-            if view.orig.src_port == port {
-                left.push(view.secs_left);
-            }
-        });
-    }
-    assert_eq!(left[..50], [30; 50]);
-    assert!(left[50..].is_sorted_by(|a, b| a >= b) && left[98] <= 2, "{left:?}");
 }
 
 /// A fragment of a UDP datagram with an id, of either family.
