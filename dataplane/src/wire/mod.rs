@@ -78,9 +78,12 @@ pub fn parse(head: &[u8], frame_len: u32) -> Result<Packet, DropReason> {
 /// As [`parse`]; `packet` is unspecified then.
 #[inline]
 pub fn parse_into(head: &[u8], frame_len: u32, packet: &mut Packet) -> Result<(), DropReason> {
-    if plain::parse(head, frame_len, packet) {
-        return Ok(());
-    }
+    if plain::parse(head, frame_len, packet) { Ok(()) } else { parse_any(head, frame_len, packet) }
+}
+
+/// Header by header: the meaning of [`plain::parse`], and what is not plain.
+#[inline(never)]
+fn parse_any(head: &[u8], frame_len: u32, packet: &mut Packet) -> Result<(), DropReason> {
     let (ethernet, _) = head.split_first_chunk::<ETHERNET_LEN>().ok_or(DropReason::EthernetTruncated)?;
     check_macs(ethernet)?;
     let (ethertype, l3_offset, vlan_tags) = skip_tags(head, ethernet)?;

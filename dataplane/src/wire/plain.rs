@@ -140,20 +140,14 @@ fn fill(
 mod tests {
     use super::*;
     use crate::testing::packets::{tcp, udp};
-    use crate::wire::{ETHERNET_LEN, check_macs, ipv4, note_plain_ack, skip_tags};
+    use crate::wire::parse_any;
     use proptest::prelude::*;
     use std::net::Ipv4Addr;
 
     /// The parsers proper.
     fn proper(head: &[u8], frame_len: u32) -> Option<Packet> {
-        let ethernet = head.first_chunk::<ETHERNET_LEN>()?;
-        check_macs(ethernet).ok()?;
-        let (ethertype, l3_offset, vlan_tags) = skip_tags(head, ethernet).ok()?;
-        let mut packet =
-            Packet { frame_len, l3_offset, l4_offset: l3_offset, ethertype, vlan_tags, ..Packet::EMPTY };
-        (ethertype == ethertype::IPV4).then_some(())?;
-        ipv4::parse(head, &mut packet).ok()?;
-        note_plain_ack(head, &mut packet);
+        let mut packet = Packet::EMPTY;
+        parse_any(head, frame_len, &mut packet).ok()?;
         Some(packet)
     }
 
