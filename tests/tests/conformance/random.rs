@@ -182,11 +182,19 @@ fn segment(
 }
 
 /// Datagrams, queries, errors about segments that were sent, other protocols.
-fn other(talk: &mut Talk<'_>, random: &mut Random, recent: &[(End, Builder)]) -> (End, Builder, String) {
+///
+/// Ports change with the `era`, so that no flow is talked about when it turns two seconds old: from then on UDP is a stream,
+/// and to the two sides that is not the same packet.
+fn other(
+    talk: &mut Talk<'_>,
+    random: &mut Random,
+    era: u64,
+    recent: &[(End, Builder)],
+) -> (End, Builder, String) {
     let from = random.pick(&[Client, Server]);
     talk.six = random.one_in(2);
     let (src, dst) = talk.addresses(from);
-    let port = u16::try_from(random.below(6)).unwrap() + 1;
+    let port = u16::try_from((era * 6 + random.below(6)) % 50_000).unwrap() + 1;
     let body = vec![1; usize::try_from(random.below(60)).unwrap()];
     let packet = match random.below(8) {
         0..=2 => {
@@ -221,7 +229,7 @@ fn other(talk: &mut Talk<'_>, random: &mut Random, recent: &[(End, Builder)]) ->
             );
         }
     };
-    (from, packet, format!("{from:?} other"))
+    (from, packet, format!("{from:?} other {port}"))
 }
 
 fn run(talk: &mut Talk<'_>, seed: u64, packets: u64) {
@@ -237,7 +245,7 @@ fn run(talk: &mut Talk<'_>, seed: u64, packets: u64) {
             connections.push(Connection::new(&mut random, port));
         }
         let (from, packet, note) = if random.one_in(6) {
-            other(talk, &mut random, &recent)
+            other(talk, &mut random, sent / 1_000, &recent)
         } else {
             let at = usize::try_from(random.below(connections.len() as u64)).unwrap();
             let mut connection = connections.swap_remove(at);
