@@ -96,6 +96,18 @@ impl FramePool {
         self.umem.frame(frame.addr, len)
     }
 
+    /// Cuts a packet to its first `len` bytes, and takes back the chunks behind them. Nothing to cut is no harm.
+    pub fn truncate(&mut self, mut frame: Frame, len: usize) -> Frame {
+        if let Ok(len) = u32::try_from(len)
+            && len < frame.len
+        {
+            let kept = self.umem.cut(&mut frame, len);
+            self.free_chain(&frame, kept as usize);
+            frame.segments = kept;
+        }
+        frame
+    }
+
     /// A chunk of another worker's pool that was freed here, as a frame to send home, and where home is.
     #[inline]
     pub fn next_foreign(&mut self) -> Option<(WorkerId, Frame)> {
@@ -174,6 +186,27 @@ mod tests {
             pools[0].free(frame);
         }
         assert_eq!((pools[0].len(), pools[1].len()), (4, 4));
+    }
+
+    proptest! {
+        #[test]
+        fn a_packet_cut_short_keeps_its_head_and_gives_back_the_rest(len in 1..20_000_usize, cut in 1..20_000_usize) {
+            let umem = Umem::new(&UmemConfig::plain(16, 1)).unwrap();
+            let mut pool = FramePool::new(&umem, WorkerId(0));
+            let packet: Vec<u8> = (0..len).map(|n| u8::try_from(n % 251).unwrap()).collect();
+            let frame = pool.alloc_filled(&packet).unwrap();
+            let frame = pool.truncate(frame, cut);
+            let kept = len.min(cut);
+            let mut copy = Vec::new();
+            umem.copy_out(&frame, &mut copy);
+            prop_assert_eq!(&copy, &packet[..kept]);
+            prop_assert_eq!(frame.len() as usize, kept);
+            prop_assert_eq!(frame.segments() as usize, kept.div_ceil(umem.payload_room() as usize));
+            prop_assert_eq!(umem.head(&frame).len(), kept.min(umem.payload_room() as usize));
+            prop_assert_eq!(pool.len() + frame.segments() as usize, 16);
+            pool.free(frame);
+            prop_assert_eq!(pool.len(), 16);
+        }
     }
 
     #[test]

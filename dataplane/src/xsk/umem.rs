@@ -185,6 +185,26 @@ impl Umem {
         frame.segments += 1;
     }
 
+    /// Makes a frame `len` bytes long, which is less than it was, and returns how many of its segments hold them. The
+    /// others are still the frame's: the caller takes them away.
+    pub(super) fn cut(&self, frame: &mut Frame, len: u32) -> u32 {
+        let (mut kept, mut before, mut previous) = (0, 0, None);
+        for (addr, segment_len) in self.segments(frame) {
+            kept += 1;
+            if before + segment_len >= len {
+                break;
+            }
+            before += segment_len;
+            previous = Some(addr);
+        }
+        match previous {
+            None => frame.head_len = len,
+            Some(addr) => self.links[self.chunk(addr) as usize].len.store(len - before, Relaxed),
+        }
+        frame.len = len;
+        kept
+    }
+
     /// Every segment of a frame: offset and length.
     pub(super) fn segments(&self, frame: &Frame) -> impl Iterator<Item = (u64, u32)> + '_ {
         let first = (frame.segments > 0).then_some((frame.addr, frame.head_len));
