@@ -23,7 +23,6 @@ pub const LEFT: PortId = PortId(0);
 /// The right NIC of the first wire.
 pub const RIGHT: PortId = PortId(1);
 
-const FRAMES_PER_WORKER: u32 = 1024;
 const TX_RING: usize = 512;
 
 /// What a gateway is asked to be.
@@ -43,6 +42,8 @@ pub struct GatewayConfig {
     pub max_flows: u32,
     /// Largest frame either NIC sends, in bytes.
     pub frame_len_max: u32,
+    /// Packet buffers per worker, of 2 KiB.
+    pub frames_per_worker: u32,
 }
 
 impl Default for GatewayConfig {
@@ -55,6 +56,7 @@ impl Default for GatewayConfig {
             track_always: true,
             max_flows: 4096,
             frame_len_max: 9018,
+            frames_per_worker: 1024,
         }
     }
 }
@@ -121,7 +123,8 @@ impl Gateway {
         let first = snapshot(Generation(1), rules, &config)?;
         let workers = config.workers;
         let mailbox = Arc::new(Mailbox::new(first, workers));
-        let umem = Umem::new(&UmemConfig::plain(FRAMES_PER_WORKER, u32::try_from(workers).unwrap_or(1)))?;
+        let umem =
+            Umem::new(&UmemConfig::plain(config.frames_per_worker, u32::try_from(workers).unwrap_or(1)))?;
         let ports: Arc<[PortState]> = (0..config.wires * 2)
             .map(|_| PortState {
                 frame_len_max: AtomicU32::new(config.frame_len_max),
@@ -140,7 +143,7 @@ impl Gateway {
             config,
         };
         let trackers = gateway.trackers()?;
-        let handoffs = Handoff::mesh(&wakers, FRAMES_PER_WORKER as usize);
+        let handoffs = Handoff::mesh(&wakers, gateway.config.frames_per_worker as usize);
         for (index, (handoff, tracker)) in handoffs.into_iter().zip(trackers).enumerate() {
             gateway.add_worker(index, handoff, tracker, &wakers[index], &ports);
         }
@@ -303,7 +306,7 @@ impl Gateway {
     /// Frames the UMEM was made with.
     #[must_use]
     pub fn frames_total(&self) -> usize {
-        FRAMES_PER_WORKER as usize * self.config.workers
+        self.config.frames_per_worker as usize * self.config.workers
     }
 }
 

@@ -132,7 +132,7 @@ impl Kernel {
         panic!("the bridge does not forward");
     }
 
-    /// Loads rules (tables of both families), forgets all connections and sets sysctls, `nf_conntrack_` left out.
+    /// Loads rules (tables of both families), forgets all connections and sets sysctls by the names we have for them.
     pub(crate) fn load(&self, rules: &[(Family, &str)], sysctls: &[(&str, &str)]) {
         for family in [Family::V4, Family::V6] {
             let text = rules.iter().find(|(of, _)| *of == family).map_or("", |(_, text)| text);
@@ -140,7 +140,7 @@ impl Kernel {
         }
         self.restore(Family::V4, MARKERS_PASS, &["--noflush"]);
         for (name, value) in [("acct", "1")].iter().chain(sysctls) {
-            self.wire.sysctl(&format!("net.netfilter.nf_conntrack_{name}"), value);
+            self.wire.sysctl(&full_name(name), value);
         }
         self.forget();
     }
@@ -169,7 +169,7 @@ impl Kernel {
 
     /// The value of a sysctl.
     pub(crate) fn sysctl(&self, name: &str) -> String {
-        let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
+        let path = format!("/proc/sys/{}", full_name(name).replace('.', "/"));
         self.wire.within(|| fs::read_to_string(&path)).unwrap_or_default().trim().to_owned()
     }
 
@@ -224,6 +224,12 @@ impl Kernel {
     }
 }
 
+/// Where the kernel has a setting of ours: IPv4 puts fragments together for others than conntrack, too.
+fn full_name(name: &str) -> String {
+    let place = if name.starts_with("ipfrag_") { "net.ipv4." } else { "net.netfilter.nf_conntrack_" };
+    format!("{place}{name}")
+}
+
 fn make_bridge(wire: &Netns) {
     wire.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "stp_state", "0"]);
     for name in ["left", "right"] {
@@ -276,6 +282,9 @@ fn make_router(wire: &Netns) {
     for name in ["ipv4.ip_forward", "ipv6.conf.all.forwarding"] {
         wire.sysctl(&format!("net.{name}"), "1");
     }
+    // As many ICMP errors as are owed.
+    wire.sysctl("net.ipv4.icmp_ratemask", "0");
+    wire.sysctl("net.ipv6.icmp.ratemask", "\n");
     for (at, (name, number, ends)) in sides.into_iter().enumerate() {
         let other = sides[1 - at].0;
         for (family, gateway, end) in

@@ -1,14 +1,16 @@
 //! Both sides on one stage: each frame goes into both, and what they make of it is compared.
 
+use super::join::join;
 use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
 use control::config::Config;
 use control::rules_file::understand;
 use dataplane::flow::Policies;
 use dataplane::ids::PortId;
-use dataplane::packet::Family;
+use dataplane::packet::{Family, proto};
 use dataplane::rules::model::CtState;
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, RIGHT};
+use dataplane::worker::AnswerRate;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,7 @@ pub(crate) struct Setting<'a> {
     pub v4: &'a str,
     /// IPv6 tables.
     pub v6: &'a str,
-    /// Sysctls, `nf_conntrack_` left out. They are put back afterwards.
+    /// Sysctls by the names we have for them, in the order in which they are set. They are put back afterwards.
     pub(crate) sysctls: &'a [(&'a str, &'a str)],
 }
 
@@ -45,6 +47,8 @@ pub(crate) struct Stage<'a> {
     batch: Vec<Sent>,
     /// What has come out on our side and was not compared yet, by side. Fragments come out when their datagram is whole.
     out: [Vec<Seen>; 2],
+    /// Whether IPv6 datagrams are compared and not their fragments.
+    pub(crate) joins: bool,
     restore: Vec<(String, String)>,
     history: Vec<String>,
     /// Frames that the two disagreed about, and lists that differed.
@@ -75,7 +79,10 @@ impl<'a> Stage<'a> {
                 loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
             })
             .collect();
-        let mut config = GatewayConfig { max_flows: 65_536, ..GatewayConfig::default() };
+        // So many packet buffers that no fragment goes for want of one.
+        let mut config =
+            GatewayConfig { max_flows: 65_536, frames_per_worker: 65_536, ..GatewayConfig::default() };
+        config.settings.answers = AnswerRate { per_sec: 0, ..config.settings.answers };
         let track = &mut config.settings.track;
         (track.half_open_percent, track.management_reserve_percent, track.adaptive_start_percent) =
             (100, 0, 0);
@@ -90,6 +97,7 @@ impl<'a> Stage<'a> {
             serial: 0,
             batch: Vec::new(),
             out: [Vec::new(), Vec::new()],
+            joins: false,
             restore,
             history: Vec::new(),
             disagreements: Vec::new(),
@@ -136,6 +144,10 @@ impl<'a> Stage<'a> {
         }
         let topology = self.kernel.topology();
         let mut seen = self.kernel.collect();
+        if self.joins {
+            seen = seen.map(join);
+            self.out = std::mem::take(&mut self.out).map(join);
+        }
         for sent in std::mem::take(&mut self.batch) {
             let is_same = |seen: &Seen| same(&seen.frame, &sent.frame, topology);
             let said = |seen: Option<Seen>| match seen {
@@ -157,13 +169,20 @@ impl<'a> Stage<'a> {
         }
         for (side, mut seen) in seen.into_iter().enumerate() {
             for ours in std::mem::take(&mut self.out[side]) {
-                // Fragments that carried too much leave cut to size, by either way: not as they were sent.
-                if take(&mut seen, |seen| same(&seen.frame, &ours.frame, topology)).is_none() {
-                    self.note(format!("only we send out of side {side}: {}", hex(&ours.frame)), false);
+                // Fragments with other headers than the first, or more than they should carry, do not leave as they
+                // were sent, by either way.
+                let is_same =
+                    |seen: &Seen| seen.state == ours.state && same(&seen.frame, &ours.frame, topology);
+                if take(&mut seen, is_same).is_none() {
+                    let state = ours.state.unwrap_or("no state");
+                    let frame = hex(&ours.frame);
+                    self.note(format!("only we send out of side {side}: {state} {frame}"), false);
                 }
             }
             for seen in seen {
-                self.note(format!("only the kernel sends out of side {side}: {}", hex(&seen.frame)), false);
+                let state = seen.state.unwrap_or("no state");
+                let frame = hex(&seen.frame);
+                self.note(format!("only the kernel sends out of side {side}: {state} {frame}"), false);
             }
         }
     }
@@ -227,7 +246,8 @@ impl<'a> Stage<'a> {
     #[must_use]
     pub(crate) fn end(mut self) -> Vec<String> {
         self.compare_lists();
-        for (name, value) in &self.restore {
+        // The other way round: the kernel does not take a low threshold above the high one.
+        for (name, value) in self.restore.iter().rev() {
             self.kernel.load(&[], &[(name, value)]);
         }
         self.disagreements
@@ -253,8 +273,9 @@ fn comparable(frame: &[u8], topology: Topology) -> Vec<u8> {
     let mut bytes = frame[..len.unwrap_or(frame.len()).min(frame.len())].to_vec();
     if bytes.get(12..14) == Some(&[0x86, 0xdd]) && bytes.get(20) == Some(&FRAGMENT) && bytes.len() >= 62 {
         bytes[58..62].fill(0);
-        // And a flow label of the first fragment's.
-        bytes[15..18].fill(0);
+        // The flow label is the first fragment's.
+        bytes[15] &= 0xf0;
+        bytes[16..18].fill(0);
     }
     if topology == Topology::Router && bytes.len() >= 34 {
         bytes[..12].fill(0);
@@ -272,13 +293,26 @@ fn take(seen: &mut Vec<Seen>, fits: impl Fn(&Seen) -> bool) -> Option<Seen> {
     Some(seen.remove(at))
 }
 
-/// Resets are compared but for what a host chooses freely: identification, TTL and with them the header checksum.
+/// Answers are compared but for what a host chooses freely: identification, TTL and with them the header checksum. ICMP
+/// errors also but for their source, which a wire has not got, and for the hops of the packet they are about, which a
+/// router has counted; and so without their checksum.
 fn same_answer(theirs: &[u8], ours: &[u8]) -> bool {
-    let l4 = |frame: &[u8]| -> Option<Vec<u8>> {
-        let start = if frame.get(12..14)? == [0x08, 0x00] { 26 } else { 22 };
-        Some(frame.get(start..)?.iter().copied().take(if start == 26 { 28 } else { 52 }).collect())
+    let comparable = |frame: &[u8]| -> Option<Vec<u8>> {
+        let is_v4 = frame.get(12..14)? == [0x08, 0x00];
+        let (proto, src, dst, l4) =
+            if is_v4 { (*frame.get(23)?, 26, 30, 34) } else { (*frame.get(20)?, 22, 38, 54) };
+        if !matches!(proto, proto::ICMP | proto::ICMPV6) {
+            // What follows a reset is padding.
+            return Some(frame.get(src..)?.iter().copied().take(l4 - src + 20).collect());
+        }
+        let mut frame = frame.to_vec();
+        let about = l4 + 8;
+        let hops: &[usize] = if is_v4 { &[8, 10, 11] } else { &[7] };
+        hops.iter().for_each(|at| frame.get_mut(about + at).into_iter().for_each(|byte| *byte = 0));
+        frame.get_mut(l4 + 2..l4 + 4)?.fill(0);
+        Some(frame.split_off(dst))
     };
-    l4(theirs).is_some() && l4(theirs) == l4(ours)
+    comparable(theirs).is_some() && comparable(theirs) == comparable(ours)
 }
 
 /// Writes a serial number where tracking does not look: IPv4's identification, IPv6's flow label. Fragments keep theirs.
@@ -309,7 +343,7 @@ fn checksum_is_right(frame: &[u8]) -> bool {
 
 /// Bytes for reading.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().take(120).fold(String::new(), |mut out, byte| {
+    bytes.iter().take(200).fold(String::new(), |mut out, byte| {
         let _ = write!(out, "{byte:02x}");
         out
     })
