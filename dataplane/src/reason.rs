@@ -55,8 +55,6 @@ drop_reasons! {
     Ipv6PayloadLength => "ipv6_payload_length",
     /// An IPv6 hop-by-hop header that reaches beyond the packet or carries a broken or jumbo option.
     Ipv6HopByHop => "ipv6_hop_by_hop",
-    /// More IPv6 extension headers than the parser follows.
-    Ipv6TooManyHeaders => "ipv6_too_many_headers",
     /// A fragment that contradicts others of its datagram, is empty, or makes the datagram longer than 65,535 bytes.
     FragmentBad => "fragment_bad",
     /// A fragment overlaps another one: its whole datagram is dropped.

@@ -38,9 +38,6 @@ const ERROR_HEADER_BYTES: usize = 8;
 /// Bytes of a redirect before its options: header, target and destination.
 const REDIRECT_HEADER_BYTES: usize = 40;
 
-/// Most extension headers of an embedded IPv6 packet that are followed.
-const EXTENSIONS_MAX: usize = 16;
-
 /// The tuple of the packet that `packet` reports an error about, as that packet was sent; `None` if it reports none.
 /// What decides on which worker an ICMP error is at home.
 #[inline]
@@ -129,29 +126,8 @@ fn embedded_v6(bytes: &[u8], at: usize) -> Option<Embedded> {
     let header: &[u8; 40] = bytes.get(at..)?.first_chunk()?;
     let src = u128::from_be_bytes(*header[8..].first_chunk()?);
     let dst = u128::from_be_bytes(*header[24..].first_chunk()?);
-    let (proto, upper) = skip_extensions(header[6], bytes.get(at + 40..)?)?;
-    with_ports(upper, src, dst, proto, Family::V6)
-}
-
-/// Passes over extension headers to the upper layer; `None` if there is none to be had.
-fn skip_extensions(mut next: u8, mut bytes: &[u8]) -> Option<(u8, &[u8])> {
-    for _ in 0..EXTENSIONS_MAX {
-        let length = match next {
-            proto::HOP_BY_HOP | proto::ROUTING | proto::DST_OPTS => (usize::from(*bytes.get(1)?) + 1) * 8,
-            proto::AH => (usize::from(*bytes.get(1)?) + 2) * 4,
-            proto::FRAGMENT => {
-                if u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]) & !7 != 0 {
-                    return None;
-                }
-                8
-            }
-            proto::NONE => return None,
-            upper => return Some((upper, bytes)),
-        };
-        next = *bytes.first()?;
-        bytes = bytes.get(length..)?;
-    }
-    None
+    let (proto, upper_at) = wire::ipv6::skip_extensions(bytes, at + 40, header[6])?;
+    with_ports(bytes.get(upper_at..).unwrap_or_default(), src, dst, proto, Family::V6)
 }
 
 /// Completes the tuple from the first bytes of the upper layer: four are enough for ports.

@@ -7,8 +7,6 @@ use crate::reason::DropReason;
 
 /// Bytes of the fixed header.
 pub(super) const HEADER_LEN: usize = 40;
-/// Most extension headers followed. RFC 8200 knows seven kinds, each of which stands once (destination options twice).
-const EXTENSION_HEADERS_MAX: usize = 16;
 
 const OPTION_PAD1: u8 = 0;
 const OPTION_JUMBO: u8 = 0xc2;
@@ -56,48 +54,83 @@ const fn is_extension(next: u8) -> bool {
     matches!(next, proto::HOP_BY_HOP | proto::ROUTING | proto::FRAGMENT | proto::DST_OPTS | proto::AH)
 }
 
-/// Follows the chain to the upper-layer header. A chain that runs off the packet is not a reason to drop: the packet
-/// has no upper layer that a rule could match, and is INVALID to the tracker.
+/// Follows the chain to the upper-layer header, as far as the packet reaches: every header is at least eight bytes long.
+/// A chain that runs off the packet is not a reason to drop: the packet has no upper layer that a rule could match, and
+/// is INVALID to the tracker. Of several fragment headers the first says which fragment it is, as for the kernel, which
+/// puts a datagram together once.
 fn walk(head: &[u8], packet: &mut Packet) -> Result<(), DropReason> {
-    let end = packet.l3_end().min(head.len());
+    let end = packet.l3_end();
     let bytes = head.get(..end).unwrap_or(head);
     let mut at = usize::from(packet.l4_offset);
-    for position in 0..EXTENSION_HEADERS_MAX {
-        let next = packet.tuple.proto;
-        if !is_extension(next) || packet.fragment == Fragment::Later {
-            packet.l4_offset = u16::try_from(at).unwrap_or(u16::MAX);
-            return Ok(());
-        }
-        let Some((header_len, following)) = extension(bytes, at, next) else {
-            if next == proto::HOP_BY_HOP {
-                return Err(DropReason::Ipv6HopByHop);
+    let mut is_fragment = false;
+    if packet.tuple.proto == proto::HOP_BY_HOP {
+        check_hop_by_hop(bytes, at)?;
+    }
+    while is_extension(packet.tuple.proto) {
+        let kind = packet.tuple.proto;
+        let is_first_of_its_kind = kind == proto::FRAGMENT && !is_fragment;
+        let Some((header_len, following)) = extension(bytes, at, kind) else {
+            if is_first_of_its_kind {
+                // Of which datagram, it does not say.
+                packet.fragment = Fragment::First;
             }
             packet.l4_fault = Some(L4Fault::NoUpperLayer);
             return Ok(());
         };
-        match next {
-            proto::HOP_BY_HOP if position > 0 => packet.l4_fault = Some(L4Fault::NoUpperLayer),
-            proto::HOP_BY_HOP => check_options(&bytes[at + 2..at + header_len])?,
-            proto::FRAGMENT => packet.fragment = fragment_state(bytes, at),
-            _ => {}
+        packet.tuple.proto = following;
+        if kind == proto::FRAGMENT {
+            is_fragment = true;
+            let state = fragment_state(bytes, at);
+            if is_first_of_its_kind {
+                // Nothing is not a whole packet.
+                let is_empty = state == Fragment::Whole && at + header_len >= bytes.len();
+                packet.fragment = if is_empty { Fragment::First } else { state };
+            }
+            if state == Fragment::Later {
+                if !is_first_of_its_kind {
+                    packet.l4_fault = Some(L4Fault::NoUpperLayer);
+                }
+                at += header_len;
+                break;
+            }
         }
         at += header_len;
-        packet.tuple.proto = following;
     }
-    Err(DropReason::Ipv6TooManyHeaders)
+    let Ok(l4_offset) = u16::try_from(at.min(end)) else {
+        packet.l4_fault = Some(L4Fault::NoUpperLayer);
+        return Ok(());
+    };
+    packet.l4_offset = l4_offset;
+    Ok(())
 }
 
-/// Length of the extension header of kind `next` at `at`, which lies wholly within `bytes`, and what follows it.
-fn extension(bytes: &[u8], at: usize, next: u8) -> Option<(usize, u8)> {
+/// Length that the extension header of kind `kind` at `at` says it has, and what follows it, perhaps beyond the end of
+/// `bytes`; `None` if what says so is not there.
+fn extension(bytes: &[u8], at: usize, kind: u8) -> Option<(usize, u8)> {
     let [following, units] = *bytes.get(at..)?.first_chunk::<2>()?;
-    let len = match next {
-        proto::FRAGMENT => 8,
+    let len = match kind {
+        proto::FRAGMENT => {
+            be16(bytes, at + 2)?;
+            8
+        }
         // RFC 4302 section 2.2: in 32-bit words, less two.
         proto::AH => (usize::from(units) + 2) * 4,
         _ => (usize::from(units) + 1) * 8,
     };
-    bytes.get(at..at + len)?;
     Some((len, following))
+}
+
+/// Passes over extension headers, from one of kind `kind` at `at` on. Returns the protocol of the upper layer and where
+/// it starts, perhaps beyond the end of `bytes`; `None` if there is none to be had, as behind a later fragment's header.
+pub(crate) fn skip_extensions(bytes: &[u8], mut at: usize, mut kind: u8) -> Option<(u8, usize)> {
+    while is_extension(kind) {
+        let (header_len, following) = extension(bytes, at, kind)?;
+        if kind == proto::FRAGMENT && fragment_state(bytes, at) == Fragment::Later {
+            return None;
+        }
+        (at, kind) = (at + header_len, following);
+    }
+    (kind != proto::NONE).then_some((kind, at))
 }
 
 /// Offset and more-fragments bit. An atomic fragment (offset 0, none to come) is a whole packet, RFC 6946.
@@ -110,7 +143,13 @@ fn fragment_state(bytes: &[u8], at: usize) -> Fragment {
     }
 }
 
-/// The options of a hop-by-hop header: each must fit, and a jumbogram is nothing this wire carries.
+/// A hop-by-hop header behind the fixed one must be whole, and its options with it.
+fn check_hop_by_hop(bytes: &[u8], at: usize) -> Result<(), DropReason> {
+    let header = extension(bytes, at, proto::HOP_BY_HOP).and_then(|(len, _)| bytes.get(at + 2..at + len));
+    check_options(header.ok_or(DropReason::Ipv6HopByHop)?)
+}
+
+/// Options: each must fit, and a jumbogram is nothing this wire carries.
 fn check_options(mut options: &[u8]) -> Result<(), DropReason> {
     while let Some((&kind, rest)) = options.split_first() {
         if kind == OPTION_PAD1 {

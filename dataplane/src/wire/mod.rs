@@ -9,7 +9,7 @@
 pub mod checksum;
 pub mod icmp;
 mod ipv4;
-mod ipv6;
+pub(crate) mod ipv6;
 pub(crate) mod l4;
 mod plain;
 pub mod reject;
@@ -62,7 +62,8 @@ pub fn payload<'a>(head: &'a [u8], packet: &Packet, header_len: usize) -> &'a [u
     head.get(usize::from(packet.l4_offset) + header_len..end).unwrap_or_default()
 }
 
-/// Parses a frame. `head` is its first segment, which holds all headers; `frame_len` counts all segments.
+/// Parses a frame. `head` is its first segment, or all of it if headers may reach beyond that; `frame_len` counts all
+/// segments.
 ///
 /// # Errors
 /// The reason for which a bridge would drop the frame before asking any rule.

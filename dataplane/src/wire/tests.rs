@@ -60,6 +60,41 @@ fn fragments_are_told_apart() {
     assert_eq!((later.fragment, later.tuple.proto, later.has_l4), (Fragment::Later, proto::UDP, false));
 }
 
+/// However long the chain: as far as the packet reaches.
+#[test]
+fn extension_headers_are_followed_to_the_end() {
+    for count in [1, 15, 16, 17, 100, 500] {
+        let mut frame = udp(A6, B6).ports(1, 2);
+        for n in 0..count {
+            frame = frame.extension([proto::DST_OPTS, proto::ROUTING, proto::AH][n % 3], &[1, 4, 0, 0, 0, 0]);
+        }
+        let packet = ok(&frame);
+        assert_eq!((packet.tuple.proto, packet.tuple.dst_port, packet.l4_fault), (proto::UDP, 2, None));
+        assert_eq!(usize::from(packet.l4_offset), 54 + 8 * count);
+    }
+    let endless = [proto::DST_OPTS, 0, 1, 4, 0, 0, 0, 0].repeat(8000);
+    let packet = ok(&ip(A6, B6, proto::DST_OPTS).payload(&endless));
+    assert_eq!(packet.l4_fault, Some(L4Fault::NoUpperLayer));
+}
+
+/// Behind the first fragment header another one is a header like any other.
+#[test]
+fn the_first_fragment_header_counts() {
+    let header = |offset: u16, more: u16| [&(offset | more).to_be_bytes()[..], &[0; 4]].concat();
+    let with = |first: &[u8], second: &[u8]| {
+        let frame = udp(A6, B6).ports(1, 2).payload(&[7; 24]);
+        ok(&frame.extension(proto::FRAGMENT, first).extension(proto::FRAGMENT, second))
+    };
+    let packet = with(&header(0, 1), &header(0, 0));
+    assert_eq!((packet.fragment, packet.tuple.dst_port, packet.l4_fault), (Fragment::First, 2, None));
+    let packet = with(&header(0, 0), &header(0, 1));
+    assert_eq!((packet.fragment, packet.tuple.dst_port, packet.l4_fault), (Fragment::Whole, 2, None));
+    let packet = with(&header(0, 1), &header(8, 1));
+    assert_eq!((packet.fragment, packet.l4_fault), (Fragment::First, Some(L4Fault::NoUpperLayer)));
+    let packet = with(&header(8, 1), &header(0, 1));
+    assert_eq!((packet.fragment, packet.tuple.proto), (Fragment::Later, proto::FRAGMENT));
+}
+
 #[test]
 fn what_is_not_ip_is_left_to_the_pass_list() {
     let arp = parsed(&packets::arp()).unwrap();
@@ -91,7 +126,6 @@ fn every_damage_below_the_upper_layer_has_its_reason() {
     let v6 = || udp(A6, B6).ports(1, 2).payload(&[0; 32]).build();
     let hop = |body: &[u8]| parsed(&udp(A6, B6).extension(proto::HOP_BY_HOP, body).build());
     let deep = (0..5).fold(udp(A, B), |frame, id| frame.vlan(id));
-    let long = (0..17).fold(udp(A6, B6), |frame, _| frame.extension(proto::DST_OPTS, &[1, 4, 0, 0, 0, 0]));
     let cases = [
         (parsed(&[0; 13]), R::EthernetTruncated),
         (parsed(&udp(A, B).vlan(1).build()[..16]), R::EthernetTruncated),
@@ -111,7 +145,6 @@ fn every_damage_below_the_upper_layer_has_its_reason() {
         (damaged(v6(), 18, 1), R::Ipv6PayloadLength),
         (hop(&[0xc2, 4, 0, 1, 0, 0]), R::Ipv6HopByHop),
         (hop(&[1, 200, 0, 0, 0, 0]), R::Ipv6HopByHop),
-        (parsed(&long.build()), R::Ipv6TooManyHeaders),
     ];
     for (number, (result, reason)) in cases.into_iter().enumerate() {
         assert_eq!(result.map(|packet| packet.l4_fault), Err(reason), "case {number}");
@@ -138,9 +171,16 @@ fn damage_in_the_upper_layer_is_noted_and_left_to_the_rules() {
     assert_eq!(fault(tcp(A, B).flags(tcp_flag::SYN | tcp_flag::FIN).build()), Some(F::BadFlags));
     assert_eq!(fault(ip(A6, B6, proto::NONE).build()), Some(F::NoUpperLayer));
     assert_eq!(fault(udp(A6, B6).extension(proto::AH, &[200, 0, 0, 0, 0, 0]).build()), None);
-    let mut cut = udp(A6, B6).extension(proto::ROUTING, &[0; 6]).build();
-    cut[14 + 40 + 1] = 200;
-    assert_eq!(fault(cut), Some(F::NoUpperLayer), "a chain that runs off the packet");
+    // A chain that runs off the packet: what would follow is known, but not there.
+    let beyond = |upper: u8| {
+        let mut frame = ip(A6, B6, upper).extension(proto::ROUTING, &[0; 6]).payload(&[0; 20]).build();
+        frame[14 + 40 + 1] = 200;
+        parsed(&frame).unwrap()
+    };
+    assert_eq!(beyond(proto::UDP).l4_fault, Some(F::Truncated));
+    assert_eq!(beyond(proto::DST_OPTS).l4_fault, Some(F::NoUpperLayer));
+    let packet = beyond(proto::ESP);
+    assert_eq!((packet.tuple.proto, usize::from(packet.l4_offset)), (proto::ESP, packet.l3_end()));
 }
 
 #[test]

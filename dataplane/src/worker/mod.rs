@@ -165,7 +165,11 @@ impl<D: Device, O: Observer> Worker<D, O> {
         for frame in rx.drain(..) {
             bytes += u64::from(frame.len());
             let packet = &mut packets[frames.len()];
-            if let Err(reason) = wire::parse_into(path.umem.head(&frame), frame.len(), packet) {
+            let mut parsed = wire::parse_into(path.umem.head(&frame), frame.len(), packet);
+            if frame.segments() > 1 && (parsed.is_err() || packet.l4_fault.is_some()) {
+                parsed = path.parse_spread(&frame, packet);
+            }
+            if let Err(reason) = parsed {
                 path.drop_frame(frame, reason, ingress, None);
                 continue;
             }

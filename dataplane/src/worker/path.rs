@@ -11,7 +11,7 @@ use crate::defrag::{Added, Defrag, DefragLimits, Held, Piece, Whole};
 use crate::device::{BURST_MAX, Device};
 use crate::flow::{self, Claim, Expired, FlowRef, FullPolicy, Slot, TableFull, Tracked, Tracker};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
-use crate::packet::{Family, Fragment, Packet, Tuple};
+use crate::packet::{Family, Fragment, Packet, Tuple, proto};
 use crate::reason::DropReason;
 use crate::rules::conn::{Flows, Marks, Orders};
 use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
@@ -156,14 +156,26 @@ impl<D: Device, O: Observer> Path<D, O> {
         path
     }
 
+    /// Parses a frame whose headers may go on behind its first chunk: IPv6 extension headers can be as long as that.
+    #[cold]
+    pub(super) fn parse_spread(&mut self, frame: &Frame, packet: &mut Packet) -> Result<(), DropReason> {
+        self.whole.copy(&self.umem, frame);
+        wire::parse_into(self.whole.bytes(), frame.len(), packet)
+    }
+
     // Ownership.
 
     /// Hash of the flow a packet belongs to: for an ICMP error that of the flow it is about.
     /// Fragments of a datagram know no ports: they meet by their addresses.
     #[inline]
-    pub(super) fn flow_hash(&self, frame: &Frame, packet: &Packet) -> u64 {
+    pub(super) fn flow_hash(&mut self, frame: &Frame, packet: &Packet) -> u64 {
+        let tuple = &packet.tuple;
         if packet.fragment != Fragment::Whole {
-            return self.tracker.hash(&Tuple { src_port: 0, dst_port: 0, ..packet.tuple });
+            return self.tracker.hash(&Tuple { src_port: 0, dst_port: 0, ..*tuple });
+        }
+        if frame.segments() > 1 && matches!(tuple.proto, proto::ICMP | proto::ICMPV6) {
+            self.whole.copy(&self.umem, frame);
+            return self.hash_of(packet, self.whole.bytes());
         }
         self.hash_of(packet, self.umem.head(frame))
     }

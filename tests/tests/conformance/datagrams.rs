@@ -1,4 +1,4 @@
-//! UDP, UDP-Lite, ICMP and ICMPv6 with their errors, GRE, other protocols, IPv6 extension headers.
+//! UDP, UDP-Lite, ICMP and ICMPv6 with their errors, GRE, other protocols, IPv4 options.
 
 use super::stage::Setting;
 use super::talk::{CLIENT, CLIENT6, Client, End, SERVER, SERVER6, Server, Talk, perform, perform_on_bridge};
@@ -266,7 +266,7 @@ fn errors_are_related_to_what_they_are_about() {
 }
 
 #[test]
-fn other_protocols_and_extension_headers_are_judged_alike() {
+fn other_protocols_and_ipv4_options_are_judged_alike() {
     let protocols = both(|talk| {
         let (client, server) = ends(talk, Client);
         for number in 0..=255 {
@@ -321,31 +321,6 @@ fn other_protocols_and_extension_headers_are_judged_alike() {
         talk.send(Server, &gre(server, answered), "late");
         talk.send(Server, &gre(server, kept), "in time");
     });
-    let headers = |talk: &mut Talk<'_>| {
-        talk.six = true;
-        let plain = udp(CLIENT6, SERVER6).ports(1, 2).payload(&[1; 8]);
-        for (name, kind) in [
-            ("hop-by-hop", 0),
-            ("routing", 43),
-            ("destination", 60),
-            ("ah", 51),
-            ("mobility", 135),
-            ("hip", 139),
-            ("shim6", 140),
-        ] {
-            let with = plain.clone().extension(kind, &[0; 14]);
-            talk.send(Client, &with, name);
-            talk.send(Server, &udp(SERVER6, CLIENT6).ports(2, 1).extension(kind, &[0; 6]), name);
-            talk.send(Client, &with.clone().extension(60, &[0; 6]), &format!("{name} and destination"));
-        }
-        talk.send(Client, &ip(CLIENT6, SERVER6, 59).payload(&[1; 20]), "no next header");
-        talk.send(
-            Client,
-            &ip(CLIENT6, SERVER6, 60).payload(&[17, 200, 0, 0, 0, 0, 0, 0]),
-            "header beyond the packet",
-        );
-        talk.send(Client, &ip(CLIENT6, SERVER6, 60).payload(&[17]), "header cut");
-    };
     let options = |talk: &mut Talk<'_>| {
         let ask = udp(CLIENT, SERVER).ports(1, 2);
         for bytes in [
@@ -366,5 +341,5 @@ fn other_protocols_and_extension_headers_are_judged_alike() {
         ("gre", PLAIN, &gre),
         ("gre timers", Setting { sysctls: short, ..PLAIN }, &gre_timers),
     ]);
-    perform_on_bridge(&[("ipv6 headers", PLAIN, &headers), ("ipv4 options", PLAIN, &options)]);
+    perform_on_bridge(&[("ipv4 options", PLAIN, &options)]);
 }

@@ -14,6 +14,7 @@ mod connlimit;
 mod datagrams;
 mod expectations;
 mod fragments;
+mod headers;
 mod join;
 mod kernel;
 mod list;
