@@ -16,7 +16,7 @@ use crate::reason::DropReason;
 use crate::rules::conn::{Flows, Marks, Orders};
 use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
 use crate::rules::{Decision, Facts, Matched, PathId};
-use crate::wire;
+use crate::wire::{self, checksum};
 use crate::xsk::{Frame, FramePool, Umem};
 use rtrb::Consumer;
 use std::sync::Arc;
@@ -87,7 +87,15 @@ impl<'a> Source<'a> {
 struct Sentence {
     fate: Fate,
     tracked: Tracked,
-    reject: Option<RejectWith>,
+    reject: Option<Rejection>,
+}
+
+/// How a packet is rejected.
+#[derive(Clone, Copy)]
+struct Rejection {
+    with: RejectWith,
+    /// Whether its checksum is right, all of the packet looked at: another one is owed no answer.
+    is_sound: bool,
 }
 
 /// What rules said, which one, and whether it is marked as management.
@@ -240,7 +248,10 @@ impl<D: Device, O: Observer> Path<D, O> {
         };
         let Sentence { fate, tracked, reject } = sentence;
         match (reject, fate.dropped) {
-            (Some(with), _) => self.reject(frame, packet, &tracked, with, now, fate),
+            (Some(rejection), _) => {
+                let first_len = self.umem.head_len(&frame);
+                self.reject(frame, first_len, packet, &tracked, rejection, now, fate);
+            }
             (None, None) => self.forward(frame, packet, fate),
             (None, Some(_)) => self.discard(frame, Some(packet), fate),
         }
@@ -274,7 +285,10 @@ impl<D: Device, O: Observer> Path<D, O> {
                 fate.dropped = self.accept(source, packet, &mut tracked, now, claim).err();
             }
             Verdict::Drop => fate.dropped = Some(drop_reason(decided.by)),
-            Verdict::Reject(with) => reject = Some(with),
+            Verdict::Reject(with) => {
+                let is_sound = checksum::l4_ok(source.bytes(&self.umem), packet);
+                reject = Some(Rejection { with, is_sound });
+            }
         }
         self.tracker.finish(&tracked);
         Sentence { fate, tracked, reject }
@@ -337,7 +351,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         let Sentence { mut fate, tracked, reject } =
             self.sentence(Source::Bytes(bytes), &packet, ingress, now);
         let mut fragments = all.into_iter();
-        if let Some(with) = reject
+        if let Some(rejection) = reject
             && let Some(Held { mut frame, .. }) = fragments.next()
         {
             // The answer quotes the datagram: as much of it as a frame holds takes the place of the first fragment.
@@ -345,8 +359,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             let len = buffer.len().min(bytes.len());
             buffer[..len].copy_from_slice(&bytes[..len]);
             packet.frame_len = frame.len();
-            self.reject(frame, &packet, &tracked, with, now, fate);
-            fate.dropped = Some(DropReason::RuleReject);
+            fate.dropped = Some(self.reject(frame, len, &packet, &tracked, rejection, now, fate));
         }
         for Held { frame, packet, .. } in fragments {
             match fate.dropped {
@@ -493,24 +506,28 @@ impl<D: Device, O: Observer> Path<D, O> {
         Decided { verdict, by, management }
     }
 
-    /// Turns the offender into its answer, in place, and sends that back where it came from.
+    /// Turns the offender into its answer, in place, and sends that back where it came from. Its first `first_len` bytes
+    /// are in the first chunk of `frame`. Returns what it was dropped for: with an answer, or without.
+    #[expect(clippy::too_many_arguments, reason = "what a packet is, and what was said of it")]
     fn reject(
         &mut self,
         mut frame: Frame,
+        first_len: usize,
         packet: &Packet,
         tracked: &Tracked,
-        with: RejectWith,
+        rejection: Rejection,
         now: Now,
         mut fate: Fate,
-    ) {
-        let limited = with != RejectWith::TcpReset && !self.answers.take();
-        let first_len = self.umem.head_len(&frame);
+    ) -> DropReason {
+        let Rejection { with, is_sound } = rejection;
+        let limited = !is_sound || with != RejectWith::TcpReset && !self.answers.take();
         let answer = (!limited)
             .then(|| wire::reject::build(self.umem.buffer_mut(&mut frame), first_len, packet, with))
             .flatten();
         let Some(len) = answer else {
             fate.dropped = Some(DropReason::RuleRejectSilent);
-            return self.discard(frame, Some(packet), fate);
+            self.discard(frame, Some(packet), fate);
+            return DropReason::RuleRejectSilent;
         };
         if with == RejectWith::TcpReset
             && let FlowRef::Existing(slot) = tracked.flow
@@ -524,6 +541,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             Ok(len) => self.counters.port(fate.ingress).answers.count(u64::from(len)),
             Err((frame, _)) => self.free(frame),
         }
+        DropReason::RuleReject
     }
 
     // Acting.

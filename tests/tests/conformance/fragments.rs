@@ -1,7 +1,9 @@
 //! Fragments: in and out of order, repeated, overlapping, contradicting, late; both families.
 
 use super::stage::Setting;
-use super::talk::{CLIENT, CLIENT6, Client, SERVER, SERVER6, Server, Talk, perform, perform_on_bridge};
+use super::talk::{
+    CLIENT, CLIENT6, Client, SERVER, SERVER6, Server, Talk, perform, perform_on_bridge, perform_on_router,
+};
 use dataplane::testing::packets::{icmp, tcp, udp};
 use std::net::IpAddr;
 
@@ -151,4 +153,48 @@ fn fragments_are_put_together_alike() {
         ("rules", Setting { v4, v6, sysctls: &[] }, &helped),
     ]);
     perform_on_bridge(&[("small", PLAIN, &small)]);
+}
+
+/// `whole` in pieces of so many bytes.
+fn even(whole: &[u8], len: usize) -> Vec<Piece> {
+    let payload = whole.len() - if whole[12] == 0x08 { 34 } else { 54 };
+    (0..payload.div_ceil(len))
+        .map(|n| (n * len, ((n + 1) * len).min(payload), (n + 1) * len < payload))
+        .collect()
+}
+
+#[test]
+fn rejected_fragments_are_answered_alike() {
+    let rules = |port_unreachable: &str| {
+        format!(
+            "*filter\n-A FORWARD -p tcp --dport 81 -j REJECT --reject-with tcp-reset\n\
+             -A FORWARD -p tcp --dport 82 -j REJECT --reject-with {port_unreachable}\n\
+             -A FORWARD -p udp -j REJECT --reject-with {port_unreachable}\nCOMMIT\n"
+        )
+    };
+    let (v4, v6) = (rules("icmp-port-unreachable"), rules("icmp6-port-unreachable"));
+    let scenario = both(|talk| {
+        let (client, server) = talk.addresses(Client);
+        for len in [100, 400, 500, 520, 530, 560, 1_000, 1_200, 1_230, 1_300, 3_000, 20_000] {
+            for piece_len in [40, 480, 1_480] {
+                let body = vec![1; len];
+                for (name, packet) in [
+                    ("udp", udp(client, server).ports(1, 53)),
+                    ("tcp", tcp(client, server).ports(1, 82).syn()),
+                    ("reset", tcp(client, server).ports(1, 81).syn().numbers(7, 9)),
+                    ("reset to an ack", tcp(client, server).ports(1, 81).ack().numbers(7, 9)),
+                    ("no reset to a reset", tcp(client, server).ports(1, 81).rst().numbers(7, 9)),
+                    ("bad checksum", udp(client, server).ports(1, 53).bad_checksum()),
+                    ("reset, bad checksum", tcp(client, server).ports(1, 81).syn().bad_checksum()),
+                ] {
+                    let whole = packet.payload(&body).build();
+                    let pieces = even(&whole, piece_len);
+                    if pieces.len() > 1 {
+                        train(talk, &whole, &pieces, &format!("{name}, {len} bytes"));
+                    }
+                }
+            }
+        }
+    });
+    perform_on_router(&[("rejected", Setting { v4: &v4, v6: &v6, sysctls: &[] }, &scenario)]);
 }

@@ -39,6 +39,11 @@ pub(crate) fn perform_on_bridge(scenarios: &[Scenario<'_>]) {
     perform_on(Topology::Bridge, scenarios);
 }
 
+/// The same with a router only: a bridge that has no way to the ends does not answer them.
+pub(crate) fn perform_on_router(scenarios: &[Scenario<'_>]) {
+    perform_on(Topology::Router, scenarios);
+}
+
 fn perform_on(topology: Topology, scenarios: &[Scenario<'_>]) {
     if !super::may_run() {
         return;
