@@ -55,13 +55,18 @@ drop_reasons! {
     Ipv6PayloadLength => "ipv6_payload_length",
     /// An IPv6 hop-by-hop header that reaches beyond the packet or carries a broken or jumbo option.
     Ipv6HopByHop => "ipv6_hop_by_hop",
-    /// A fragment that contradicts others of its datagram, is empty, or makes the datagram longer than 65,535 bytes.
+    /// A fragment whose header is cut off, that contradicts others of its datagram, is empty, or makes the datagram
+    /// longer than 65,535 bytes; and what was held of a datagram that is given up for that.
     FragmentBad => "fragment_bad",
     /// A fragment overlaps another one: its whole datagram is dropped.
     FragmentOverlap => "fragment_overlap",
     /// A fragment whose bytes had all come before.
     FragmentRepeated => "fragment_repeated",
-    /// No room to hold another fragment, or to begin another datagram.
+    /// Some fragments of a datagram say that ECN is in use (ECT, CE) and others that it is not.
+    FragmentEcn => "fragment_ecn",
+    /// More than ipfrag_max_dist other fragments of its sender came before the next one of this datagram.
+    FragmentDistance => "fragment_distance",
+    /// No room to hold another fragment.
     FragmentLimit => "fragment_limit",
     /// The rest of the datagram did not come in time.
     FragmentTimeout => "fragment_timeout",

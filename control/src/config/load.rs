@@ -284,7 +284,8 @@ impl Loader {
     /// What a name given to `--set` stands for: a full name, a sysctl's name, or the last part of a name where that is
     /// unique.
     fn resolve(&self, name: &str) -> Result<Resolved, Problem> {
-        let name = name.strip_prefix("net.netfilter.").unwrap_or(name);
+        let fragments_v4 = || name.strip_prefix("net.ipv4.").filter(|rest| rest.starts_with("ipfrag_"));
+        let name = name.strip_prefix("net.netfilter.").or_else(fragments_v4).unwrap_or(name);
         if name == "nf_conntrack_max" {
             return Known::find("flows.max").map(Resolved::Known).ok_or_else(|| unknown_set(name));
         }

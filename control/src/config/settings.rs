@@ -213,7 +213,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     (
         "conntrack",
         "How connections are followed. Names, meaning and defaults are those of the sysctls \
-                   net.netfilter.nf_conntrack_*; times are in seconds.",
+                   net.netfilter.nf_conntrack_* and net.ipv4.ipfrag_*; times are in seconds.",
     ),
     ("l2", "Frames that are not IP."),
     ("reject", "Answers to rejected packets."),
@@ -256,7 +256,16 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
     ),
     switch("checksum", 1, "Whether a wrong TCP, UDP or ICMP checksum makes a packet INVALID."),
     number("expect_max", 4096, "Most connections that helpers expect at one time."),
-    number("frag6_high_thresh", 4_194_304, "IPv6 fragments: bytes held per worker."),
+    number(
+        "frag6_high_thresh",
+        4_194_304,
+        "IPv6 fragments: bytes a worker holds at most; 0: no fragment passes where connections are tracked.",
+    ),
+    number(
+        "frag6_low_thresh",
+        3_145_728,
+        "Kept because it is a sysctl; without effect, as in Linux since 4.17.",
+    ),
     number("frag6_timeout", 60, "IPv6 fragments: time for the rest of a datagram to come."),
     number("generic_timeout", 600, "Protocols without a tracker of their own."),
     number("gre_timeout", 30, "GRE, seen in one direction."),
@@ -268,7 +277,26 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
     ),
     number("icmp_timeout", 30, "ICMP echo and the other queries."),
     number("icmpv6_timeout", 30, "The same for ICMPv6."),
-    number("ipfrag_high_thresh", 4_194_304, "IPv4 fragments: bytes held per worker."),
+    number(
+        "ipfrag_high_thresh",
+        4_194_304,
+        "IPv4 fragments: bytes a worker holds at most; 0: no fragment passes where connections are tracked.",
+    ),
+    number(
+        "ipfrag_low_thresh",
+        3_145_728,
+        "Kept because it is a sysctl; without effect, as in Linux since 4.17.",
+    ),
+    number(
+        "ipfrag_max_dist",
+        64,
+        "IPv4 fragments: how many others of a sender may come between two of one datagram; 0: any number.",
+    ),
+    number(
+        "ipfrag_secret_interval",
+        0,
+        "Kept because it is a sysctl; without effect, as in Linux since 4.17.",
+    ),
     number("ipfrag_time", 30, "IPv4 fragments: time for the rest of a datagram to come."),
     number(
         "management_reserve_percent",

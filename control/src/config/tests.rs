@@ -164,6 +164,8 @@ fn set_takes_values_without_quotes_and_names_in_every_form() {
         "--set",
         "net.netfilter.nf_conntrack_udp_timeout=7",
         "--set",
+        "net.ipv4.ipfrag_max_dist=9",
+        "--set",
         "nf_conntrack_max=4096",
         "--set",
         "hugepages = off",
@@ -180,6 +182,7 @@ fn set_takes_values_without_quotes_and_names_in_every_form() {
         (config.conntrack.get("tcp_be_liberal"), config.conntrack.get("udp_timeout")),
         (Some(1), Some(7))
     );
+    assert_eq!(config.conntrack.get("ipfrag_max_dist"), Some(9));
     assert_eq!((config.flows.max, config.umem.hugepages), (4096, Auto::Off));
     assert_eq!(config.wires[0].queues, Some(4));
 }

@@ -1,21 +1,25 @@
 //! What a fragment says about its place in its datagram. Pure reads of a parsed packet's header.
 
-use crate::packet::{Family, Packet, proto};
-
-/// Extension headers followed in search of the fragment header.
-const HEADERS_MAX: usize = 16;
+use crate::packet::{Family, Packet};
+use crate::wire;
 
 /// A fragment's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Piece {
     /// Which datagram of its sender.
     pub id: u32,
+    /// The VLANs it came in, and how many there are.
+    pub vlans: u64,
     /// First byte of the datagram's payload it carries.
     pub offset: usize,
     /// One past the last.
     pub end: usize,
     /// Whether it is the datagram's last.
     pub is_last: bool,
+    /// IPv6: it is not the last, yet its end is no multiple of eight bytes.
+    pub is_odd: bool,
+    /// Its ECN bits.
+    pub ecn: u8,
     /// Where its payload starts in the frame.
     pub payload_at: usize,
     /// Bytes of headers before the payload that every fragment has: IPv4's header, or what precedes IPv6's fragment
@@ -27,19 +31,39 @@ pub struct Piece {
     pub next: u8,
 }
 
+/// Why what looks like a fragment has no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is no fragment to the kernel either: to be judged by itself.
+    Alone,
+    /// Its fragment header is cut off.
+    Cut,
+}
+
+/// The VLAN identifiers of a frame's tags, twelve bits each, behind a one.
+fn vlans(bytes: &[u8], packet: &Packet) -> u64 {
+    let tags = bytes.get(wire::ETHERNET_LEN..usize::from(packet.l3_offset)).unwrap_or_default();
+    tags.chunks_exact(wire::VLAN_LEN).fold(1, |vlans, tag| {
+        // The tag's protocol stands before its first byte, the next one's in its last two.
+        vlans << 12 | u64::from(u16::from_be_bytes([tag[0], tag[1]]) & 0xfff)
+    })
+}
+
 impl Piece {
-    /// Reads it; `None` for what is no fragment to the kernel either.
-    #[must_use]
-    pub fn read(head: &[u8], packet: &Packet) -> Option<Self> {
+    /// Reads it from all the bytes of its frame.
+    ///
+    /// # Errors
+    /// If it has no place.
+    pub fn read(bytes: &[u8], packet: &Packet) -> Result<Self, Unfit> {
         match packet.tuple.family {
-            Family::V4 => Self::read_v4(head, packet),
-            Family::V6 => Self::read_v6(head, packet),
+            Family::V4 => Self::read_v4(bytes, packet).ok_or(Unfit::Alone),
+            Family::V6 => Self::read_v6(bytes, packet),
         }
     }
 
-    fn read_v4(head: &[u8], packet: &Packet) -> Option<Self> {
+    fn read_v4(bytes: &[u8], packet: &Packet) -> Option<Self> {
         let l3 = usize::from(packet.l3_offset);
-        let ip: &[u8; 20] = head.get(l3..)?.first_chunk()?;
+        let ip: &[u8; 20] = bytes.get(l3..)?.first_chunk()?;
         let field = u16::from_be_bytes([ip[6], ip[7]]);
         let header_len = usize::from(packet.l4_offset) - l3;
         let (offset, is_last) = (usize::from(field & 0x1fff) * 8, field & 0x2000 == 0);
@@ -50,52 +74,43 @@ impl Piece {
         }
         Some(Self {
             id: u32::from(u16::from_be_bytes([ip[4], ip[5]])),
+            vlans: vlans(bytes, packet),
             offset,
             end: offset + len,
             is_last,
+            ecn: ip[1] & 3,
             payload_at: l3 + header_len,
             header_len,
-            next_at: 0,
-            next: 0,
+            ..Self::default()
         })
     }
 
-    fn read_v6(head: &[u8], packet: &Packet) -> Option<Self> {
+    fn read_v6(bytes: &[u8], packet: &Packet) -> Result<Self, Unfit> {
         let l3 = usize::from(packet.l3_offset);
-        let (mut next_at, mut at) = (l3 + 6, l3 + 40);
-        for _ in 0..HEADERS_MAX {
-            let len = match *head.get(next_at)? {
-                proto::FRAGMENT => return Self::read_fragment_header(head, packet, next_at, at),
-                proto::HOP_BY_HOP | proto::ROUTING | proto::DST_OPTS => {
-                    (usize::from(*head.get(at + 1)?) + 1) * 8
-                }
-                _ => return None,
-            };
-            (next_at, at) = (at, at + len);
+        let bytes = bytes.get(..packet.l3_end()).unwrap_or(bytes);
+        if bytes.len() == l3 + wire::ipv6::HEADER_LEN {
+            return Err(Unfit::Alone); // As if it were a jumbogram.
         }
-        None
-    }
-
-    fn read_fragment_header(head: &[u8], packet: &Packet, next_at: usize, at: usize) -> Option<Self> {
-        let header: &[u8; 8] = head.get(at..)?.first_chunk()?;
+        let fragment = wire::ipv6::find_fragment_header(bytes, l3).ok_or(Unfit::Alone)?;
+        if wire::ipv6::lacks_upper_header(bytes, fragment.at) {
+            return Err(Unfit::Alone);
+        }
+        let header: &[u8; 8] = bytes.get(fragment.at..).and_then(<[u8]>::first_chunk).ok_or(Unfit::Cut)?;
         let field = u16::from_be_bytes([header[2], header[3]]);
         let (offset, is_last) = (usize::from(field & 0xfff8), field & 1 == 0);
-        let payload_at = at + 8;
-        let len = packet.l3_end().checked_sub(payload_at)?;
-        let lacks_upper = packet.l4_fault.is_some_and(|fault| {
-            matches!(fault, crate::packet::L4Fault::Truncated | crate::packet::L4Fault::NoUpperLayer)
-        });
-        if !is_last && (offset + len) % 8 != 0 || offset == 0 && lacks_upper {
-            return None;
-        }
-        Some(Self {
+        let payload_at = fragment.at + 8;
+        let end = offset + bytes.len().saturating_sub(payload_at);
+        Ok(Self {
             id: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+            vlans: vlans(bytes, packet),
             offset,
-            end: offset + len,
+            end,
             is_last,
+            is_odd: !is_last && end % 8 != 0,
+            ecn: bytes.get(l3 + 1).map_or(0, |byte| byte >> 4 & 3),
             payload_at,
-            header_len: at - usize::from(packet.l3_offset),
-            next_at,
+            header_len: fragment.at - l3,
+            next_at: fragment.next_at,
             next: header[0],
         })
     }

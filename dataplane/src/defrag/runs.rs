@@ -1,6 +1,6 @@
 //! Which bytes of a datagram have come: runs of pieces that came one after the other. Pure.
 
-use crate::packet::Family;
+use std::collections::BTreeMap;
 
 /// What a piece is to those that came before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,39 +12,42 @@ pub(super) enum Place {
     /// It says another end of the datagram than one before, or carries nothing.
     Contradicts,
     /// It overlaps what is there: the datagram is to be given up (RFC 5722, and IPv4 likewise).
-    Spoils,
+    Overlaps,
 }
 
 /// Pieces come so far. Linux `inet_frag_queue_insert`: a piece that continues the highest run joins it, any other starts
 /// one of its own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs {
-    /// Sorted, disjoint.
-    runs: Vec<(usize, usize)>,
+    /// Where each starts and ends; disjoint. A tree, because the order in which pieces come is up to their sender.
+    runs: BTreeMap<Offset, usize>,
     /// Highest byte known to be there, or the datagram's length once that is known.
     len: usize,
     last_came: bool,
     filled: usize,
 }
 
+/// Where a run starts. Tests count how often two are compared: that is the work a hostile order could make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), derive(PartialOrd, Ord))]
+pub(super) struct Offset(pub(super) usize);
+
 impl Runs {
-    pub(super) fn add(&mut self, offset: usize, end: usize, is_last: bool, family: Family) -> Place {
-        // IPv4 gives a datagram up that contradicts itself, IPv6 only the piece.
-        let contradiction = if family == Family::V4 { Place::Spoils } else { Place::Contradicts };
+    pub(super) fn add(&mut self, offset: usize, end: usize, is_last: bool) -> Place {
         if is_last {
             if end < self.len || self.last_came && end != self.len {
-                return contradiction;
+                return Place::Contradicts;
             }
             self.last_came = true;
             self.len = end;
         } else if end > self.len {
             if self.last_came {
-                return contradiction;
+                return Place::Contradicts;
             }
             self.len = end;
         }
         if end == offset {
-            return contradiction;
+            return Place::Contradicts;
         }
         let place = self.insert(offset, end);
         if place == Place::Fits {
@@ -54,29 +57,25 @@ impl Runs {
     }
 
     fn insert(&mut self, offset: usize, end: usize) -> Place {
-        match self.runs.last_mut() {
-            Some(last) if end > last.1 => {
-                if offset < last.1 {
-                    return Place::Spoils;
-                }
-                if offset == last.1 {
-                    last.1 = end;
-                } else {
-                    self.runs.push((offset, end));
-                }
+        if let Some(mut last) = self.runs.last_entry()
+            && end > *last.get()
+        {
+            let to = *last.get();
+            if offset < to {
+                return Place::Overlaps;
+            }
+            if offset == to {
+                *last.get_mut() = end;
                 return Place::Fits;
             }
-            _ => {}
+        } else if let Some((&Offset(from), &to)) = self.runs.range(..Offset(end)).next_back()
+            && to > offset
+        {
+            // Of the runs that begin before the piece ends, the last one: if any overlaps, that one does.
+            return if offset >= from && end <= to { Place::Repeats } else { Place::Overlaps };
         }
-        let at = self.runs.partition_point(|run| run.1 <= offset);
-        match self.runs.get(at) {
-            Some(&(from, to)) if offset >= from && end <= to => Place::Repeats,
-            Some(&(from, _)) if end > from => Place::Spoils,
-            _ => {
-                self.runs.insert(at, (offset, end));
-                Place::Fits
-            }
-        }
+        self.runs.insert(Offset(offset), end);
+        Place::Fits
     }
 
     /// Whether every byte up to the end is there.

@@ -159,12 +159,23 @@ settings! {
     adaptive_start_percent: u8 [0, 100] = 90,
     /// IPv4 fragments: time for the rest of a datagram to come (`net.ipv4.ipfrag_time`).
     ipfrag_time: u32 = 30,
-    /// IPv4 fragments: bytes held by a worker above which no new datagram is begun (`net.ipv4.ipfrag_high_thresh`).
+    /// IPv4 fragments: bytes held by a worker above which no fragment is taken (`net.ipv4.ipfrag_high_thresh`); 0: none
+    /// ever is.
     ipfrag_high_thresh: Count = Count(4_194_304),
+    /// Kept because it is a sysctl (`net.ipv4.ipfrag_low_thresh`); without effect, as in Linux since 4.17.
+    ipfrag_low_thresh: Count = Count(3_145_728),
+    /// IPv4 fragments: a datagram is given up when more than so many other fragments of its sender came between two of
+    /// its own (`net.ipv4.ipfrag_max_dist`), as a worker counts them; 0: however many.
+    ipfrag_max_dist: Count = Count(64),
+    /// Kept because it is a sysctl (`net.ipv4.ipfrag_secret_interval`); without effect, as in Linux since 4.17.
+    ipfrag_secret_interval: Count = Count(0),
     /// IPv6 fragments: time for the rest of a datagram to come (`nf_conntrack_frag6_timeout`).
     frag6_timeout: u32 = 60,
-    /// IPv6 fragments: bytes held by a worker above which no new datagram is begun (`nf_conntrack_frag6_high_thresh`).
+    /// IPv6 fragments: bytes held by a worker above which no fragment is taken (`nf_conntrack_frag6_high_thresh`); 0:
+    /// none ever is.
     frag6_high_thresh: Count = Count(4_194_304),
+    /// Kept because it is a sysctl (`nf_conntrack_frag6_low_thresh`); without effect, as in Linux since 4.17.
+    frag6_low_thresh: Count = Count(3_145_728),
     /// Most connections expected by helpers at one time.
     expect_max: Count = Count(4096),
     /// Verify upper-layer checksums; a packet whose checksum is wrong is INVALID.

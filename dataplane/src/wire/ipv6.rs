@@ -6,7 +6,7 @@ use crate::packet::{Family, Fragment, Kind, L4Fault, Packet, proto};
 use crate::reason::DropReason;
 
 /// Bytes of the fixed header.
-pub(super) const HEADER_LEN: usize = 40;
+pub(crate) const HEADER_LEN: usize = 40;
 
 const OPTION_PAD1: u8 = 0;
 const OPTION_JUMBO: u8 = 0xc2;
@@ -131,6 +131,61 @@ pub(crate) fn skip_extensions(bytes: &[u8], mut at: usize, mut kind: u8) -> Opti
         (at, kind) = (at + header_len, following);
     }
     (kind != proto::NONE).then_some((kind, at))
+}
+
+/// Where a packet's first fragment header is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FragmentHeader {
+    /// Its first byte.
+    pub(crate) at: usize,
+    /// The byte before it that says that it comes next.
+    pub(crate) next_at: usize,
+}
+
+/// Looks for the fragment header of the packet that starts at `l3` and ends with `bytes`.
+pub(crate) fn find_fragment_header(bytes: &[u8], l3: usize) -> Option<FragmentHeader> {
+    let (mut next_at, mut at) = (l3 + 6, l3 + HEADER_LEN);
+    loop {
+        let kind = *bytes.get(next_at)?;
+        if kind == proto::FRAGMENT {
+            return (at <= bytes.len()).then_some(FragmentHeader { at, next_at });
+        }
+        if !is_extension(kind) {
+            return None;
+        }
+        (next_at, at) = (at, at + extension(bytes, at, kind)?.0);
+    }
+}
+
+/// Whether the upper-layer header behind the fragment header at `at` is known and reaches beyond `bytes`: such a first
+/// fragment is taken for none. RFC 8200 section 4.5; of other protocols than these, Linux asks for a byte.
+pub(crate) fn lacks_upper_header(bytes: &[u8], at: usize) -> bool {
+    skip_extensions(bytes, at, proto::FRAGMENT).is_some_and(|(upper, at)| {
+        let header_len = match upper {
+            proto::TCP => 20,
+            proto::UDP | proto::ICMPV6 => 8,
+            _ => 1,
+        };
+        at + header_len > bytes.len()
+    })
+}
+
+/// Whether the headers that Linux leaves in front when it cuts a packet all end within `ip`, its first bytes: those that
+/// routers look at, RFC 8200 section 4.5. What it cannot cut so it does not send.
+pub(crate) fn holds_unfragmentable_part(ip: &[u8]) -> bool {
+    let (mut kind, mut at) = (ip.get(6).copied().unwrap_or(proto::NONE), HEADER_LEN);
+    let mut is_routed = false;
+    while at <= ip.len() {
+        match kind {
+            proto::HOP_BY_HOP => {}
+            proto::ROUTING => is_routed = true,
+            proto::DST_OPTS if !is_routed => {}
+            _ => return true,
+        }
+        let Some((header_len, following)) = extension(ip, at, kind) else { return false };
+        (kind, at) = (following, at + header_len);
+    }
+    false
 }
 
 /// Offset and more-fragments bit. An atomic fragment (offset 0, none to come) is a whole packet, RFC 6946.

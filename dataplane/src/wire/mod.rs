@@ -17,7 +17,7 @@ pub mod tcp;
 #[cfg(test)]
 mod tests;
 
-use crate::packet::{Fragment, Packet};
+use crate::packet::{Fragment, L4Fault, Packet};
 use crate::reason::DropReason;
 
 /// Bytes of an Ethernet header without tags.
@@ -45,13 +45,32 @@ pub mod ethertype {
 
 /// Writes a smaller total length into the IPv4 header of `packet`, whose frame starts with `bytes`.
 pub fn shorten_ipv4(bytes: &mut [u8], packet: &Packet, l3_len: usize) {
-    let header = usize::from(packet.l3_offset)..usize::from(packet.l4_offset);
-    let (Some(header), Ok(len)) = (bytes.get_mut(header), u16::try_from(l3_len)) else { return };
-    if header.len() >= ipv4::HEADER_LEN {
+    if let (Some(header), Ok(len)) = (ipv4_header(bytes, packet), u16::try_from(l3_len)) {
         header[2..4].copy_from_slice(&len.to_be_bytes());
-        header[10..12].fill(0);
-        let check = checksum::finish(checksum::sum(header, 0));
-        header[10..12].copy_from_slice(&check.to_be_bytes());
+        seal_ipv4(header);
+    }
+}
+
+fn ipv4_header<'a>(bytes: &'a mut [u8], packet: &Packet) -> Option<&'a mut [u8]> {
+    let header = bytes.get_mut(usize::from(packet.l3_offset)..usize::from(packet.l4_offset))?;
+    (header.len() >= ipv4::HEADER_LEN).then_some(header)
+}
+
+/// Writes the checksum of an IPv4 header, of which the bytes are all there.
+pub(crate) fn seal_ipv4(header: &mut [u8]) {
+    header[10..12].fill(0);
+    let check = checksum::finish(checksum::sum(header, 0));
+    header[10..12].copy_from_slice(&check.to_be_bytes());
+}
+
+/// Reads the upper layer of a first fragment that will not be put together with others: as if it were all there is.
+pub(crate) fn take_as_whole(bytes: &[u8], packet: &mut Packet) {
+    if packet.fragment == Fragment::First {
+        packet.fragment = Fragment::Whole;
+        if packet.l4_fault != Some(L4Fault::NoUpperLayer) {
+            l4::parse(bytes, packet);
+        }
+        note_plain_ack(bytes, packet);
     }
 }
 

@@ -236,7 +236,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
         &mut self.path.pool
     }
 
-    /// Frames held for datagrams that are not complete.
+    /// Chunks of frames held for datagrams that are not complete.
     #[must_use]
     pub fn frames_held(&self) -> usize {
         self.path.frames_held()

@@ -1,13 +1,15 @@
 //! The judge stage: what a worker does with one packet, from its flow to the tx ring, and what it tidies up between
 //! bursts. Worker thread only.
 
+mod fragments;
+
 use super::answers::AnswerBucket;
 use super::handoff::Handed;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
 use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
-use crate::defrag::{Added, Defrag, DefragLimits, Held, Piece, Whole};
+use crate::defrag::{Defrag, DefragLimits, Whole};
 use crate::device::{BURST_MAX, Device};
 use crate::flow::{self, Claim, Expired, FlowRef, FullPolicy, Slot, TableFull, Tracked, Tracker};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
@@ -24,9 +26,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Most expired flows removed between two bursts.
 const EXPIRE_MAX: usize = 64;
-
-/// Most incomplete datagrams given up between two bursts.
-const DATAGRAMS_EXPIRED_MAX: usize = 8;
 
 /// Everything a packet meets behind the parser.
 #[derive(Debug)]
@@ -132,11 +131,11 @@ impl<D: Device, O: Observer> Path<D, O> {
         );
         let snapshot = mailbox.newest();
         mailbox.adopt(id, snapshot.generation);
-        // Held fragments must leave the pool enough to receive with.
+        // Held fragments must leave the pool enough to receive with: both are counted in chunks.
         let limits = DefragLimits { frames: pool.len() / 4 };
         let mut path = Self {
             defrag: Defrag::new(limits),
-            whole: Whole::default(),
+            whole: Whole::new(),
             id,
             workers: workers as u64,
             umem,
@@ -174,12 +173,14 @@ impl<D: Device, O: Observer> Path<D, O> {
     // Ownership.
 
     /// Hash of the flow a packet belongs to: for an ICMP error that of the flow it is about.
-    /// Fragments of a datagram know no ports: they meet by their addresses.
+    /// Fragments of a datagram know no ports, and of IPv6 only the first one knows the protocol for sure: they meet by
+    /// what they have in common.
     #[inline]
     pub(super) fn flow_hash(&mut self, frame: &Frame, packet: &Packet) -> u64 {
         let tuple = &packet.tuple;
         if packet.fragment != Fragment::Whole {
-            return self.tracker.hash(&Tuple { src_port: 0, dst_port: 0, ..*tuple });
+            let proto = if tuple.family == Family::V4 { tuple.proto } else { proto::FRAGMENT };
+            return self.tracker.hash(&Tuple { src_port: 0, dst_port: 0, proto, ..*tuple });
         }
         if frame.segments() > 1 && matches!(tuple.proto, proto::ICMP | proto::ICMPV6) {
             self.whole.copy(&self.umem, frame);
@@ -246,11 +247,17 @@ impl<D: Device, O: Observer> Path<D, O> {
         } else {
             self.sentence(Source::Frame(&frame), packet, ingress, now)
         };
-        let Sentence { fate, tracked, reject } = sentence;
+        self.carry_out(frame, packet, &sentence, now);
+    }
+
+    /// Acts on what was said of a packet in a frame of its own.
+    #[inline]
+    fn carry_out(&mut self, frame: Frame, packet: &Packet, sentence: &Sentence, now: Now) {
+        let &Sentence { fate, ref tracked, reject } = sentence;
         match (reject, fate.dropped) {
             (Some(rejection), _) => {
                 let first_len = self.umem.head_len(&frame);
-                self.reject(frame, first_len, packet, &tracked, rejection, now, fate);
+                self.reject(frame, first_len, packet, tracked, rejection, now, fate);
             }
             (None, None) => self.forward(frame, packet, fate),
             (None, Some(_)) => self.discard(frame, Some(packet), fate),
@@ -292,86 +299,6 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
         self.tracker.finish(&tracked);
         Sentence { fate, tracked, reject }
-    }
-
-    // Fragments.
-
-    /// A fragment: held until its datagram is complete, which is then judged as one.
-    #[cold]
-    fn gather(&mut self, frame: Frame, packet: &Packet, ingress: PortId, now: Now) {
-        let piece = Piece::read(self.umem.head(&frame), packet);
-        let frame = match piece {
-            Some(piece) => self.cut(frame, packet, piece),
-            None => frame,
-        };
-        let held = Held { frame, packet: *packet, piece: piece.unwrap_or_default() };
-        match self.defrag.add(held, piece, ingress, now.tick(), &self.snapshot.settings.track) {
-            Added::Held => {}
-            Added::Alone(Held { frame, packet, .. }) => self.judge_frame(frame, &packet, ingress, now),
-            Added::Dropped(held, reason) => self.drop_held(vec![held], reason, ingress),
-            Added::Spoiled(all, reason) => self.drop_held(all, reason, ingress),
-            Added::Complete(all) => {
-                let mut whole = std::mem::take(&mut self.whole);
-                match whole.build(&self.umem, &all) {
-                    Some(packet) => self.judge_whole(all, packet, whole.bytes(), ingress, now),
-                    None => self.drop_held(all, DropReason::FragmentBad, ingress),
-                }
-                self.whole = whole;
-            }
-        }
-    }
-
-    /// Cuts off what a fragment carries beyond its place: nobody has judged those bytes, so nobody shall get them.
-    fn cut(&mut self, mut frame: Frame, packet: &Packet, piece: Piece) -> Frame {
-        let len = piece.payload_at + piece.len();
-        if packet.tuple.family != Family::V4 || len == packet.l3_end() || len > self.umem.head_len(&frame) {
-            return frame;
-        }
-        wire::shorten_ipv4(self.umem.buffer_mut(&mut frame), packet, piece.header_len + piece.len());
-        self.pool.shorten(frame, len)
-    }
-
-    fn drop_held(&mut self, all: Vec<Held>, reason: DropReason, ingress: PortId) {
-        for Held { frame, packet, .. } in all {
-            self.drop_frame(frame, reason, ingress, Some(&packet));
-        }
-    }
-
-    /// Judges a datagram whose fragments are all here; they share its verdict. If its flow lives elsewhere the
-    /// fragments go there, to be put together once more.
-    fn judge_whole(&mut self, all: Vec<Held>, mut packet: Packet, bytes: &[u8], ingress: PortId, now: Now) {
-        packet.hash = self.hash_of(&packet, bytes);
-        let owner = self.owner(packet.hash);
-        if owner != self.id {
-            for Held { frame, packet, .. } in all {
-                self.hand_off(owner, Handed { frame, packet, ingress });
-            }
-            return;
-        }
-        let Sentence { mut fate, tracked, reject } =
-            self.sentence(Source::Bytes(bytes), &packet, ingress, now);
-        let mut fragments = all.into_iter();
-        if let Some(rejection) = reject
-            && let Some(Held { mut frame, .. }) = fragments.next()
-        {
-            // The answer quotes the datagram: as much of it as a frame holds takes the place of the first fragment.
-            let buffer = self.umem.buffer_mut(&mut frame);
-            let len = buffer.len().min(bytes.len());
-            buffer[..len].copy_from_slice(&bytes[..len]);
-            packet.frame_len = frame.len();
-            fate.dropped = Some(self.reject(frame, len, &packet, &tracked, rejection, now, fate));
-        }
-        for Held { frame, packet, .. } in fragments {
-            match fate.dropped {
-                None => self.forward(frame, &packet, fate),
-                Some(_) => self.discard(frame, Some(&packet), fate),
-            }
-        }
-    }
-
-    /// Frames held for datagrams that are not complete.
-    pub(super) const fn frames_held(&self) -> usize {
-        self.defrag.frames()
     }
 
     // Tracking and rules.
@@ -653,10 +580,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             }
             lane.device.replenish(&mut self.pool);
         }
-        for _ in 0..DATAGRAMS_EXPIRED_MAX {
-            let Some((ingress, all)) = self.defrag.expire(now.tick()) else { break };
-            self.drop_held(all, DropReason::FragmentTimeout, ingress);
-        }
+        self.expire_datagrams(now);
         // After all that frees frames.
         self.send_frames_home();
         for _ in 0..EXPIRE_MAX {

@@ -311,9 +311,12 @@ fn is_marker(frame: &[u8], marker: &[u8]) -> bool {
     frame.get(26..) == marker.get(26..) && frame.get(12..14) == marker.get(12..14)
 }
 
-/// What a router says of itself: multicast memberships, whose source is nobody.
+/// What a router says of itself: multicast memberships, whose source is nobody, and that it could not put an IPv6
+/// datagram together in time, which a wire without an address does not say.
 fn is_own_business(frame: &[u8]) -> bool {
-    frame.get(12..14) == Some(&[0x86, 0xdd]) && frame.get(22..38) == Some(&[0; 16])
+    const TIME_EXCEEDED: [u8; 2] = [3, 1];
+    let is_late = frame.get(22..24) == Some(&[0xfd, 0x99]) && frame.get(54..56) == Some(&TIME_EXCEEDED);
+    frame.get(12..14) == Some(&[0x86, 0xdd]) && (frame.get(22..38) == Some(&[0; 16]) || is_late)
 }
 
 /// The rules, and behind all of them some that write a packet's state into its DSCP.

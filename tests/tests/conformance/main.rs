@@ -13,6 +13,7 @@ mod asked;
 mod connlimit;
 mod datagrams;
 mod expectations;
+mod fragment_limits;
 mod fragments;
 mod headers;
 mod join;
@@ -26,6 +27,7 @@ mod stage;
 mod talk;
 mod tcp;
 mod tracking;
+mod trains;
 
 /// Whether the judge can be called; says why not.
 fn may_run() -> bool {

@@ -105,6 +105,12 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// What Linux is.
+    #[must_use]
+    pub(crate) const fn topology(&self) -> Topology {
+        self.kernel.topology()
+    }
+
     /// Our clock follows the real one.
     fn tick(&mut self) {
         let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -13,7 +13,6 @@ use dataplane::reason::DropReason;
 use dataplane::rules::model::{CtState, Ruleset};
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, RIGHT};
 use dataplane::testing::packets::{Builder, tcp, udp};
-use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -343,83 +342,5 @@ fn rejecting_with_an_icmp_error_leaves_the_connection_open() {
         let now = gateway.now().tick();
         gateway.workers[0].tracker_mut().region().walk(now, |view| states.extend(view.tcp_state));
         assert_eq!(states, [state], "{with}");
-    }
-}
-
-/// A fragment of a UDP datagram with an id, of either family.
-fn fragment(six: bool, id: u16, offset: u16, more: bool, len: usize) -> Vec<u8> {
-    let (src, dst): (IpAddr, IpAddr) =
-        if six { (CLIENT6.into(), SERVER6.into()) } else { (CLIENT.into(), SERVER.into()) };
-    let body = vec![7; len];
-    let mut frame = udp(src, dst).ports(1, 2).payload(&body).fragment(offset & 0xfff8, more).build();
-    if six {
-        frame[58..60].copy_from_slice(&id.to_be_bytes());
-    } else {
-        frame[18..20].copy_from_slice(&id.to_be_bytes());
-        frame[24..26].fill(0);
-        let check = dataplane::wire::checksum::finish(dataplane::wire::checksum::sum(&frame[14..34], 0));
-        frame[24..26].copy_from_slice(&check.to_be_bytes());
-    }
-    frame
-}
-
-#[test]
-fn fragments_of_any_worker_meet_and_leave_together() {
-    for_each_size(|config| {
-        let text = "*filter\n-A FORWARD -p udp -m udp --dport 2 -m conntrack --ctstate NEW -j ACCEPT\n-A FORWARD -j DROP\nCOMMIT\n";
-        let workers = config.workers;
-        let mut gateway = gateway_with(text, config);
-        for round in 0..16_u16 {
-            let whole = udp(CLIENT, SERVER).ports(round, 2).payload(&[5; 92]).build();
-            let piece = |from: usize, to: usize, more: bool| {
-                let mut frame = whole[..34].to_vec();
-                frame.extend(&whole[34 + from..34 + to]);
-                let len = u16::try_from(frame.len() - 14).unwrap();
-                frame[16..18].copy_from_slice(&len.to_be_bytes());
-                frame[18..20].copy_from_slice(&round.to_be_bytes());
-                frame[20..22].copy_from_slice(
-                    &(u16::try_from(from / 8).unwrap() | u16::from(more) << 13).to_be_bytes(),
-                );
-                frame[24..26].fill(0);
-                let check =
-                    dataplane::wire::checksum::finish(dataplane::wire::checksum::sum(&frame[14..34], 0));
-                frame[24..26].copy_from_slice(&check.to_be_bytes());
-                frame
-            };
-            let (first, last) = (piece(0, 48, true), piece(48, 100, false));
-            let held = gateway.send_via(usize::from(round) % workers, LEFT, &last);
-            assert!(held.forwarded.is_empty() && held.fate.is_none());
-            let whole = gateway.send_via(usize::from(round + 1) % workers, LEFT, &first);
-            assert_eq!(whole.forwarded, [first, last]);
-        }
-        assert_eq!(gateway.frames_accounted(), gateway.frames_total());
-    });
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
-
-    #[test]
-    fn no_train_of_fragments_leaks_a_frame_or_holds_more_than_its_share(
-        pieces in proptest::collection::vec((any::<bool>(), 0..6_u16, 0..400_u16, prop::bool::weighted(0.8), 0..60_usize, 0..4_usize), 1..600),
-        waits in proptest::collection::vec(any::<bool>(), 8),
-    ) {
-        for workers in [1, 4] {
-            let mut gateway = gateway_with("*filter\nCOMMIT\n", GatewayConfig { workers, ..GatewayConfig::default() });
-            for (n, (six, id, offset, more, len, via)) in pieces.iter().enumerate() {
-                gateway.send_via(via % workers, LEFT, &fragment(*six, *id + u16::try_from(n / 40).unwrap() * 8, offset * 8 % 300, *more, *len));
-                prop_assert!(gateway.workers.iter().all(|worker| worker.frames_held() <= 256));
-                if waits[n % 8] && n % 100 == 99 {
-                    gateway.advance_millis(70_000);
-                }
-            }
-            prop_assert_eq!(gateway.frames_accounted(), gateway.frames_total());
-            gateway.advance_millis(70_000);
-            for _ in 0..200 {
-                gateway.advance_millis(1);
-            }
-            prop_assert!(gateway.workers.iter().all(|worker| worker.frames_held() == 0));
-            prop_assert_eq!(gateway.frames_accounted(), gateway.frames_total());
-        }
     }
 }

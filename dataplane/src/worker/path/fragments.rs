@@ -1,0 +1,153 @@
+//! The judge stage's way with fragments: gathered until their datagram is whole, judged as that, sent or dropped together.
+//! Worker thread only; seldom used, so nothing of it is inlined into the way of other packets.
+
+use super::{Path, Sentence, Source};
+use crate::clock::Now;
+use crate::defrag::{Added, GivenUp, Held, Piece, Unfit, Whole};
+use crate::device::{BURST_MAX, Device};
+use crate::ids::PortId;
+use crate::packet::{Family, Fragment, Packet};
+use crate::reason::DropReason;
+use crate::wire;
+use crate::worker::Observer;
+use crate::worker::handoff::Handed;
+use crate::xsk::Frame;
+
+/// Most incomplete datagrams given up between two bursts: as many as a burst can begin.
+const DATAGRAMS_EXPIRED_MAX: usize = BURST_MAX;
+
+impl<D: Device, O: Observer> Path<D, O> {
+    /// A fragment: held until its datagram is complete, which is then judged as one.
+    #[cold]
+    pub(super) fn gather(&mut self, frame: Frame, packet: &Packet, ingress: PortId, now: Now) {
+        let mut whole = std::mem::take(&mut self.whole);
+        let bytes = if frame.segments() == 1 {
+            self.umem.head(&frame)
+        } else {
+            whole.copy(&self.umem, &frame);
+            whole.bytes()
+        };
+        match Piece::read(bytes, packet) {
+            Ok(piece) => {
+                let frame = self.cut(frame, packet, piece);
+                let held = Held { frame, packet: *packet, piece };
+                // Elsewhere than where fragments between these ends meet, only those come that were whole once.
+                let again = self.owner(packet.hash) != self.id;
+                let settings = &self.snapshot.settings.track;
+                let added = self.defrag.add(held, ingress, now, settings, again);
+                self.drop_given_up();
+                match added {
+                    Added::Held | Added::GivenUp => {}
+                    Added::Alone(Held { frame, packet, .. }) => {
+                        self.judge_alone(frame, packet, ingress, now, &mut whole);
+                    }
+                    Added::Complete(mut all) => {
+                        let packet = whole.build(&self.umem, &all);
+                        let is_one = whole.unify(&self.umem, &mut self.pool, &mut all);
+                        match packet.filter(|_| is_one) {
+                            Some(packet) => self.judge_whole(all, packet, &whole, ingress, now),
+                            None => self.drop_held(all, DropReason::FragmentBad, ingress),
+                        }
+                    }
+                }
+            }
+            Err(Unfit::Alone) => self.judge_alone(frame, *packet, ingress, now, &mut whole),
+            Err(Unfit::Cut) => self.drop_frame(frame, DropReason::FragmentBad, ingress, Some(packet)),
+        }
+        self.whole = whole;
+    }
+
+    /// Judges a fragment that is none to the tracker.
+    fn judge_alone(
+        &mut self,
+        frame: Frame,
+        mut packet: Packet,
+        ingress: PortId,
+        now: Now,
+        whole: &mut Whole,
+    ) {
+        whole.copy(&self.umem, &frame);
+        wire::take_as_whole(whole.bytes(), &mut packet);
+        packet.hash = self.hash_of(&packet, whole.bytes());
+        let owner = self.owner(packet.hash);
+        if owner != self.id && packet.fragment == Fragment::Whole {
+            return self.hand_off(owner, Handed { frame, packet, ingress });
+        }
+        let sentence = self.sentence(Source::Bytes(whole.bytes()), &packet, ingress, now);
+        self.carry_out(frame, &packet, &sentence, now);
+    }
+
+    /// Cuts off what a fragment carries beyond its place: nobody has judged those bytes, so nobody shall get them.
+    fn cut(&mut self, mut frame: Frame, packet: &Packet, piece: Piece) -> Frame {
+        let len = piece.payload_at + piece.len();
+        if packet.tuple.family != Family::V4 || len == packet.l3_end() {
+            return frame;
+        }
+        wire::shorten_ipv4(self.umem.buffer_mut(&mut frame), packet, piece.header_len + piece.len());
+        self.pool.truncate(frame, len)
+    }
+
+    fn drop_held(&mut self, all: Vec<Held>, reason: DropReason, ingress: PortId) {
+        for Held { frame, packet, .. } in all {
+            self.drop_frame(frame, reason, ingress, Some(&packet));
+        }
+    }
+
+    /// Drops what is not going to be part of a datagram.
+    fn drop_given_up(&mut self) {
+        while let Some(GivenUp { held, ingress, reason }) = self.defrag.next_given_up() {
+            self.drop_frame(held.frame, reason, ingress, Some(&held.packet));
+        }
+    }
+
+    /// Judges a datagram whose fragments are all here; they share its verdict. If its flow lives elsewhere the
+    /// fragments go there, to be put together once more.
+    fn judge_whole(&mut self, all: Vec<Held>, mut packet: Packet, whole: &Whole, ingress: PortId, now: Now) {
+        let bytes = whole.bytes();
+        packet.hash = self.hash_of(&packet, bytes);
+        let owner = self.owner(packet.hash);
+        if owner != self.id {
+            for Held { frame, packet, .. } in all {
+                self.hand_off(owner, Handed { frame, packet, ingress });
+            }
+            return;
+        }
+        let Sentence { mut fate, tracked, reject } =
+            self.sentence(Source::Bytes(bytes), &packet, ingress, now);
+        if fate.dropped.is_none() && reject.is_none() && !whole.can_be_sent() {
+            fate.dropped = Some(DropReason::FragmentBad);
+        }
+        let mut fragments = all.into_iter();
+        if let Some(rejection) = reject
+            && let Some(Held { mut frame, .. }) = fragments.next()
+        {
+            // The answer quotes the datagram: as much of it as a frame holds takes the place of the first fragment.
+            let buffer = self.umem.buffer_mut(&mut frame);
+            let len = buffer.len().min(bytes.len());
+            buffer[..len].copy_from_slice(&bytes[..len]);
+            packet.frame_len = frame.len();
+            fate.dropped = Some(self.reject(frame, len, &packet, &tracked, rejection, now, fate));
+        }
+        for Held { frame, packet, .. } in fragments {
+            match fate.dropped {
+                None => self.forward(frame, &packet, fate),
+                Some(_) => self.discard(frame, Some(&packet), fate),
+            }
+        }
+    }
+
+    /// Gives up datagrams whose time is up, in bounded slices.
+    pub(super) fn expire_datagrams(&mut self, now: Now) {
+        for _ in 0..DATAGRAMS_EXPIRED_MAX {
+            if !self.defrag.expire(now) {
+                break;
+            }
+            self.drop_given_up();
+        }
+    }
+
+    /// Chunks of frames held for datagrams that are not complete.
+    pub(in crate::worker) const fn frames_held(&self) -> usize {
+        self.defrag.frames()
+    }
+}
