@@ -295,11 +295,11 @@ fn snapshot(
     rules: &[Ruleset],
     config: &GatewayConfig,
 ) -> Result<Snapshot, CompileError> {
-    let family = |family: Family| -> Result<FamilyRules, CompileError> {
+    let family = |family: Family| -> Result<Arc<FamilyRules>, CompileError> {
         let asked = rules.iter().find(|ruleset| ruleset.family == family);
         let ruleset = asked.cloned().unwrap_or_else(|| Ruleset::empty(family));
         let compiled = Compiled::new(Arc::new(ruleset), &config.names)?;
-        Ok(FamilyRules::new(compiled, config.workers, config.track_always))
+        Ok(Arc::new(FamilyRules::new(compiled, generation, config.workers, config.track_always)))
     };
     Ok(Snapshot {
         generation,

@@ -433,7 +433,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
         let bytes = u64::from(packet.l3_len);
-        if let Some(word) = tracker.cached_verdict(tracked, snapshot.generation)
+        if let Some(word) = tracker.cached_verdict(tracked, rules.since)
             && let Some(path) = path_from(word, ingress)
         {
             counters.polls.verdict_hits.add(1);
@@ -463,7 +463,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         match cacheable.then(|| rule_counters.intern(matched.lines(), decider)).flatten() {
             Some(path) => {
                 rule_counters.count_path(path, bytes);
-                tracker.cache_verdict(tracked, snapshot.generation, path_word(path, ingress));
+                tracker.cache_verdict(tracked, rules.since, path_word(path, ingress));
             }
             None => rule_counters.count_lines(matched.lines(), bytes),
         }
