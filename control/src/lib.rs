@@ -9,6 +9,7 @@ pub mod iptables;
 pub mod net;
 pub mod publish;
 pub mod replay;
+pub mod requests;
 pub mod rules_file;
 pub mod supervisor;
 pub mod system;

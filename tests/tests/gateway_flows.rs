@@ -2,6 +2,7 @@
 //! it, settings changed while it runs.
 
 use palisade_tests::daemon::{Daemon, binary};
+use palisade_tests::frames;
 use palisade_tests::lab::Lab;
 use palisade_tests::require_root;
 use palisade_tests::traffic;
@@ -61,11 +62,102 @@ fn flows_are_listed_deleted_and_flushed_as_conntrack_does_it() {
         stats.starts_with("cpu=0 ") && stats.contains(" insert=") && stats.contains(" chaintoolong=0"),
         "{stats}"
     );
-    for wrong in
-        [&["flows", "-D"][..], &["flows", "-F", "-p", "udp"], &["flows", "-L", "-F"], &["flows", "-o", "xml"]]
-    {
-        assert!(daemon.try_fwctl(wrong).code != Some(0), "{wrong:?}");
+    for (wrong, code) in [
+        (&["flows", "-D"][..], 1),
+        (&["flows", "-F", "-p", "udp"], 2),
+        (&["flows", "-L", "-F"], 2),
+        (&["flows", "-o", "yaml"], 2),
+        (&["flows", "-I", "-p", "udp"], 3),
+    ] {
+        assert_eq!(daemon.try_fwctl(wrong).code, Some(code), "{wrong:?}");
     }
+}
+
+#[test]
+fn tens_of_thousands_of_flows_are_marked_deleted_and_flushed() {
+    const FLOWS: u16 = 30_000;
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::builder(&lab).rules(RULES).rules6(RULES).start();
+    let left = lab.left_wire();
+    let fill = || {
+        for port in 0..FLOWS {
+            left.send(&frames::udp_v4(&lab, 20_000 + port, 7100 + port % 2, b"x"));
+            if port % 1000 == 0 {
+                let _ = daemon.stats_until("its packets", |stats| stats.rx() > 0);
+            }
+        }
+    };
+    fill();
+    let count = |args: &[&str]| -> u64 {
+        daemon.fwctl(&[&["flows", "-C"], args].concat()).trim().parse().unwrap_or_default()
+    };
+    assert_eq!(count(&["-p", "udp"]), u64::from(FLOWS));
+    assert_eq!(count(&[]), u64::from(FLOWS));
+
+    let marked = daemon.try_fwctl(&["flows", "-U", "--dport", "7100", "-m", "0x21", "-t", "600"]);
+    assert_eq!(marked.code, Some(0), "{}", marked.stderr);
+    assert!(marked.stderr.contains(": 15000 flow entries have been updated."), "{}", marked.stderr);
+    assert!(marked.stdout.lines().all(|line| line.contains(" mark=33 ")), "as they are now");
+    assert_eq!(
+        (count(&["-m", "0x21"]), count(&["-m", "0x1/0xf"]), count(&["-m", "0"])),
+        (15_000, 15_000, 15_000)
+    );
+
+    let deleted = daemon.try_fwctl(&["flows", "-D", "--dport", "7101"]);
+    assert_eq!((deleted.code, deleted.stdout.lines().count()), (Some(0), 15_000), "{}", deleted.stderr);
+    assert!(deleted.stderr.contains(": 15000 flow entries have been deleted."), "{}", deleted.stderr);
+    assert_eq!(count(&[]), 15_000);
+
+    fill();
+    let flushed = daemon.try_fwctl(&["flows", "-F"]);
+    assert_eq!(flushed.code, Some(0), "{}", flushed.stderr);
+    assert!(
+        flushed.stderr.ends_with(": connection tracking table has been emptied.\n"),
+        "{}",
+        flushed.stderr
+    );
+    assert_eq!((count(&[]), count(&["-p", "udp"])), (0, 0));
+    assert_eq!(daemon.try_fwctl(&["flows", "-D"]).code, Some(1), "nothing is left");
+}
+
+#[test]
+fn one_flow_is_shown_by_its_tuple_and_zones_stand_where_conntrack_has_them() {
+    require_root!();
+    let zones = "\
+*raw
+-A PREROUTING -p udp -m udp --dport 7001 -j CT --zone 5
+-A PREROUTING -p udp -m udp --sport 7001 -j CT --zone 5
+-A PREROUTING -p udp -m udp --dport 7002 -j CT --zone-orig 6
+COMMIT
+*filter
+:FORWARD ACCEPT [0:0]
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+COMMIT
+";
+    let lab = Lab::new();
+    let daemon = Daemon::builder(&lab).rules(zones).rules6(zones).start();
+    for port in [7000, 7001, 7002] {
+        assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, port, 1, 100), 1);
+    }
+    let listed = |args: &[&str]| daemon.fwctl(&[&["flows", "-L"], args].concat());
+    assert!(listed(&["-w", "5"]).trim_end().ends_with(" mark=0 zone=5 use=1"), "{}", listed(&[]));
+    assert!(listed(&["--orig-zone", "6"]).contains(" dport=7002 zone-orig=6 packets=1 "), "{}", listed(&[]));
+    assert_eq!(listed(&["-w", "0", "--orig-zone", "0"]).lines().count(), 1);
+    assert_eq!((listed(&["-n"]), daemon.fwctl(&["flows", "-L", "dying"])), (String::new(), String::new()));
+    let line = listed(&["-p", "udp", "--dport", "7000"]);
+    let sport = line.split(' ').find_map(|word| word.strip_prefix("sport=")).expect("a port").to_owned();
+    let tuple =
+        ["flows", "-G", "-p", "udp", "-s", "10.77.0.1", "-d", "10.77.0.2", "--dport", "7000", "--sport"];
+    let got = daemon.fwctl(&[&tuple[..], &[&sport]].concat());
+    assert!(got.starts_with("udp      17 ") && got.lines().count() == 1, "{got}");
+    let missing = daemon.try_fwctl(&[&tuple[..], &["1"]].concat());
+    assert_eq!(missing.code, Some(1));
+    assert!(
+        missing.stderr.ends_with("Operation failed: such conntrack doesn't exist\n"),
+        "{}",
+        missing.stderr
+    );
 }
 
 #[test]

@@ -7,6 +7,13 @@
 //! | `GET /v1/rules?family=4` | list of [`types::RulesView`], both families without `family` |
 //! | `GET /v1/flows?FILTER` | one [`types::FlowRow`] per line, as [`types::FlowFilter`] narrows them |
 //! | `GET /v1/flows/count?FILTER` | [`types::FlowCount`] |
+//! | `GET /v1/flows/events?FILTER` | one [`types::EventRow`] per line, until the client goes; empty lines in between |
+//! | `GET /v1/flows/stats` | list of [`types::TrackRow`] |
+//! | `POST /v1/flows/delete?FILTER` | one [`types::TallyLine`] per line |
+//! | `POST /v1/flows/update` with [`types::UpdateRequest`] | one [`types::TallyLine`] per line |
+//! | `POST /v1/flows/flush` | [`types::Tally`] |
+//! | `GET /v1/sysctl` | list of pairs, name and number |
+//! | `POST /v1/sysctl?name=NAME&value=VALUE` | `null` |
 //! | `POST /v1/apply` with [`types::ApplyRequest`] | [`types::ApplyReport`] |
 //!
 //! Whatever fails is answered with [`types::ErrorBody`]. The server runs on a thread of its own and reaches the daemon
@@ -25,4 +32,4 @@ pub(crate) mod testing;
 mod tests;
 pub mod types;
 
-pub use flow_rows::flow_row;
+pub use flow_rows::{Shown, Wall, flow_row};

@@ -1,9 +1,12 @@
 //! Requests and their answers. Handlers only translate; what happens is up to the backend.
 
-use super::backend::ApplyError;
-use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT};
+use super::backend::{ApplyError, Backend};
+use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, Limits};
 use super::server::Shared;
-use super::types::{ApplyRequest, Deleted, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, SetRequest};
+use super::types::{
+    ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, SetRequest, Tally, TallyLine,
+    UpdateRequest,
+};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -13,6 +16,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http_body_util::channel::{Channel, Sender};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
@@ -29,6 +33,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/flows", get(flows))
         .route("/v1/flows/count", get(count_flows))
         .route("/v1/flows/delete", post(delete_flows))
+        .route("/v1/flows/update", post(update_flows))
+        .route("/v1/flows/flush", post(flush_flows))
         .route("/v1/flows/events", get(events))
         .route("/v1/flows/stats", get(track_stats))
         .route("/v1/sysctl", get(settings).post(set))
@@ -142,6 +148,27 @@ impl Shared {
         };
         (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
     }
+
+    /// An answer of the flows that `work` goes over, as it does, and at the end how many they were.
+    fn tally(
+        self: Arc<Self>,
+        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(FlowRow) -> ControlFlow<()>) -> Tally + Send + 'static,
+    ) -> Response {
+        let (mut lines, answer) = self.lines();
+        tokio::task::spawn_blocking(move || {
+            let mut whole = true;
+            let tally = work(&*self.backend, &mut |row| {
+                let sent = lines.push(&TallyLine::Flow(row));
+                whole &= sent.is_continue();
+                sent
+            });
+            let ended = lines.push(&TallyLine::End(tally)).is_continue() && lines.send().is_continue();
+            if !whole || !ended {
+                lines.sender.abort(io::Error::other("the client was too slow"));
+            }
+        });
+        answer
+    }
 }
 
 /// Flows on their way to a client, a piece at a time.
@@ -178,15 +205,8 @@ async fn count_flows(
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = query?.0;
-    let count = call(move || {
-        let mut count = 0;
-        shared.backend.flows(&filter, &mut |_| {
-            count += 1;
-            ControlFlow::Continue(())
-        });
-        count
-    });
-    Ok(Json(FlowCount { count: count.await? }).into_response())
+    let count = call(move || shared.backend.count_flows(&filter)).await?;
+    Ok(Json(FlowCount { count }).into_response())
 }
 
 async fn delete_flows(
@@ -194,18 +214,20 @@ async fn delete_flows(
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = query?.0;
-    let deleted = call(move || {
-        let mut flows = Vec::new();
-        // All of a table of millions is counted, not listed.
-        let lists = filter != FlowFilter::default();
-        let count = shared.backend.delete_flows(&filter, &mut |row| {
-            if lists {
-                flows.push(row);
-            }
-        });
-        Deleted { count, flows }
-    });
-    Ok(Json(deleted.await?).into_response())
+    Ok(shared.tally(move |backend, each| backend.delete_flows(&filter, each)))
+}
+
+async fn update_flows(State(shared): App, request: Request) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let request: UpdateRequest = understand(&body)?;
+    if request.mark.is_none() && request.timeout_secs.is_none() {
+        return Err(Failure::new(ErrorKind::BadRequest, "the request has neither a mark nor a timeout"));
+    }
+    Ok(shared.tally(move |backend, each| backend.update_flows(&request, each)))
+}
+
+async fn flush_flows(State(shared): App) -> Result<Response, Failure> {
+    Ok(Json(call(move || shared.backend.flush_flows()).await?).into_response())
 }
 
 async fn track_stats(State(shared): App) -> Result<Response, Failure> {
@@ -227,7 +249,19 @@ async fn set(
 }
 
 async fn apply(State(shared): App, request: Request) -> Result<Response, Failure> {
-    let limits = shared.limits;
+    let body = body_of(request, &shared.limits).await?;
+    let report = call(move || {
+        let request: ApplyRequest = understand(&body)?;
+        if request.v4.is_none() && request.v6.is_none() {
+            return Err(Failure::new(ErrorKind::BadRequest, "the request has no rules for either family"));
+        }
+        shared.backend.apply(request).map_err(Failure::from)
+    });
+    Ok(Json(report.await??).into_response())
+}
+
+/// The body of a request, within its limits of size and time.
+async fn body_of(request: Request, limits: &Limits) -> Result<Bytes, Failure> {
     let body_max = limits.body_max_bytes;
     let too_large = || {
         Failure::new(ErrorKind::BadRequest, format!("the request has more than {body_max} bytes"))
@@ -239,23 +273,18 @@ async fn apply(State(shared): App, request: Request) -> Result<Response, Failure
         return Err(too_large());
     }
     let body = tokio::time::timeout(limits.body_timeout, axum::body::to_bytes(request.into_body(), body_max));
-    let body = body
-        .await
+    body.await
         .map_err(|_| {
             Failure::new(ErrorKind::BadRequest, "the request did not come in time")
                 .with_status(StatusCode::REQUEST_TIMEOUT)
         })?
-        .map_err(|_| too_large())?;
-    let report = call(move || {
-        let request: ApplyRequest = serde_json::from_slice(&body).map_err(|error| {
-            Failure::new(ErrorKind::BadRequest, format!("the request is not understood: {error}"))
-        })?;
-        if request.v4.is_none() && request.v6.is_none() {
-            return Err(Failure::new(ErrorKind::BadRequest, "the request has no rules for either family"));
-        }
-        shared.backend.apply(request).map_err(Failure::from)
-    });
-    Ok(Json(report.await??).into_response())
+        .map_err(|_| too_large())
+}
+
+fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        Failure::new(ErrorKind::BadRequest, format!("the request is not understood: {error}"))
+    })
 }
 
 /// Runs a call into the daemon where it may wait.

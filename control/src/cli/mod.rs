@@ -14,7 +14,7 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 
-pub use flows::write_flow;
+pub use flows::{Output, write_flow};
 
 use crate::api::types::{ErrorBody, ErrorKind};
 use crate::check;
@@ -35,6 +35,9 @@ enum CliError {
     /// The operator asked for something that makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// The operator asked for something that we do not do.
+    #[error("{0}")]
+    Unsupported(String),
     /// Something the operator named is not there or cannot be used.
     #[error("{0}")]
     Wrong(String),
@@ -55,6 +58,7 @@ impl CliError {
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Refused(body) if body.kind == ErrorKind::Unsupported => 3,
+            Self::Unsupported(_) => 3,
             Self::Refused(_) | Self::Output(_) | Self::Wrong(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 4,

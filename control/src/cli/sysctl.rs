@@ -3,6 +3,7 @@
 use super::CliError;
 use super::args::SysctlArgs;
 use super::client::Client;
+use super::flows::percent_encode;
 use std::io::Write;
 
 /// What the kernel calls them.
@@ -35,11 +36,7 @@ pub(super) fn run(client: &Client, args: &SysctlArgs, out: &mut dyn Write) -> Re
             continue;
         };
         let (name, value) = (bare(name), value.trim());
-        let target = format!(
-            "/v1/sysctl?name={}&value={}",
-            super::flows::percent_encode(&name),
-            super::flows::percent_encode(value)
-        );
+        let target = format!("/v1/sysctl?name={}&value={}", percent_encode(&name), percent_encode(value));
         client.post_bytes(&target, Vec::new())?;
         writeln!(out, "{name} = {value}")?;
     }

@@ -46,14 +46,14 @@ fn flows() -> Vec<FlowRow> {
     let gre = FlowKey::Gre { srckey: 0, dstkey: 0 };
     let counted = |mut row: FlowRow, secs, orig: (u64, u64), reply: (u64, u64), assured| {
         row.timeout_secs = secs;
-        (row.orig.packets, row.orig.bytes) = orig;
-        (row.reply.packets, row.reply.bytes) = reply;
+        (row.orig.packets, row.orig.bytes) = (Some(orig.0), Some(orig.1));
+        (row.reply.packets, row.reply.bytes) = (Some(reply.0), Some(reply.1));
         row.seen_reply = reply.0 > 0;
         row.assured = assured;
         row
     };
     let state = |mut row: FlowRow, state: &str| {
-        row.state = Some(state.to_owned());
+        row.state = Some(state.to_owned().into());
         row
     };
     let (a4, b4, a6, b6) = ("10.1.0.2", "10.2.0.2", "fd00:1::2", "fd00:2::2");
@@ -308,6 +308,101 @@ fn flow_filters_reach_the_daemon() {
     let (_, out, err) = rig.fwctl(&["flows", "--json"]);
     let rows: Vec<FlowRow> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((rows, err.as_str()), (flows(), ""));
+}
+
+#[test]
+fn zones_and_missing_counters_print_as_conntrack_prints_them() {
+    let udp = |sport| {
+        let ports = |sport, dport| FlowKey::Ports { sport, dport };
+        let mut row = flow(17, "10.1.0.2", "10.2.0.2", ports(sport, 5000), ports(5000, sport));
+        (row.timeout_secs, row.seen_reply, row.mark) = (1, true, 17);
+        for side in [&mut row.orig, &mut row.reply] {
+            (side.packets, side.bytes) = (Some(1), Some(33));
+        }
+        row
+    };
+    let (mut both, mut orig, mut reply) = (udp(4010), udp(4011), udp(4012));
+    (both.zone, orig.orig.zone, reply.reply.zone) = (5, 6, 7);
+    let mut uncounted = udp(4013);
+    for side in [&mut uncounted.orig, &mut uncounted.reply] {
+        (side.packets, side.bytes) = (None, None);
+    }
+    let rig = Rig::new(Fake { flows: vec![both, orig, reply, uncounted], ..Fake::default() });
+    let (_, out, _) = rig.fwctl(&["flows"]);
+    // As conntrack printed them on Linux 6.18.
+    let expected = "\
+udp      17 1 src=10.1.0.2 dst=10.2.0.2 sport=4010 dport=5000 packets=1 bytes=33 src=10.2.0.2 dst=10.1.0.2 sport=5000 dport=4010 packets=1 bytes=33 mark=17 zone=5 use=1
+udp      17 1 src=10.1.0.2 dst=10.2.0.2 sport=4011 dport=5000 zone-orig=6 packets=1 bytes=33 src=10.2.0.2 dst=10.1.0.2 sport=5000 dport=4011 packets=1 bytes=33 mark=17 use=1
+udp      17 1 src=10.1.0.2 dst=10.2.0.2 sport=4012 dport=5000 packets=1 bytes=33 src=10.2.0.2 dst=10.1.0.2 sport=5000 dport=4012 zone-reply=7 packets=1 bytes=33 mark=17 use=1
+udp      17 1 src=10.1.0.2 dst=10.2.0.2 sport=4013 dport=5000 src=10.2.0.2 dst=10.1.0.2 sport=5000 dport=4013 mark=17 use=1
+";
+    assert_eq!(out, expected);
+    // Which flows conntrack found by which zone there.
+    for (args, ports) in [
+        (&["-w", "0"][..], &[4011, 4012, 4013][..]),
+        (&["-w", "5"], &[4010]),
+        (&["-w", "6"], &[]),
+        (&["--orig-zone", "0"], &[4010, 4012, 4013]),
+        (&["--orig-zone", "5"], &[]),
+        (&["--orig-zone", "6", "--reply-zone", "0"], &[4011]),
+        (&["--reply-zone", "0"], &[4010, 4011, 4013]),
+        (&["--reply-zone", "7"], &[4012]),
+    ] {
+        let (_, out, _) = rig.fwctl(&[&["flows", "-L"], args].concat());
+        let found: Vec<u16> = (4010..=4013).filter(|port| out.contains(&format!("sport={port}"))).collect();
+        assert_eq!(found, ports, "{args:?}");
+    }
+}
+
+#[test]
+fn flows_are_deleted_changed_and_flushed_in_conntracks_words() {
+    let rig = Rig::new(Fake { flows: flows(), ..Fake::default() });
+    let line = |number: usize| CONNTRACK.lines().nth(number).unwrap().to_owned() + "\n";
+    let said = |what: &str| format!("fwctl v{}: {what}.\n", env!("CARGO_PKG_VERSION"));
+    for (args, code, out, err) in [
+        (&["-D", "-p", "gre"][..], 0, line(1), "1 flow entries have been deleted"),
+        (&["-D", "-p", "gre", "-m", "5"], 1, String::new(), "0 flow entries have been deleted"),
+        (&["-D"], 0, CONNTRACK.to_owned(), "8 flow entries have been deleted"),
+        (&["-D", "-j"], 1, String::new(), "0 flow entries have been deleted"),
+        (&["-F"], 0, String::new(), "connection tracking table has been emptied"),
+        (
+            &["-U", "-p", "gre", "-m", "0x5/0xf", "-t", "77"],
+            0,
+            line(1).replace("mark=0", "mark=5").replace(" 26 ", " 77 "),
+            "1 flow entries have been updated",
+        ),
+        (&["-U", "-p", "99", "-m", "5"], 1, String::new(), "0 flow entries have been updated"),
+        (
+            &["-G", "-p", "gre", "-s", "10.1.0.2", "-d", "10.2.0.2"],
+            0,
+            line(1),
+            "1 flow entries have been shown",
+        ),
+        (&["-L", "unconfirmed"], 0, String::new(), "0 flow entries have been shown"),
+    ] {
+        assert_eq!(rig.fwctl(&[&["flows"], args].concat()), (code, out, said(err)), "{args:?}");
+    }
+    let (code, out, err) = rig.fwctl(&["flows", "-G", "-p", "99", "-s", "1.1.1.1", "-d", "2.2.2.2"]);
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (1, "", "fwctl: Operation failed: such conntrack doesn't exist\n")
+    );
+    let (code, json, err) = rig.fwctl(&["flows", "-D", "-p", "gre", "-o", "json"]);
+    let row: FlowRow = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, row, err.as_str()), (0, flows()[1].clone(), ""));
+}
+
+#[test]
+fn flows_that_a_worker_does_not_remove_are_a_failure() {
+    let rig = Rig::new(Fake { flows: flows(), stuck: 5, ..Fake::default() });
+    for (args, what) in [
+        (&["-D"][..], "5 flow entries were not deleted, 8 were"),
+        (&["-F"], "5 flow entries were not deleted, 8 were"),
+        (&["-U", "-m", "1"], "5 flow entries were not updated, 8 were"),
+    ] {
+        let (code, _, err) = rig.fwctl(&[&["flows"], args].concat());
+        assert!(code == 1 && err.contains(what) && !err.contains("emptied"), "{args:?}: {err}");
+    }
 }
 
 #[test]

@@ -5,10 +5,11 @@
 //! is closed. Fields drop in that order.
 
 use super::Fatal;
-use crate::ager::{self, Aged, Wanted};
+use crate::ager::{self, Aged};
 use crate::config::{Auto, Config, Cores, Idle, Offloads, XdpMode};
 use crate::net::{Nic, frame_fits};
 use crate::publish::Publisher;
+use crate::requests::{Desk, REQUEST_RING};
 use crate::system::{capabilities, cores};
 use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
@@ -52,8 +53,8 @@ pub(super) struct WorkerHandle {
     pub(super) core: u16,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) region: Arc<Region>,
-    /// Flows of it that somebody wants removed.
-    pub(super) wanted: Wanted,
+    /// Where it takes requests about its flows.
+    pub(super) desk: Arc<Mutex<Desk>>,
     /// What happens to its flows, for one listener at a time.
     pub(super) events: Arc<Mutex<Consumer<FlowEvent>>>,
     /// NIC and queue of each lane.
@@ -153,17 +154,14 @@ impl Plane {
             let counters = Arc::new(WorkerCounters::new(self.ports.len(), &ports));
             let (named, expired) = RingBuffer::<Expired>::new(EXPIRED_RING);
             let region = tracker.region();
-            let wanted = Wanted::default();
-            self.aged.push(Aged {
-                region: Arc::clone(&region),
-                named: named as Producer<Expired>,
-                wanted: Arc::clone(&wanted),
-            });
+            self.aged.push(Aged { region: Arc::clone(&region), named: named as Producer<Expired> });
+            let (asked, requests) = RingBuffer::new(REQUEST_RING);
+            let desk = Desk::new(asked, Arc::clone(&waker), Arc::clone(&counters));
             let handle = WorkerHandle {
                 core: cores[index],
                 counters: Arc::clone(&counters),
                 region,
-                wanted,
+                desk: Arc::new(Mutex::new(desk)),
                 events: Arc::new(Mutex::new(events)),
                 lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
                 thread: None,
@@ -181,6 +179,7 @@ impl Plane {
                         handoff,
                         waker,
                         expired,
+                        requests,
                     },
                     (),
                 )),

@@ -23,7 +23,7 @@ use super::stats::{InvalidReason, TrackStats};
 use super::table::{NoRoom, Table};
 use super::tcp::{self, EntryFacts, Step, TcpFlow, TcpState};
 use super::tracked::{Direction, FlowRef, Start, TableFull, Tracked};
-use super::view::Expired;
+use super::view::{Cursor, Expired};
 use crate::clock::{Now, Tick};
 use crate::ids::{Generation, WorkerId};
 use crate::packet::{Fragment, Hint, L4Fault, Packet, Tuple, proto};
@@ -81,6 +81,8 @@ pub struct Tracker {
     tick: Tick,
     /// Settings of the flows under each timeout policy.
     policies: Arc<[TrackSettings]>,
+    /// Where a flush that control has asked for goes on.
+    pub(super) flush: Option<Cursor>,
 }
 
 /// A packet, and what it is judged by.
@@ -142,6 +144,7 @@ impl Tracker {
             events: None,
             tick: Tick(0),
             policies: Arc::default(),
+            flush: None,
         })
     }
 
@@ -693,16 +696,12 @@ impl Tracker {
         common.verdicts[tracked.direction.index()].store(path, Relaxed);
     }
 
-    /// Removes a flow that control has found expired, if it still is that flow and still expired, or that somebody
-    /// asked to be removed.
+    /// Removes a flow that control has found expired, if it still is that flow and still expired.
     pub fn expire(&mut self, named: Expired, now: Now) -> bool {
-        let Expired { slot, seq, forced } = named;
+        let Expired { slot, seq } = named;
         let Some(record) = self.table.live_record(slot) else { return false };
         if record.common.seq.load(Relaxed) != seq {
             return false;
-        }
-        if forced {
-            return self.delete(slot);
         }
         if !record.common.life().deadline.is_past(now.tick()) {
             return false;

@@ -3,7 +3,7 @@
 
 use super::loopback::LoopbackDevice;
 use crate::clock::Now;
-use crate::flow::{Cursor, Expired, Seed, Tracker, TrackerConfig};
+use crate::flow::{Cursor, Expired, Request, Seed, Tracker, TrackerConfig};
 use crate::ids::{Generation, PortId, WorkerId};
 use crate::packet::{Family, Packet};
 use crate::rules::model::Ruleset;
@@ -106,6 +106,7 @@ pub struct Gateway {
     umem: Arc<Umem>,
     seed: Seed,
     expired: Vec<Producer<Expired>>,
+    requests: Vec<Producer<Request>>,
     now: Now,
 }
 
@@ -130,6 +131,7 @@ impl Gateway {
             workers: Vec::new(),
             counters: Vec::new(),
             expired: Vec::new(),
+            requests: Vec::new(),
             now: Now::from_secs(1),
             mailbox,
             umem,
@@ -170,6 +172,7 @@ impl Gateway {
     ) {
         let id = WorkerId(u8::try_from(index).expect("at most 64 workers"));
         let (named, expired) = RingBuffer::new(1024);
+        let (asked, requests) = RingBuffer::new(1024);
         let counters = Arc::new(WorkerCounters::new(2, &[LEFT, RIGHT]));
         let lane = |port| Lane { port, device: LoopbackDevice::new(Arc::clone(&self.umem), TX_RING) };
         let parts = Parts {
@@ -185,10 +188,12 @@ impl Gateway {
             handoff,
             waker: Arc::clone(waker),
             expired,
+            requests,
         };
         self.workers.push(Worker::new(parts, Notes::default()));
         self.counters.push(counters);
         self.expired.push(named);
+        self.requests.push(asked);
     }
 
     /// Sends one packet into `side` through worker 0 and waits until all workers are quiet.
@@ -247,6 +252,14 @@ impl Gateway {
             }
         }
         self.settle();
+    }
+
+    /// Asks a worker for something, as control does; it is done when it polls next.
+    ///
+    /// # Errors
+    /// When it has many requests waiting already.
+    pub fn ask(&mut self, worker: usize, request: Request) -> Result<(), Request> {
+        self.requests[worker].push(request).map_err(|rtrb::PushError::Full(request)| request)
     }
 
     /// Turns the clock forward and removes what expired meanwhile.

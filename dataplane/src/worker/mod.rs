@@ -11,7 +11,7 @@
 //! 5. **flush**: at most one kick per device touched.
 //!
 //! Between bursts (`Path::tidy`): newest snapshot adopted, frames sent home, fill rings topped up, flows that control
-//! found expired removed.
+//! found expired removed, requests about flows served.
 //!
 //! Nothing here locks, allocates or formats per packet. All state is owned by the thread; what others see of it
 //! (counters, the flow region) is atomics they may only read.
@@ -34,7 +34,7 @@ pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapsho
 
 use crate::clock::Now;
 use crate::device::{BURST_MAX, Device, FrameBurst};
-use crate::flow::{Expired, Tracker};
+use crate::flow::{Expired, Request, Tracker};
 use crate::ids::{PortId, WorkerId};
 use crate::packet::{Kind, Packet};
 use crate::wire;
@@ -93,6 +93,8 @@ pub struct Parts<D> {
     pub waker: Arc<Waker>,
     /// Flows that control found expired.
     pub expired: Consumer<Expired>,
+    /// What control wants done to flows.
+    pub requests: Consumer<Request>,
 }
 
 /// A worker. `O` watches what becomes of every packet; `()` watches nothing and costs nothing.

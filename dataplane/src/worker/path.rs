@@ -9,7 +9,7 @@ use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::defrag::{Added, Defrag, DefragLimits, Held, Piece, Whole};
 use crate::device::{BURST_MAX, Device};
-use crate::flow::{self, Claim, Expired, FlowRef, FullPolicy, Slot, TableFull, Tracked, Tracker};
+use crate::flow::{self, Claim, Expired, FlowRef, FullPolicy, Request, Slot, TableFull, Tracked, Tracker};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::{Family, Fragment, Packet, Tuple};
 use crate::reason::DropReason;
@@ -24,6 +24,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Most expired flows removed between two bursts.
 const EXPIRE_MAX: usize = 64;
+
+/// Most requests of control's served between two bursts.
+const REQUESTS_MAX: usize = 64;
 
 /// Most incomplete datagrams given up between two bursts.
 const DATAGRAMS_EXPIRED_MAX: usize = 8;
@@ -48,6 +51,7 @@ pub(super) struct Path<D, O> {
     pub(super) handoff: Handoff,
     pub(super) waker: Arc<Waker>,
     expired: Consumer<Expired>,
+    requests: Consumer<Request>,
     published: Option<Now>,
     matched: Matched,
     marks: Marks,
@@ -113,6 +117,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             handoff,
             waker,
             expired,
+            requests,
         } = parts;
         let mut lane_of = [NO_LANE; PORTS_MAX];
         for (index, lane) in lanes.iter().enumerate().rev() {
@@ -144,6 +149,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             handoff,
             waker,
             expired,
+            requests,
             published: None,
             matched: Matched::default(),
             marks: Marks::default(),
@@ -622,9 +628,31 @@ impl<D: Device, O: Observer> Path<D, O> {
             let Ok(named) = self.expired.pop() else { break };
             self.tracker.expire(named, now);
         }
+        self.serve_requests(now);
         if self.published.is_none_or(|then| now.nanos.wrapping_sub(then.nanos) >= super::PUBLISH_NANOS) {
             self.published = Some(now);
             self.publish();
+        }
+    }
+
+    /// Does what control wants done to flows, in the order in which it asked.
+    #[inline]
+    fn serve_requests(&mut self, now: Now) {
+        if self.requests.is_empty() && !self.tracker.is_flushing() {
+            return;
+        }
+        for _ in 0..REQUESTS_MAX {
+            if self.tracker.is_flushing() {
+                if !self.tracker.flush_on() {
+                    return;
+                }
+                self.counters.polls.served.add(1);
+            }
+            let Ok(request) = self.requests.pop() else { return };
+            self.tracker.serve(request, now);
+            if !self.tracker.is_flushing() {
+                self.counters.polls.served.add(1);
+            }
         }
     }
 
@@ -650,6 +678,8 @@ impl<D: Device, O: Observer> Path<D, O> {
     pub(super) fn nothing_waits(&self) -> bool {
         self.handoff.peers.iter().all(|peer| peer.packets_in.is_empty() && peer.homecoming.is_empty())
             && self.expired.is_empty()
+            && self.requests.is_empty()
+            && !self.tracker.is_flushing()
             && self.mailbox.observe(self.snapshot.generation).is_none()
             && !self.lanes.iter().any(|lane| lane.device.is_tx_pending())
     }

@@ -1,5 +1,7 @@
 //! Lists of connections, the kernel's and ours, as values that compare.
 
+use control::api::{Shown, flow_row};
+use control::cli::{Output, write_flow};
 use dataplane::clock::Tick;
 use dataplane::flow::FlowView;
 use dataplane::packet::{Family, Tuple, proto};
@@ -75,8 +77,7 @@ pub(crate) fn lines(text: &str) -> Vec<String> {
         let mut words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
         (words.len() > 5).then(|| {
             words.remove(2);
-            // A zone of one direction is printed as one of both.
-            words.retain(|word| !word.starts_with("use=") && !word.starts_with("zone"));
+            words.retain(|word| !word.starts_with("use="));
             words.join(" ")
         })
     };
@@ -92,7 +93,8 @@ pub(crate) fn our_text(gateway: &mut Gateway, family: Family) -> String {
     for worker in &mut gateway.workers {
         worker.tracker_mut().region().walk(now, |view| {
             if view.orig.family == family && view.secs_left > 2 {
-                control::cli::write_flow(&control::api::flow_row(view), &[], &mut text).unwrap();
+                let row = flow_row(view, &Shown::default());
+                write_flow(&row, &Output::default(), &mut text).unwrap();
             }
         });
     }

@@ -1,11 +1,17 @@
 //! What the API says, as data: shared by the server and `fwctl`. Field names are the JSON names and stay as they are.
 //! All counters count since the daemon started unless said otherwise; bytes of packets are Ethernet frames without FCS.
 
+mod events;
+mod filter;
 mod flows;
+mod net;
 mod rules;
 mod stats;
 
+pub use events::*;
+pub use filter::*;
 pub use flows::*;
+pub use net::*;
 pub use rules::*;
 pub use stats::*;
 

@@ -1,0 +1,295 @@
+//! What the API asks, answered from the workers' counters and flow regions and from the publisher. API threads.
+
+mod flows;
+mod rules;
+mod stats;
+
+use super::plane::Plane;
+use crate::api::backend::{ApplyError, Backend};
+use crate::api::types::{
+    ApplyReport, ApplyRequest, ErrorKind, EventKind, EventRow, Family, FlowFilter, FlowRow, RulesText,
+    RulesView, Stats, Tally, TrackRow, UpdateRequest,
+};
+use crate::api::{Shown, flow_row};
+use crate::config::Config;
+use crate::iptables::names::nearest;
+use crate::publish::Publisher;
+use crate::requests::Desk;
+use crate::rules_file::Rules;
+use dataplane::clock::Now;
+use dataplane::flow::{FlowEvent, Listening, Region, SettingError, TimeoutPolicy, TrackSettings};
+use dataplane::ids::{Generation, PortId};
+use dataplane::packet::Family as Fam;
+use dataplane::rules::CompileError;
+use dataplane::worker::{PortState, WorkerCounters};
+use rtrb::Consumer;
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long an `apply` waits for the workers to take the rules over; they look between bursts.
+const ADOPTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What never changes about a NIC.
+#[derive(Debug)]
+struct PortFacts {
+    name: String,
+    wire: String,
+    zero_copy: bool,
+}
+
+/// How often events are collected.
+const EVENTS_EVERY: Duration = Duration::from_millis(25);
+
+/// Has workers tell of events for as long as it lives.
+struct ListenGuard<'a>(&'a Listening);
+
+impl<'a> ListenGuard<'a> {
+    fn new(listening: &'a Listening, workers: &[WorkerFacts]) -> Self {
+        // What the last listener left behind is no news.
+        for worker in workers {
+            let mut events = worker.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            while events.pop().is_ok() {}
+        }
+        listening.on.store(true, Relaxed);
+        Self(listening)
+    }
+}
+
+impl Drop for ListenGuard<'_> {
+    fn drop(&mut self) {
+        self.0.on.store(false, Relaxed);
+    }
+}
+
+fn event_kind(kind: dataplane::flow::EventKind) -> EventKind {
+    match kind {
+        dataplane::flow::EventKind::New => EventKind::New,
+        dataplane::flow::EventKind::Update => EventKind::Update,
+        dataplane::flow::EventKind::Destroy => EventKind::Destroy,
+    }
+}
+
+/// One worker, for reading.
+#[derive(Debug)]
+struct WorkerFacts {
+    core: u16,
+    counters: Arc<WorkerCounters>,
+    region: Arc<Region>,
+    /// Where it takes requests; whoever holds the lock is served alone.
+    desk: Arc<Mutex<Desk>>,
+    events: Arc<Mutex<Consumer<FlowEvent>>>,
+    lanes: Vec<(PortId, u32)>,
+}
+
+/// The running gateway, for reading and for new rules.
+#[derive(Debug)]
+pub(super) struct LiveBackend {
+    started: Instant,
+    publisher: Arc<Publisher>,
+    workers: Vec<WorkerFacts>,
+    ports: Vec<PortFacts>,
+    states: Arc<[PortState]>,
+    flows_max: u32,
+    /// What rules that come in may name.
+    policies: Vec<TimeoutPolicy>,
+    /// Which NICs run generic XDP, filled in once they are attached.
+    generic: Mutex<Vec<bool>>,
+    /// One `apply` at a time.
+    applying: Mutex<()>,
+    /// Whether somebody listens to events: one at a time.
+    listening: Arc<Listening>,
+    listener: Mutex<()>,
+}
+
+impl LiveBackend {
+    pub(super) fn new(config: &Config, plane: &Plane) -> Self {
+        let port = |port: &super::plane::Port| PortFacts {
+            name: port.nic.name.clone(),
+            wire: port.wire.clone(),
+            zero_copy: port.zero_copy,
+        };
+        let worker = |handle: &super::plane::WorkerHandle| WorkerFacts {
+            core: handle.core,
+            counters: Arc::clone(&handle.counters),
+            region: Arc::clone(&handle.region),
+            desk: Arc::clone(&handle.desk),
+            events: Arc::clone(&handle.events),
+            lanes: handle.lanes.clone(),
+        };
+        Self {
+            started: plane.started,
+            publisher: Arc::clone(&plane.publisher),
+            workers: plane.workers.iter().map(worker).collect(),
+            ports: plane.ports.iter().map(port).collect(),
+            states: Arc::clone(&plane.states),
+            flows_max: config.flows.max,
+            policies: config.rules.timeout_policies.clone(),
+            generic: Mutex::new(Vec::new()),
+            applying: Mutex::new(()),
+            listening: Arc::clone(&plane.listening),
+            listener: Mutex::new(()),
+        }
+    }
+
+    /// Notes how the NICs were attached.
+    pub(super) fn attached(&self, plane: &Plane) {
+        let generic = plane.ports.iter().map(|port| !port.xdp.is_native()).collect();
+        *self.generic.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = generic;
+    }
+
+    /// Publishes rules and waits until every worker works with them.
+    pub(super) fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
+        let generation = self.publisher.publish(v4, v6)?;
+        let deadline = Instant::now() + ADOPTION_TIMEOUT;
+        while !self.publisher.is_settled() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.publisher.reclaim();
+        Ok(generation)
+    }
+
+    fn now(&self) -> Now {
+        Now::since(self.started)
+    }
+}
+
+impl Backend for LiveBackend {
+    fn stats(&self) -> Stats {
+        self.all_stats()
+    }
+
+    fn rules(&self, family: Family) -> Option<RulesView> {
+        let fam = match family {
+            Family::V4 => Fam::V4,
+            Family::V6 => Fam::V6,
+        };
+        let (rules, counts) = self.publisher.rules(fam);
+        Some(rules::rules_view(family, self.publisher.generation(), &rules, &counts))
+    }
+
+    fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) {
+        self.list(filter, each);
+    }
+
+    fn count_flows(&self, filter: &FlowFilter) -> u64 {
+        self.count(filter)
+    }
+
+    fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) -> Tally {
+        self.delete(filter, each)
+    }
+
+    fn update_flows(
+        &self,
+        request: &UpdateRequest,
+        each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>,
+    ) -> Tally {
+        self.update(request, each)
+    }
+
+    fn flush_flows(&self) -> Tally {
+        self.flush()
+    }
+
+    fn events(
+        &self,
+        filter: &FlowFilter,
+        each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        let Ok(_one_at_a_time) = self.listener.try_lock() else {
+            return Err("somebody else is listening to events".to_owned());
+        };
+        let _listening = ListenGuard::new(&self.listening, &self.workers);
+        let mut lost_told = self.listening.lost.load(Relaxed);
+        let mut quiet = 0;
+        loop {
+            let mut any = false;
+            for worker in &self.workers {
+                let mut events = worker.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                while let Ok(FlowEvent { kind, view }) = events.pop() {
+                    let flow = flow_row(&view, &Shown::default());
+                    any = true;
+                    let lost = self.listening.lost.load(Relaxed);
+                    let row = EventRow { kind: event_kind(kind), lost: lost - lost_told, flow };
+                    lost_told = lost;
+                    if filter.fits(&row.flow) && each(Some(row)).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            // Now and then a sign of life, by which a listener that has gone is noticed.
+            quiet = if any { 0 } else { quiet + 1 };
+            if (any || quiet % 20 == 0) && each(None).is_break() {
+                return Ok(());
+            }
+            std::thread::sleep(EVENTS_EVERY);
+        }
+    }
+
+    fn track_stats(&self) -> Vec<TrackRow> {
+        self.tracked()
+    }
+
+    fn settings(&self) -> Vec<(String, u32)> {
+        let mut all: Vec<_> =
+            self.publisher.track_settings().iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        if let Some((_, max)) = all.iter_mut().find(|(name, value)| name == "max" && *value == 0) {
+            *max = self.flows_max;
+        }
+        all.sort();
+        all
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<(), String> {
+        if name == "max" && value.parse::<u32>().is_ok_and(|max| max > self.flows_max) {
+            return Err(format!(
+                "max: the tables were made for {} flows; start with a larger flows.max for more",
+                self.flows_max
+            ));
+        }
+        self.publisher.set(name, value).map(|_| ()).map_err(|error| match error {
+            SettingError::Unknown { name } => {
+                let names = TrackSettings::NAMES.iter().copied();
+                match nearest(&name, names) {
+                    Some(near) => format!("there is no setting `{name}`; did you mean `{near}`?"),
+                    None => format!("there is no setting `{name}`; `fwctl sysctl` lists all"),
+                }
+            }
+            error => error.to_string(),
+        })
+    }
+
+    fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {
+        let Ok(_one_at_a_time) = self.applying.try_lock() else {
+            let message = "another apply is under way".to_owned();
+            return Err(ApplyError { kind: ErrorKind::Busy, message, diagnostics: Vec::new() });
+        };
+        let mut warnings = Vec::new();
+        let mut load = |text: Option<RulesText>, family| {
+            text.map(|text| rules::load(&text, family, &self.policies, &mut warnings)).transpose()
+        };
+        let v4 = load(request.v4, Fam::V4)?;
+        let v6 = load(request.v6, Fam::V6)?;
+        let refused = |error: CompileError| ApplyError {
+            kind: ErrorKind::BadRules,
+            message: error.to_string(),
+            diagnostics: Vec::new(),
+        };
+        let generation = self.publish(v4, v6).map_err(refused)?;
+        if !self.publisher.is_settled() {
+            warnings.push("a worker has not taken the rules over yet: is it stuck?".to_owned());
+        }
+        let count = |family| {
+            let (rules, _) = self.publisher.rules(family);
+            rules.ruleset.chains.iter().map(|chain| chain.rules.len() as u64).sum::<u64>()
+        };
+        Ok(ApplyReport {
+            generation: generation.0,
+            rules: count(Fam::V4) + count(Fam::V6),
+            flows_kept: self.flow_stats().count,
+            warnings,
+        })
+    }
+}
