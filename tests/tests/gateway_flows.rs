@@ -3,12 +3,13 @@
 
 use palisade_tests::daemon::{Daemon, binary};
 use palisade_tests::frames;
-use palisade_tests::lab::Lab;
+use palisade_tests::lab::{Lab, Process};
 use palisade_tests::require_root;
 use palisade_tests::traffic;
-use std::process::Stdio;
+use rustix::process::Signal;
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const RULES: &str = "\
 *raw
@@ -160,29 +161,126 @@ COMMIT
     );
 }
 
+/// A `fwctl flows -E` that listens.
+fn listener(daemon: &Daemon, args: &[&str]) -> Process {
+    let mut command = Command::new(binary("fwctl"));
+    command.arg("--socket").arg(daemon.socket()).args(["flows", "-E"]).args(args);
+    Process::spawn(command)
+}
+
+/// Waits until what was printed satisfies `is_there`.
+#[track_caller]
+fn wait_for(listener: &Process, is_there: impl Fn(&str) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_there(&listener.stdout()) {
+        assert!(Instant::now() < deadline, "{}{}", listener.stdout(), listener.stderr());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
-fn events_tell_of_flows_as_they_come_change_and_go() {
+fn events_are_told_to_every_listener_as_conntrack_tells_them() {
     require_root!();
     let lab = Lab::new();
     let daemon = Daemon::builder(&lab).rules(RULES).rules6(RULES).start();
-    let mut listener = std::process::Command::new(binary("fwctl"))
-        .arg("--socket")
-        .arg(daemon.socket())
-        .args(["flows", "-E", "-p", "udp", "--dport", "7000"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("fwctl starts");
-    thread::sleep(Duration::from_millis(500));
-    assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, 7000, 2, 100), 2);
-    let _ = daemon.fwctl(&["flows", "-D", "--dport", "7000"]);
-    thread::sleep(Duration::from_millis(500));
-    listener.kill().expect("it was running");
-    let text = std::io::read_to_string(listener.stdout.take().expect("it was piped")).expect("text");
-    let _ = listener.wait();
-    let tags: Vec<&str> =
-        text.lines().map(|line| line.split(']').next().unwrap_or_default().trim_start()).collect();
-    assert_eq!(tags, ["[NEW", "[UPDATE", "[DESTROY"], "{text}");
-    assert!(text.contains("[NEW] udp      17 30 src=10.77.0.1 dst=10.77.0.2 "), "{text}");
+    let bare = listener(&daemon, &["-p", "udp", "--dport", "7001"]);
+    let timed = listener(&daemon, &["-o", "timestamp,id,extended", "-e", "NEW,DESTROY"]);
+    let json = listener(&daemon, &["--json", "-f", "ipv6"]);
+    // Until the last of them listens.
+    for listener in [&bare, &timed] {
+        while listener.stdout().is_empty() {
+            assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, 7001, 1, 100), 1);
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    assert_eq!(traffic::udp_echo(&lab.left, &lab.right, true, 7000, 1, 100), 1);
+    wait_for(&json, |text| text.lines().count() >= 2);
+    let before = bare.stdout().lines().count();
+    assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, 7001, 2, 100), 2);
+    wait_for(&bare, |text| text.lines().count() >= before + 2);
+    let _ = daemon.fwctl(&["flows", "-D"]);
+    wait_for(&bare, |text| text.lines().any(|line| line.starts_with("[DESTROY]")));
+    wait_for(&timed, |text| text.contains("[DESTROY]"));
+    wait_for(&json, |text| text.contains("DESTROY"));
+
+    let mut said = Vec::new();
+    for (listener, signal) in [(bare, Signal::INT), (timed, Signal::TERM), (json, Signal::INT)] {
+        listener.signal(signal);
+        let exit = listener.wait(Duration::from_secs(5));
+        assert_eq!(exit.code, Some(0), "{}", exit.stderr);
+        said.push(exit);
+    }
+    let [bare, timed, json] = &said[..] else { unreachable!("three were started") };
+    let count = bare.stdout.lines().count();
+    assert!(bare.stderr.ends_with(&format!(": {count} flow events have been shown.\n")), "{}", bare.stderr);
+    let lines: Vec<&str> = bare.stdout.lines().skip(before).take(2).collect();
+    let sport = lines[0].split(' ').find_map(|word| word.strip_prefix("sport=")).expect("a port");
+    let ends = "src=10.77.0.1 dst=10.77.0.2";
+    // The mark was set by a rule before the first packet was accepted.
+    assert_eq!(
+        lines,
+        [
+            format!(
+                "    [NEW] udp      17 30 {ends} sport={sport} dport=7001 [UNREPLIED] src=10.77.0.2 dst=10.77.0.1 \
+                 sport=7001 dport={sport} mark=17"
+            ),
+            format!(
+                " [UPDATE] udp      17 30 {ends} sport={sport} dport=7001 src=10.77.0.2 dst=10.77.0.1 sport=7001 \
+                 dport={sport} mark=17"
+            ),
+        ],
+        "{}",
+        bare.stdout
+    );
+    let gone = bare
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("[DESTROY]") && line.contains(sport))
+        .expect("an end");
+    assert!(gone.contains(" packets=2 bytes=256 src=") && gone.ends_with(" mark=17 [USERSPACE]"), "{gone}");
+    for line in timed.stdout.lines() {
+        let (time, rest) = line.split_once("]\t").expect("a time");
+        let (secs, micros) = time.strip_prefix('[').and_then(|time| time.split_once('.')).expect("a point");
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        assert!(secs.parse::<u64>().is_ok_and(|secs| now - secs < 60) && micros.len() == 6, "{line}");
+        assert!(rest.contains(" ipv4     2 ") || rest.contains(" ipv6     10 "), "{line}");
+        assert!(rest.contains("[NEW]") || rest.contains("[DESTROY]"), "{line}");
+        assert!(rest.contains(" id="), "{line}");
+    }
+    for line in json.stdout.lines() {
+        let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(event["flow"]["family"], 6, "{event}");
+    }
+}
+
+#[test]
+fn one_listener_too_many_is_refused_with_the_reason() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::builder(&lab).rules(RULES).start();
+    let listeners: Vec<Process> = (0..16).map(|_| listener(&daemon, &[])).collect();
+    for listener in &listeners {
+        while listener.stdout().is_empty() {
+            assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, 7001, 1, 100), 1);
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let refused = daemon.try_fwctl(&["flows", "-E"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    assert_eq!(refused.stderr, "fwctl: 16 others are listening to events, and no more can\n");
+    // The API goes on for others, and the place of one that leaves is free again.
+    assert!(daemon.stats().flows() > 0);
+    drop(listeners);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut again = listener(&daemon, &[]);
+        thread::sleep(Duration::from_millis(300));
+        if again.is_running() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", again.stderr());
+    }
 }
 
 #[test]

@@ -36,10 +36,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes all flows that are there now.
     fn flush_flows(&self) -> Tally;
 
-    /// Calls `each` for whatever happens to flows that fit the filter, until it says stop; `None` now and then.
+    /// Calls `each` for whatever happens to flows that fit the filter, until it says stop: with `None` once it listens,
+    /// and again now and then.
     ///
     /// # Errors
-    /// If somebody else is listening.
+    /// If too many listen already; `each` was not called then.
     fn events(
         &self,
         filter: &FlowFilter,

@@ -21,8 +21,8 @@ pub struct Shown {
 pub struct Wall {
     /// In the workers' ticks.
     pub tick: Tick,
-    /// In milliseconds since 1970.
-    pub millis: u64,
+    /// In microseconds since 1970.
+    pub micros: u64,
 }
 
 impl Default for Shown {
@@ -35,7 +35,7 @@ impl Wall {
     /// When that was, a moment up to 497 days before this one.
     fn millis_at(self, then: Tick) -> u64 {
         let ticks = self.tick.0.wrapping_sub(then.0);
-        self.millis.saturating_sub(u64::from(ticks) * TICK_NANOS / 1_000_000)
+        self.micros.saturating_sub(u64::from(ticks) * TICK_NANOS / 1000) / 1000
     }
 }
 

@@ -20,6 +20,7 @@
 //! through [`backend::Backend`] only; nothing here is near the packet path.
 
 pub mod backend;
+mod event_rows;
 mod flow_rows;
 pub mod limits;
 mod rates;
@@ -32,4 +33,5 @@ pub(crate) mod testing;
 mod tests;
 pub mod types;
 
+pub use event_rows::event_row;
 pub use flow_rows::{Shown, Wall, flow_row};

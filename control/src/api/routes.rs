@@ -2,7 +2,7 @@
 
 use super::backend::{ApplyError, Backend};
 use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, Limits};
-use super::server::Shared;
+use super::server::{Lasting, Shared};
 use super::types::{
     ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, SetRequest, Tally, TallyLine,
     UpdateRequest,
@@ -13,14 +13,16 @@ use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http_body_util::channel::{Channel, Sender};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 type App = State<Arc<Shared>>;
 
@@ -115,25 +117,45 @@ async fn flows(
 /// Events as they happen, one per line, until the client goes; empty lines in between.
 async fn events(
     State(shared): App,
+    Extension(lasting): Extension<Lasting>,
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = query?.0;
     let (mut lines, answer) = shared.lines();
+    let (started, begun) = oneshot::channel();
+    let mut started = Some(started);
     tokio::task::spawn_blocking(move || {
-        let listened = shared.backend.events(&filter, &mut |event| match event {
-            Some(event) => lines.push(&event),
-            None => {
-                lines.chunk.push(b'\n');
-                lines.send()
+        let listened = shared.backend.events(&filter, &mut |event| {
+            if let Some(started) = started.take() {
+                let _ = started.send(Ok(()));
+            }
+            match event {
+                Some(event) => lines.push(&event),
+                None => {
+                    lines.chunk.push(b'\n');
+                    lines.send()
+                }
             }
         });
-        if let Err(why) = listened {
-            lines.sender.abort(io::Error::other(why));
-        } else {
-            let _ = lines.send();
+        match (listened, started) {
+            (Err(why), Some(started)) => {
+                let _ = started.send(Err(why));
+            }
+            _ => {
+                let _ = lines.send();
+            }
         }
     });
-    Ok(answer)
+    match begun.await {
+        Ok(Ok(())) => {
+            lasting.0.store(true, Ordering::Relaxed);
+            Ok(answer)
+        }
+        Ok(Err(why)) => Err(Failure::new(ErrorKind::Busy, why)),
+        Err(_) => {
+            Err(Failure::new(ErrorKind::Internal, "the daemon does not tell of events; its log may say why"))
+        }
+    }
 }
 
 impl Shared {

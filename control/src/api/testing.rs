@@ -19,6 +19,11 @@ pub(crate) struct Fake {
     pub(crate) applied: Mutex<Vec<ApplyRequest>>,
     /// Flows that no worker removes.
     pub(crate) stuck: u64,
+    /// What is told to whoever listens, and whether to go on after that.
+    pub(crate) events: Vec<EventRow>,
+    pub(crate) endless: bool,
+    /// Why nobody may listen.
+    pub(crate) deaf: Option<String>,
     /// Flows handed out so far.
     pub(crate) walked: AtomicU64,
 }
@@ -77,8 +82,17 @@ impl Backend for Fake {
         filter: &FlowFilter,
         each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
     ) -> Result<(), String> {
-        for flow in self.flows.iter().filter(|row| filter.fits(row)) {
-            let _ = each(Some(EventRow { kind: EventKind::New, lost: 0, flow: flow.clone() }));
+        if let Some(why) = &self.deaf {
+            return Err(why.clone());
+        }
+        let _ = each(None);
+        for event in self.events.iter().filter(|event| filter.fits(&event.flow)) {
+            if each(Some(event.clone())).is_break() {
+                return Ok(());
+            }
+        }
+        while self.endless && each(None).is_continue() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
         }
         Ok(())
     }

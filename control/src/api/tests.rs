@@ -145,6 +145,37 @@ fn flows_are_lines_and_every_filter_narrows() {
 }
 
 #[test]
+fn a_listener_may_stay_longer_than_others_and_one_too_many_is_refused() {
+    let limits = Limits { connection_timeout: Duration::from_millis(200), ..Limits::default() };
+    let event = EventRow {
+        kind: EventKind::New,
+        at_us: 5,
+        lost: 0,
+        changed: Vec::new(),
+        asked: false,
+        flow: tcp_flow(1, "SYN_SENT"),
+    };
+    let rig =
+        Rig::with_limits(Fake { events: vec![event.clone()], endless: true, ..Fake::default() }, limits);
+    let mut listener = rig.connect();
+    listener.write_all(b"GET /v1/flows/events HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+    let (mut text, mut piece) = (String::new(), [0; 4096]);
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(700) {
+        let len = listener.read(&mut piece).unwrap();
+        assert!(len > 0, "the connection ended after {:?}", start.elapsed());
+        text.push_str(std::str::from_utf8(&piece[..len]).unwrap());
+    }
+    let line = text.lines().find(|line| line.starts_with('{')).unwrap();
+    assert_eq!(serde_json::from_str::<EventRow>(line).unwrap(), event);
+    assert!(text.lines().filter(|line| line.is_empty()).count() > 10, "signs of life: {text}");
+
+    let deaf = Rig::new(Fake { deaf: Some("no more".to_owned()), ..Fake::default() });
+    assert_eq!(error_of(deaf.get("/v1/flows/events")), (409, ErrorKind::Busy, "no more".to_owned()));
+    assert_eq!(error_of(deaf.get("/v1/flows/events?colour=red")).0, 400);
+}
+
+#[test]
 fn deletions_are_lines_that_end_with_how_many() {
     let flows: Vec<FlowRow> = (1..=3).map(|port| tcp_flow(port, "ESTABLISHED")).collect();
     let rig = Rig::new(Fake { flows: flows.clone(), stuck: 2, ..Fake::default() });

@@ -14,7 +14,7 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 
-pub use flows::{Output, write_flow};
+pub use flows::{Output, write_event, write_flow};
 
 use crate::api::types::{ErrorBody, ErrorKind};
 use crate::check;
@@ -47,6 +47,9 @@ enum CliError {
     /// The daemon said no.
     #[error("{}", .0.message)]
     Refused(Box<ErrorBody>),
+    /// The operator has had enough.
+    #[error("stopped")]
+    Stopped,
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -56,6 +59,7 @@ impl CliError {
     /// The exit code of this failure; see the help text of [`Cli`].
     fn code(&self) -> u8 {
         match self {
+            Self::Stopped => 0,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Refused(body) if body.kind == ErrorKind::Unsupported => 3,
             Self::Unsupported(_) => 3,
@@ -68,6 +72,7 @@ impl CliError {
     /// Tells the operator.
     fn report(&self, to: &mut dyn Write) -> io::Result<()> {
         match self {
+            Self::Stopped => Ok(()),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Self::Refused(body) => {
                 for diagnostic in &body.diagnostics {

@@ -392,6 +392,116 @@ fn flows_are_deleted_changed_and_flushed_in_conntracks_words() {
     assert_eq!((code, row, err.as_str()), (0, flows()[1].clone(), ""));
 }
 
+/// Events as `conntrack -E -o timestamp` printed them on Linux 6.18, process and program behind [USERSPACE] left out.
+const EVENTS: &str = "\
+[1795535048.000056]\t    [NEW] tcp      6 120 SYN_SENT src=10.1.0.2 dst=10.2.0.2 sport=4000 dport=8000 [UNREPLIED] src=10.2.0.2 dst=10.1.0.2 sport=8000 dport=4000 mark=7
+[1795535048.997179]\t [UPDATE] tcp      6 60 SYN_RECV src=10.1.0.2 dst=10.2.0.2 sport=4000 dport=8000 src=10.2.0.2 dst=10.1.0.2 sport=8000 dport=4000 mark=7
+[1795535050.341388]\t [UPDATE] udp      17 30 src=10.1.0.2 dst=10.2.0.2 sport=4020 dport=5000 src=10.2.0.2 dst=10.1.0.2 sport=5000 dport=4020 mark=0
+[1795535050.341388]\t    [NEW] udp      17 30 src=10.1.0.2 dst=10.2.0.2 sport=6069 dport=69 [UNREPLIED] src=10.2.0.2 dst=10.1.0.2 sport=69 dport=6069 helper=tftp
+[1795535054.385041]\t[DESTROY] udp      17 29 src=10.1.0.2 dst=10.2.0.2 sport=6069 dport=69 packets=1 bytes=41 [UNREPLIED] src=10.2.0.2 dst=10.1.0.2 sport=69 dport=6069 packets=0 bytes=0 [USERSPACE]
+[1795535054.385041]\t[DESTROY] tcp      6 TIME_WAIT src=10.1.0.2 dst=10.2.0.2 sport=4000 dport=8000 packets=6 bytes=325 src=10.2.0.2 dst=10.1.0.2 sport=8000 dport=4000 packets=4 bytes=221 [ASSURED] mark=7
+";
+
+/// The events behind [`EVENTS`].
+fn events() -> Vec<EventRow> {
+    let ports = |sport, dport| FlowKey::Ports { sport, dport };
+    let base = |proto, sport, dport| {
+        let mut row = flow(proto, "10.1.0.2", "10.2.0.2", ports(sport, dport), ports(dport, sport));
+        // Counters come with the last word only.
+        for side in [&mut row.orig, &mut row.reply] {
+            (side.packets, side.bytes) = (Some(99), Some(99));
+        }
+        row
+    };
+    let tcp = |secs, state: &str, seen_reply, assured| FlowRow {
+        timeout_secs: secs,
+        state: Some(state.to_owned().into()),
+        seen_reply,
+        assured,
+        mark: 7,
+        ..base(6, 4000, 8000)
+    };
+    let event = |kind, at_us, changed: &[Changed], flow| EventRow {
+        kind,
+        at_us,
+        lost: 0,
+        changed: changed.to_vec(),
+        asked: false,
+        flow,
+    };
+    let counted = |mut flow: FlowRow, orig: (u64, u64), reply: (u64, u64)| {
+        (flow.orig.packets, flow.orig.bytes) = (Some(orig.0), Some(orig.1));
+        (flow.reply.packets, flow.reply.bytes) = (Some(reply.0), Some(reply.1));
+        flow
+    };
+    let tftp = FlowRow { timeout_secs: 30, helper: Some("tftp".into()), ..base(17, 6069, 69) };
+    let mut gone = counted(tftp.clone(), (1, 41), (0, 0));
+    gone.timeout_secs = 29;
+    // A state that has not changed is not mentioned.
+    let marked =
+        FlowRow { timeout_secs: 30, seen_reply: true, state: Some("X".into()), ..base(17, 4020, 5000) };
+    vec![
+        event(EventKind::New, 1_795_535_048_000_056, &[Changed::Mark], tcp(120, "SYN_SENT", false, false)),
+        event(
+            EventKind::Update,
+            1_795_535_048_997_179,
+            &[Changed::Reply, Changed::Protoinfo],
+            tcp(60, "SYN_RECV", true, false),
+        ),
+        event(EventKind::Update, 1_795_535_050_341_388, &[Changed::Mark], marked),
+        event(EventKind::New, 1_795_535_050_341_388, &[], tftp),
+        EventRow { asked: true, ..event(EventKind::Destroy, 1_795_535_054_385_041, &[], gone) },
+        event(
+            EventKind::Destroy,
+            1_795_535_054_385_041,
+            &[],
+            counted(tcp(0, "TIME_WAIT", true, true), (6, 325), (4, 221)),
+        ),
+    ]
+}
+
+#[test]
+fn events_print_as_conntrack_prints_them() {
+    let rig = Rig::new(Fake { events: events(), ..Fake::default() });
+    let said =
+        |count: u32| format!("fwctl v{}: {count} flow events have been shown.\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(rig.fwctl(&["flows", "-E", "-o", "timestamp"]), (0, EVENTS.to_owned(), said(6)));
+    let lines = |kinds: &[&str]| -> String {
+        let wanted = |line: &&str| kinds.iter().any(|kind| line.contains(kind));
+        let bare = |line: &str| line.split_once('\t').unwrap().1.to_owned() + "\n";
+        EVENTS.lines().filter(wanted).map(bare).collect()
+    };
+    for (mask, kinds, count) in
+        [("NEW", &["[NEW]"][..], 2), ("updates,destroy", &["[UPDATE]", "[DESTROY]"], 4), ("ALL", &["["], 6)]
+    {
+        assert_eq!(rig.fwctl(&["flows", "-E", "-e", mask]), (0, lines(kinds), said(count)), "{mask}");
+    }
+    let (_, out, _) = rig.fwctl(&["flows", "-E", "-p", "tcp", "-o", "id,extended", "-e", "NEW"]);
+    assert!(
+        out.starts_with("    [NEW] ipv4     2 tcp      6 120 SYN_SENT ") && out.ends_with(" mark=7 id=0\n"),
+        "{out}"
+    );
+    let (_, json, err) = rig.fwctl(&["flows", "-E", "--json"]);
+    let rows: Vec<EventRow> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((rows, err.as_str()), (events(), ""));
+    let (_, _, err) = rig.fwctl(&["flows", "-E", "-b", "1000"]);
+    assert!(err.starts_with("fwctl: NOTICE: `-b` changes nothing"), "{err}");
+}
+
+#[test]
+fn lost_events_and_refused_listeners_are_said() {
+    let mut lossy = events();
+    lossy[1].lost = 5;
+    let rig = Rig::new(Fake { events: lossy, ..Fake::default() });
+    let (code, _, err) = rig.fwctl(&["flows", "-E"]);
+    assert!(code == 0 && err.starts_with("fwctl: WARNING: 5 events were lost: "), "{err}");
+    let rig = Rig::new(Fake { deaf: Some("16 others are listening".to_owned()), ..Fake::default() });
+    assert_eq!(
+        rig.fwctl(&["flows", "-E"]),
+        (1, String::new(), "fwctl: 16 others are listening\n".to_owned())
+    );
+}
+
 #[test]
 fn flows_that_a_worker_does_not_remove_are_a_failure() {
     let rig = Rig::new(Fake { flows: flows(), stuck: 5, ..Fake::default() });

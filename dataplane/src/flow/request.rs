@@ -52,7 +52,9 @@ impl Tracker {
             Request::Flow { slot, seq, change } => {
                 let seq_now = self.table.live_record(slot).map(|record| record.common.seq.load(Relaxed));
                 if seq_now == Some(seq) {
+                    self.at_request(true);
                     self.change(slot, change, now);
+                    self.at_request(false);
                 }
             }
         }
@@ -72,7 +74,19 @@ impl Tracker {
         }
         if let Some((clear, flip)) = mark {
             record.tail.mark.store(record.tail.mark.load(Relaxed) & !clear ^ flip, Relaxed);
-            self.tell(CtEvents::MARK, slot);
+            self.note(CtEvents::MARK, slot);
+            if let Some(events) = &mut self.events
+                && events.is_on()
+            {
+                events.tell(Some(slot), true, self.table.region());
+            }
+        }
+    }
+
+    /// Marks what happens from now on as asked for by control, or no longer.
+    fn at_request(&mut self, asked: bool) {
+        if let Some(events) = &mut self.events {
+            events.asked = asked;
         }
     }
 
@@ -86,6 +100,7 @@ impl Tracker {
     /// Goes on with a flush for a bounded while; true once it is over.
     pub fn flush_on(&mut self) -> bool {
         let Some(mut cursor) = self.flush else { return true };
+        self.at_request(true);
         let mut removed = 0;
         for _ in 0..FLUSH_WORDS {
             let (mut slots, next) = self.table.region().slots_at(cursor);
@@ -93,15 +108,12 @@ impl Tracker {
                 removed += usize::from(self.remove(slot));
             }
             cursor = next;
-            if cursor.is_start() {
-                self.flush = None;
-                return true;
-            }
-            if removed >= FLUSH_FLOWS {
+            if cursor.is_start() || removed >= FLUSH_FLOWS {
                 break;
             }
         }
-        self.flush = Some(cursor);
-        false
+        self.at_request(false);
+        self.flush = (!cursor.is_start()).then_some(cursor);
+        self.flush.is_none()
     }
 }

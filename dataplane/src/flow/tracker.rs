@@ -1,7 +1,8 @@
 //! The tracker: one worker's connection tracking. Owner thread only.
 //!
 //! A burst goes through it in passes: [`Tracker::prefetch_bucket`] for all packets, [`Tracker::prefetch_records`], then
-//! for each packet in order [`Tracker::track`], the rules' verdict and, if that is to forward, [`Tracker::commit`]. What a packet costs: a hit reads the record's first line, and its second for TCP; a miss reads
+//! for each packet in order [`Tracker::track`], the rules' verdict, if that is to forward [`Tracker::commit`], and
+//! [`Tracker::tell`]. What a packet costs: a hit reads the record's first line, and its second for TCP; a miss reads
 //! one bucket, sometimes two.
 //!
 //! Verdicts cached in a flow: what rules see of its state in one direction changes only once, when the first reply
@@ -30,7 +31,7 @@ use crate::packet::{Fragment, Hint, L4Fault, Packet, Tuple, proto};
 use crate::rules::conn::{CtEvents, Orders, PolicyId, Zone};
 use crate::rules::model::CtState;
 use crate::wire::checksum;
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{Class, Segment};
 use rtrb::Producer;
 use std::io;
 use std::sync::Arc;
@@ -76,8 +77,8 @@ pub struct Tracker {
     pub(super) expectations: Arc<Expectations>,
     pub(super) helped: Helped,
     /// Where events go, if anywhere.
-    events: Option<Events>,
-    /// When the last packet was tracked: the time of events.
+    pub(super) events: Option<Events>,
+    /// When the last packet was tracked.
     tick: Tick,
     /// Settings of the flows under each timeout policy.
     policies: Arc<[TrackSettings]>,
@@ -116,6 +117,8 @@ struct Opening {
     zone: Zone,
     extra: Extra,
     mark: u32,
+    /// Whether rules have set the mark.
+    is_marked: bool,
     /// Status bits.
     status: u16,
 }
@@ -163,20 +166,35 @@ impl Tracker {
         self.events = Some(Events::new(out, listening));
     }
 
-    /// Tells what happened to a flow, if anything.
+    /// Looks up whether somebody listens to events. Once per poll, before its packets.
     #[inline]
-    pub(super) fn tell(&mut self, what: CtEvents, slot: Slot) {
-        if let (Some(events), false) = (&mut self.events, what.is_empty()) {
-            events.tell(what, self.table.region(), slot, self.tick);
+    pub fn look_for_listeners(&mut self, now: Now) {
+        if let Some(events) = &mut self.events {
+            events.look(now);
+        }
+    }
+
+    /// Notes what the packet being judged has brought a flow, if anything, for [`Self::tell`].
+    #[inline]
+    pub(super) fn note(&mut self, news: CtEvents, slot: Slot) {
+        if let (Some(events), false) = (&mut self.events, news.is_empty()) {
+            events.note(slot, news);
+        }
+    }
+
+    /// The packet just tracked has been judged: tells listeners what it has brought its flow, if it passes.
+    #[inline]
+    pub fn tell(&mut self, tracked: &Tracked, passed: bool) {
+        if let Some(events) = &mut self.events
+            && events.is_on()
+        {
+            events.tell(tracked.flow.slot(), passed, self.table.region());
         }
     }
 
     /// Takes up settings that are not read per packet, and those of timeout policies. Once per poll.
     #[inline]
     pub fn adopt(&mut self, settings: &TrackSettings, policies: &Policies) {
-        if let Some(events) = &mut self.events {
-            events.look();
-        }
         if !Arc::ptr_eq(&self.policies, policies.settings()) {
             self.policies = Arc::clone(policies.settings());
         }
@@ -385,7 +403,7 @@ impl Tracker {
         }
         next.deadline = now.plus_secs(self.timeout(next, refresh.timeout_secs));
         let news = settle(record, &mut self.half_open, life, next);
-        self.tell(news, slot);
+        self.note(news, slot);
         Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot))
     }
 
@@ -414,7 +432,7 @@ impl Tracker {
             }
         };
         let news = settle(record, &mut self.half_open, life, next);
-        self.tell(news.or(CtEvents::PROTOINFO.when(flow.state != before)), slot);
+        self.note(news.or(CtEvents::PROTOINFO.when(flow.state != before)), slot);
         Tracked { counts, ..Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot)) }
     }
 
@@ -457,13 +475,17 @@ impl Tracker {
                     next.deadline = now.plus_secs(self.timeout(next, secs));
                 }
                 let news = settle(record, &mut self.half_open, life, next);
-                self.tell(news, slot);
+                // An answer in this state is heeded only if it puts the two in step again: as good as a new state.
+                let is_resync = (life.tcp_state, next.tcp_state) == (TcpState::SynRecv, TcpState::SynRecv)
+                    && direction == Direction::Reply
+                    && seg.class() == Class::SynAck;
+                self.note(news.or(CtEvents::PROTOINFO.when(is_resync)), slot);
                 let counts = timeout_secs.is_some();
                 Tracked { counts, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Ignore => {
                 let news = settle(record, &mut self.half_open, life, life.answered_by(direction));
-                self.tell(news, slot);
+                self.note(news, slot);
                 Tracked { counts: false, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Invalid { reason, timeout_secs } => {
@@ -473,6 +495,9 @@ impl Tracker {
                 Tracked::invalid(reason)
             }
             Step::Delete => {
+                // Counted and closed before it goes: so listeners hear of it.
+                record.counters.add(direction, packet.l3_len);
+                record.common.set_life(Life { tcp_state: TcpState::Close, ..life });
                 self.delete(slot);
                 Tracked::valid(state, direction, FlowRef::None)
             }
@@ -517,6 +542,7 @@ impl Tracker {
                 events: orders.events,
             },
             mark: expected.map_or(0, |expected| self.mark_of_master(&expected, now)),
+            is_marked: false,
             status: has(expected.is_some(), status::EXPECTED)
                 | has(orders.timeouts.is_some(), status::OWN_TIMEOUTS),
         };
@@ -610,7 +636,8 @@ impl Tracker {
                 self.half_open += 1;
                 self.helped.gained(self.opening.extra);
                 let is_expected = self.opening.status & status::EXPECTED != 0;
-                self.tell(if is_expected { CtEvents::RELATED } else { CtEvents::NEW }, slot);
+                let news = if is_expected { CtEvents::RELATED } else { CtEvents::NEW };
+                self.note(news.or(CtEvents::MARK.when(self.opening.is_marked)), slot);
                 Ok(slot)
             }
             Err(NoRoom::Records) => {
@@ -625,7 +652,7 @@ impl Tracker {
     }
 
     fn try_insert(&self, packet: &Packet, start: &Start, now: Tick) -> Result<Slot, NoRoom> {
-        let Opening { state, zone, extra, mark, status } = &self.opening;
+        let Opening { state, zone, extra, mark, is_marked: _, status } = &self.opening;
         self.table.insert(packet.hash, &packet.tuple, *zone, |record| {
             let tcp_state = match state {
                 Protocol::Tcp(flow) => {
@@ -651,13 +678,13 @@ impl Tracker {
 
     /// Mark, status bits and master's helper of the flow that the packet tracked last would start.
     pub(super) const fn opening(&self) -> (u32, u16, Extra) {
-        let Opening { state: _, zone: _, extra, mark, status } = &self.opening;
+        let Opening { state: _, zone: _, extra, mark, is_marked: _, status } = &self.opening;
         (*mark, *status, *extra)
     }
 
     /// Sets the mark of the flow that the packet tracked last would start.
     pub(super) const fn set_opening_mark(&mut self, mark: u32) {
-        self.opening.mark = mark;
+        (self.opening.mark, self.opening.is_marked) = (mark, true);
     }
 
     /// Counts a packet of `bytes` IP bytes for its flow.
@@ -723,7 +750,13 @@ impl Tracker {
         let deadline = now.tick().plus_secs(secs);
         let closed = Life { deadline, tcp_state: TcpState::Close, ..life };
         let news = settle(record, &mut self.half_open, life, closed);
-        self.tell(news, slot);
+        self.note(news, slot);
+        // The packet was dropped, but its answer passes. (On a bridge the kernel waits for the next packet.)
+        if let Some(events) = &mut self.events
+            && events.is_on()
+        {
+            events.tell(Some(slot), true, self.table.region());
+        }
     }
 
     /// Removes a flow, for whatever reason; `false` if there is none in the slot.
@@ -740,7 +773,11 @@ impl Tracker {
     pub(super) fn remove_entry(&mut self, slot: Slot) -> bool {
         let Some(record) = self.table.live_record(slot) else { return false };
         self.half_open -= u32::from(record.common.life().is_half_open());
-        self.tell(CtEvents::DESTROY, slot);
+        if let Some(events) = &mut self.events
+            && events.is_on()
+        {
+            events.gone(slot, self.table.region());
+        }
         if self.helped.any() {
             self.forget_helped(slot);
         }

@@ -218,7 +218,11 @@ impl Gateway {
     /// Polls until no worker finds anything to do.
     fn settle(&mut self) {
         let now = self.now;
-        while self.workers.iter_mut().map(|worker| worker.poll(now)).sum::<usize>() > 0 {}
+        let has_more = |worker: &mut Worker<LoopbackDevice, Notes>| {
+            worker.poll(now) > 0 || worker.tracker_mut().is_flushing()
+        };
+        // All of them, every time.
+        while self.workers.iter_mut().map(has_more).fold(false, |any, more| any | more) {}
     }
 
     fn collect(&mut self, side: PortId) -> Vec<Vec<u8>> {

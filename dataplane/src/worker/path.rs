@@ -270,6 +270,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             Verdict::Drop => fate.dropped = Some(drop_reason(decided.by)),
             Verdict::Reject(with) => reject = Some(with),
         }
+        self.tracker.tell(&tracked, fate.dropped.is_none() && reject.is_none());
         Sentence { fate, tracked, reject }
     }
 
@@ -604,6 +605,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.snapshot = newest;
             self.mailbox.adopt(self.id, generation);
         }
+        self.tracker.look_for_listeners(now);
         let settings = &self.snapshot.settings;
         self.tracker.adopt(&settings.track, &settings.policies);
         self.answers.refill(self.snapshot.settings.answers, now);

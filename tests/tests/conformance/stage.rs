@@ -1,10 +1,12 @@
 //! Both sides on one stage: each frame goes into both, and what they make of it is compared.
 
+use super::hear::Ears;
 use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
+use control::cli::Output;
 use control::config::Config;
 use control::rules_file::understand;
-use dataplane::flow::Policies;
+use dataplane::flow::{Policies, Request};
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::rules::model::CtState;
@@ -46,6 +48,8 @@ pub(crate) struct Stage<'a> {
     /// What has come out on our side and was not compared yet, by side. Fragments come out when their datagram is whole.
     out: [Vec<Seen>; 2],
     restore: Vec<(String, String)>,
+    /// Both sides' events, once somebody listens.
+    ears: Option<Ears>,
     history: Vec<String>,
     /// Frames that the two disagreed about, and lists that differed.
     pub(crate) disagreements: Vec<String>,
@@ -91,6 +95,7 @@ impl<'a> Stage<'a> {
             batch: Vec::new(),
             out: [Vec::new(), Vec::new()],
             restore,
+            ears: None,
             history: Vec::new(),
             disagreements: Vec::new(),
             frames: 0,
@@ -111,6 +116,7 @@ impl<'a> Stage<'a> {
         self.kernel.send(side, &frame);
         self.tick();
         let outcome = self.ours.send(if side == 0 { LEFT } else { RIGHT }, &frame);
+        self.hear();
         self.frames += 1;
         let state = outcome.fate.and_then(|fate| fate.ct_state).map(CtState::name);
         self.out[1 - side].extend(outcome.forwarded.into_iter().map(|frame| Seen { frame, state }));
@@ -127,6 +133,28 @@ impl<'a> Stage<'a> {
         std::thread::sleep(time);
         self.tick();
         self.ours.age();
+        self.hear();
+    }
+
+    /// From here on both sides tell what happens to flows, printed with these options of conntrack's.
+    pub(crate) fn listen(&mut self, options: &str, output: Output) {
+        self.tick();
+        self.ears = Some(Ears::new(self.kernel, &mut self.ours, options, output));
+    }
+
+    fn hear(&mut self) {
+        if let Some(ears) = &mut self.ears {
+            ears.hear();
+        }
+    }
+
+    /// Compares what was told since the last time.
+    pub(crate) fn compare_events(&mut self) {
+        self.compare();
+        let ears = self.ears.as_mut().expect("somebody listens");
+        for difference in ears.differences(self.kernel) {
+            self.note(difference, false);
+        }
     }
 
     /// Compares what came of the frames sent so far.
@@ -186,15 +214,12 @@ impl<'a> Stage<'a> {
     pub(crate) fn forget(&mut self) {
         self.compare();
         self.kernel.forget();
-        let now = self.ours.now().tick();
-        for worker in &mut self.ours.workers {
-            let tracker = worker.tracker_mut();
-            let mut slots = Vec::new();
-            tracker.region().walk(now, |view| slots.push(view.slot));
-            for slot in slots {
-                tracker.remove(slot);
-            }
+        self.tick();
+        for worker in 0..self.ours.workers.len() {
+            self.ours.ask(worker, Request::Flush).expect("there is room for one request");
         }
+        self.ours.age();
+        self.hear();
     }
 
     /// Compares the lists of connections.

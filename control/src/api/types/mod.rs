@@ -48,7 +48,7 @@ pub enum ErrorKind {
     BadRules,
     /// The rules are right but ask for something not supported.
     Unsupported,
-    /// Another `apply` is under way.
+    /// Others are at it: an `apply` is under way, or too many listen to events.
     Busy,
     /// The daemon failed.
     #[default]

@@ -1,13 +1,15 @@
 //! `fwctl flows -E`: what happens to flows, as it happens.
 
 use super::super::client::Client;
-use super::CliError;
 use super::action::{Output, query};
 use super::args::{EventArg, FlowsArgs};
-use super::print::write_flow;
+use super::print::write_event;
+use super::{CliError, said};
 use crate::api::types::{EventKind, EventRow, FlowFilter};
-use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Events until somebody stops us.
 pub(super) fn events(
@@ -18,33 +20,64 @@ pub(super) fn events(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u8, CliError> {
-    client.get_lines(&format!("/v1/flows/events{}", query(filter)), &mut |line| {
+    if args.buffer_size.is_some() {
+        writeln!(err, "fwctl: NOTICE: `-b` changes nothing: how many events wait for a listener is fixed")?;
+    }
+    let mut shown: u64 = 0;
+    let stop = until_stopped()?;
+    let ended = client.get_lines(&format!("/v1/flows/events{}", query(filter)), &mut |line| {
+        // An empty line comes at least twice a second.
+        if stop.load(Ordering::Relaxed) {
+            return Err(CliError::Stopped);
+        }
         if line.is_empty() {
             return Ok(out.flush()?);
         }
-        let EventRow { kind, lost, flow } = client.parse(line)?;
-        if lost > 0 {
-            writeln!(err, "fwctl: {lost} events were lost: they came faster than they were read")?;
-        }
-        let (arg, tag) = match kind {
-            EventKind::New => (EventArg::New, "    [NEW] "),
-            EventKind::Update => (EventArg::Updates, " [UPDATE] "),
-            EventKind::Destroy => (EventArg::Destroy, "[DESTROY] "),
-        };
-        let mask = &args.event_mask;
-        if !mask.is_empty() && !mask.contains(&arg) && !mask.contains(&EventArg::All) {
+        let row: EventRow = client.parse(line)?;
+        lost(row.lost, err)?;
+        if !is_wanted(&args.event_mask, row.kind) {
             return Ok(());
         }
+        shown += 1;
         if output.json {
             out.write_all(line)?;
             return Ok(writeln!(out)?);
         }
-        if output.timestamp {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            write!(out, "[{}.{:<8}]\t", now.as_secs(), now.subsec_micros())?;
-        }
-        write!(out, "{tag}")?;
-        Ok(write_flow(&flow, output, out)?)
-    })?;
+        Ok(write_event(&row, output, out)?)
+    });
+    match ended {
+        Ok(()) | Err(CliError::Stopped) => {}
+        Err(other) => return Err(other),
+    }
+    out.flush()?;
+    said(err, shown, "flow events have been shown", output)?;
     Ok(0)
+}
+
+/// A flag that is set when somebody stops us. The second time ends the process at once.
+fn until_stopped() -> io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// Says that events were lost.
+fn lost(lost: u64, err: &mut dyn Write) -> io::Result<()> {
+    if lost == 0 {
+        return Ok(());
+    }
+    writeln!(err, "fwctl: WARNING: {lost} events were lost: they came faster than they were read")
+}
+
+/// Whether `-e` lets an event through.
+fn is_wanted(mask: &[EventArg], kind: EventKind) -> bool {
+    let asked = match kind {
+        EventKind::New => EventArg::New,
+        EventKind::Update => EventArg::Updates,
+        EventKind::Destroy => EventArg::Destroy,
+    };
+    mask.is_empty() || mask.contains(&EventArg::All) || mask.contains(&asked)
 }

@@ -11,7 +11,7 @@ mod tests;
 
 pub use action::Output;
 pub(super) use action::percent_encode;
-pub use print::write_flow;
+pub use print::{write_event, write_flow};
 
 use super::CliError;
 use super::client::Client;

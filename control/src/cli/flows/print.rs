@@ -1,7 +1,7 @@
 //! Flows as conntrack prints them, one line each. Pure.
 
 use super::action::Output;
-use crate::api::types::{Family, FlowKey, FlowRow, FlowSide};
+use crate::api::types::{Changed, EventKind, EventRow, Family, FlowKey, FlowRow, FlowSide};
 use std::io::{self, Write};
 
 /// One line of `conntrack -L`.
@@ -9,7 +9,7 @@ use std::io::{self, Write};
 /// # Errors
 /// If it cannot be written.
 pub fn write_flow(row: &FlowRow, output: &Output, out: &mut dyn Write) -> io::Result<()> {
-    write_head(row, Some(row.timeout_secs), output, out)?;
+    write_head(row, Some(row.timeout_secs), true, output, out)?;
     write_sides(row, true, out)?;
     write!(out, "mark={} ", row.mark)?;
     write_zone(row, out)?;
@@ -24,8 +24,55 @@ pub fn write_flow(row: &FlowRow, output: &Output, out: &mut dyn Write) -> io::Re
     writeln!(out)
 }
 
+/// One line of `conntrack -E`. Counters come with the last word about a flow only.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_event(row: &EventRow, output: &Output, out: &mut dyn Write) -> io::Result<()> {
+    let EventRow { kind, at_us, lost: _, changed, asked, flow } = row;
+    if output.timestamp {
+        write!(out, "[{}.{:06}]\t", at_us / 1_000_000, at_us % 1_000_000)?;
+    }
+    let (tag, is_last) = match kind {
+        EventKind::New => ("[NEW]", false),
+        EventKind::Update => ("[UPDATE]", false),
+        EventKind::Destroy => ("[DESTROY]", true),
+    };
+    let mut line = Vec::with_capacity(256);
+    write!(line, "{tag:>9} ")?;
+    // A timer that has run out is not mentioned.
+    let timer = Some(flow.timeout_secs).filter(|secs| !is_last || *secs > 0);
+    // And a state only if it is new.
+    let state = *kind != EventKind::Update || changed.contains(&Changed::Protoinfo);
+    write_head(flow, timer, state, output, &mut line)?;
+    write_sides(flow, is_last, &mut line)?;
+    if flow.mark != 0 || changed.contains(&Changed::Mark) {
+        write!(line, "mark={} ", flow.mark)?;
+    }
+    write_zone(flow, &mut line)?;
+    if let (Some(helper), false) = (&flow.helper, is_last) {
+        write!(line, "helper={helper} ")?;
+    }
+    if output.id {
+        write!(line, "id={} ", flow.id)?;
+    }
+    // conntrack names the process too; ours was a client of the daemon's.
+    if *asked {
+        write!(line, "[USERSPACE] ")?;
+    }
+    line.pop();
+    line.push(b'\n');
+    out.write_all(&line)
+}
+
 /// Protocols, timer and state.
-fn write_head(row: &FlowRow, timer: Option<u32>, output: &Output, out: &mut dyn Write) -> io::Result<()> {
+fn write_head(
+    row: &FlowRow,
+    timer: Option<u32>,
+    state: bool,
+    output: &Output,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if output.extended {
         let (name, number) = if row.family == Family::V4 { ("ipv4", 2) } else { ("ipv6", 10) };
         write!(out, "{name:<8} {number} ")?;
@@ -34,8 +81,8 @@ fn write_head(row: &FlowRow, timer: Option<u32>, output: &Output, out: &mut dyn 
     if let Some(secs) = timer {
         write!(out, "{secs} ")?;
     }
-    if let Some(state) = &row.state {
-        write!(out, "{state} ")?;
+    if let (Some(name), true) = (&row.state, state) {
+        write!(out, "{name} ")?;
     }
     Ok(())
 }

@@ -3,11 +3,13 @@
 
 use super::{LiveBackend, WorkerFacts};
 use crate::api::types::{FlowFilter, FlowRow, Tally, UpdateRequest};
-use crate::api::{Shown, flow_row};
+use crate::api::{Shown, Wall, flow_row};
 use crate::requests::{Desk, REQUEST_RING};
+use dataplane::clock::Now;
 use dataplane::flow::{Change, Cursor, FlowView, Request};
 use std::ops::ControlFlow;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Slots looked at in one go.
 const SLICE_SLOTS: usize = 4096;
@@ -155,8 +157,21 @@ impl LiveBackend {
         tally
     }
 
-    /// What is shown of flows.
+    /// What is shown of flows now.
     fn shown(&self) -> Shown {
+        self.shown_at(self.wall_at(self.now()))
+    }
+
+    /// What is shown of flows at a moment.
+    pub(super) fn shown_at(&self, _wall: Wall) -> Shown {
         Shown::default()
+    }
+
+    /// A moment of the workers' clock, by the calendar too.
+    pub(super) fn wall_at(&self, then: Now) -> Wall {
+        let ago = Duration::from_nanos(self.now().nanos.saturating_sub(then.nanos));
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = u64::try_from(since_1970.saturating_sub(ago).as_micros()).unwrap_or(u64::MAX);
+        Wall { tick: then.tick(), micros }
     }
 }

@@ -1,5 +1,6 @@
 //! What the API asks, answered from the workers' counters and flow regions and from the publisher. API threads.
 
+mod events;
 mod flows;
 mod rules;
 mod stats;
@@ -7,24 +8,22 @@ mod stats;
 use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend};
 use crate::api::types::{
-    ApplyReport, ApplyRequest, ErrorKind, EventKind, EventRow, Family, FlowFilter, FlowRow, RulesText,
-    RulesView, Stats, Tally, TrackRow, UpdateRequest,
+    ApplyReport, ApplyRequest, ErrorKind, EventRow, Family, FlowFilter, FlowRow, RulesText, RulesView, Stats,
+    Tally, TrackRow, UpdateRequest,
 };
-use crate::api::{Shown, flow_row};
 use crate::config::Config;
 use crate::iptables::names::nearest;
 use crate::publish::Publisher;
 use crate::requests::Desk;
 use crate::rules_file::Rules;
 use dataplane::clock::Now;
-use dataplane::flow::{FlowEvent, Listening, Region, SettingError, TimeoutPolicy, TrackSettings};
+use dataplane::flow::{Region, SettingError, TimeoutPolicy, TrackSettings};
 use dataplane::ids::{Generation, PortId};
 use dataplane::packet::Family as Fam;
 use dataplane::rules::CompileError;
 use dataplane::worker::{PortState, WorkerCounters};
-use rtrb::Consumer;
+use events::Hub;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -39,38 +38,6 @@ struct PortFacts {
     zero_copy: bool,
 }
 
-/// How often events are collected.
-const EVENTS_EVERY: Duration = Duration::from_millis(25);
-
-/// Has workers tell of events for as long as it lives.
-struct ListenGuard<'a>(&'a Listening);
-
-impl<'a> ListenGuard<'a> {
-    fn new(listening: &'a Listening, workers: &[WorkerFacts]) -> Self {
-        // What the last listener left behind is no news.
-        for worker in workers {
-            let mut events = worker.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            while events.pop().is_ok() {}
-        }
-        listening.on.store(true, Relaxed);
-        Self(listening)
-    }
-}
-
-impl Drop for ListenGuard<'_> {
-    fn drop(&mut self) {
-        self.0.on.store(false, Relaxed);
-    }
-}
-
-fn event_kind(kind: dataplane::flow::EventKind) -> EventKind {
-    match kind {
-        dataplane::flow::EventKind::New => EventKind::New,
-        dataplane::flow::EventKind::Update => EventKind::Update,
-        dataplane::flow::EventKind::Destroy => EventKind::Destroy,
-    }
-}
-
 /// One worker, for reading.
 #[derive(Debug)]
 struct WorkerFacts {
@@ -79,7 +46,6 @@ struct WorkerFacts {
     region: Arc<Region>,
     /// Where it takes requests; whoever holds the lock is served alone.
     desk: Arc<Mutex<Desk>>,
-    events: Arc<Mutex<Consumer<FlowEvent>>>,
     lanes: Vec<(PortId, u32)>,
 }
 
@@ -98,9 +64,8 @@ pub(super) struct LiveBackend {
     generic: Mutex<Vec<bool>>,
     /// One `apply` at a time.
     applying: Mutex<()>,
-    /// Whether somebody listens to events: one at a time.
-    listening: Arc<Listening>,
-    listener: Mutex<()>,
+    /// Whoever listens to events.
+    hub: Hub,
 }
 
 impl LiveBackend {
@@ -115,7 +80,6 @@ impl LiveBackend {
             counters: Arc::clone(&handle.counters),
             region: Arc::clone(&handle.region),
             desk: Arc::clone(&handle.desk),
-            events: Arc::clone(&handle.events),
             lanes: handle.lanes.clone(),
         };
         Self {
@@ -128,8 +92,7 @@ impl LiveBackend {
             policies: config.rules.timeout_policies.clone(),
             generic: Mutex::new(Vec::new()),
             applying: Mutex::new(()),
-            listening: Arc::clone(&plane.listening),
-            listener: Mutex::new(()),
+            hub: Hub::new(Arc::clone(&plane.listening), plane.workers.iter().map(|handle| &handle.events)),
         }
     }
 
@@ -198,34 +161,7 @@ impl Backend for LiveBackend {
         filter: &FlowFilter,
         each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
     ) -> Result<(), String> {
-        let Ok(_one_at_a_time) = self.listener.try_lock() else {
-            return Err("somebody else is listening to events".to_owned());
-        };
-        let _listening = ListenGuard::new(&self.listening, &self.workers);
-        let mut lost_told = self.listening.lost.load(Relaxed);
-        let mut quiet = 0;
-        loop {
-            let mut any = false;
-            for worker in &self.workers {
-                let mut events = worker.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                while let Ok(FlowEvent { kind, view }) = events.pop() {
-                    let flow = flow_row(&view, &Shown::default());
-                    any = true;
-                    let lost = self.listening.lost.load(Relaxed);
-                    let row = EventRow { kind: event_kind(kind), lost: lost - lost_told, flow };
-                    lost_told = lost;
-                    if filter.fits(&row.flow) && each(Some(row)).is_break() {
-                        return Ok(());
-                    }
-                }
-            }
-            // Now and then a sign of life, by which a listener that has gone is noticed.
-            quiet = if any { 0 } else { quiet + 1 };
-            if (any || quiet % 20 == 0) && each(None).is_break() {
-                return Ok(());
-            }
-            std::thread::sleep(EVENTS_EVERY);
-        }
+        self.listen(filter, each)
     }
 
     fn track_stats(&self) -> Vec<TrackRow> {
