@@ -291,14 +291,76 @@ fn settings_change_while_the_daemon_runs_and_flows_stay() {
     assert_eq!(daemon.fwctl(&["sysctl", "udp_timeout"]), "udp_timeout = 30\n");
     assert!(daemon.fwctl(&["sysctl"]).lines().count() > 35);
     let _ = daemon.fwctl(&["sysctl", "-w", "net.netfilter.nf_conntrack_udp_timeout=1", "generic_timeout=5"]);
-    assert_eq!(daemon.fwctl(&["sysctl", "nf_conntrack_udp_timeout"]), "udp_timeout = 1\n");
+    assert_eq!(daemon.fwctl(&["sysctl", "nf_conntrack_udp_timeout"]), "nf_conntrack_udp_timeout = 1\n");
     assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, 7000, 3, 100), 3);
     assert_eq!(daemon.fwctl(&["flows", "-C", "--dport", "7000"]).trim(), "1");
     thread::sleep(Duration::from_millis(2_200));
     assert_eq!(daemon.fwctl(&["flows", "-C", "--dport", "7000"]).trim(), "0", "a second has passed");
-    for wrong in ["udp_timeout=never", "udp_timeout=0", "udp_timeot=5", "max=4000000000"] {
+    for wrong in [
+        "udp_timeout=never",
+        "udp_timeout=0",
+        "udp_timeot=5",
+        "max=4000000000",
+        "count=1",
+        "buckets=1",
+        "events=3",
+    ] {
         let refused = daemon.try_fwctl(&["sysctl", wrong]);
-        assert!(refused.code != Some(0), "{wrong}");
+        let name = wrong.split('=').next().unwrap_or_default();
+        assert!(refused.code == Some(1) && refused.stderr.contains(name), "{wrong}: {}", refused.stderr);
     }
     assert!(daemon.try_fwctl(&["sysctl", "udp_timeot=5"]).stderr.contains("did you mean `udp_timeout`"));
+    let too_many = daemon.try_fwctl(&["sysctl", "net.nf_conntrack_max=4000000000"]);
+    assert!(too_many.stderr.contains("made for 1048576 flows"), "{}", too_many.stderr);
+}
+
+#[test]
+fn every_sysctl_of_the_kernel_is_known_and_switches_do_what_they_say() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::builder(&lab).rules(RULES).rules6(RULES).start();
+    let value = |name: &str| -> u32 {
+        daemon.fwctl(&["sysctl", "-n", name]).trim().parse().unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    // What this machine's kernel has, we have.
+    for entry in std::fs::read_dir("/proc/sys/net/netfilter").expect("the kernel tracks connections") {
+        let name = entry.expect("a name").file_name().to_string_lossy().into_owned();
+        let waiting = ["nf_conntrack_frag6_low_thresh", "nf_conntrack_log_invalid"];
+        if name.starts_with("nf_conntrack_") && !waiting.contains(&name.as_str()) {
+            let _ = value(&format!("net.netfilter.{name}"));
+        }
+    }
+    assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, 7000, 1, 100), 1);
+    assert_eq!((value("nf_conntrack_count"), value("net.nf_conntrack_max")), (1, 1 << 20));
+    assert!(value("buckets") > 10_000);
+    let _ = daemon.fwctl(&["sysctl", "net.netfilter.nf_conntrack_max=5000"]);
+    assert_eq!(daemon.stats().0["flows"]["max"], 5000);
+    assert_eq!(value("max"), 5000);
+
+    let line = || daemon.fwctl(&["flows", "-L", "--dport", "7000"]);
+    assert!(line().contains(" packets=1 bytes=128 "), "{}", line());
+    let _ = daemon.fwctl(&["sysctl", "-w", "net.netfilter.nf_conntrack_acct=0"]);
+    assert!(!line().contains("packets=") && line().contains(" dport=7000 src="), "{}", line());
+    let row: serde_json::Value = serde_json::from_str(&daemon.fwctl(&["flows", "--json"])).expect("JSON");
+    assert!(row["orig"].get("packets").is_none(), "{row}");
+    assert!(!line().contains("delta-time"), "{}", line());
+    let _ = daemon.fwctl(&["sysctl", "timestamp=1", "acct=1"]);
+    assert!(line().contains(" packets=1 ") && line().contains(" mark=0 delta-time="), "{}", line());
+    let timed = daemon.fwctl(&["flows", "-L", "-o", "ktimestamp"]);
+    assert!(timed.contains(" [start=") && timed.trim_end().ends_with("] use=1"), "{timed}");
+
+    // Nothing is told while events are off, and somebody who listens is told so.
+    let _ = daemon.fwctl(&["sysctl", "events=0"]);
+    let deaf = listener(&daemon, &[]);
+    assert!(deaf.wait_for_stderr("the setting `events` is 0", Duration::from_secs(5)), "{}", deaf.stderr());
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, 7001, 1, 100), 1);
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(deaf.stdout(), "");
+    let _ = daemon.fwctl(&["sysctl", "events=1"]);
+    thread::sleep(Duration::from_millis(100));
+    let _ = daemon.fwctl(&["flows", "-D", "--dport", "7001"]);
+    wait_for(&deaf, |text| text.starts_with("[DESTROY] udp      17 "));
+    // Known for a while, and from when to when.
+    assert!(deaf.stdout().contains(" delta-time="), "{}", deaf.stdout());
 }

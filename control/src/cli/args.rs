@@ -91,14 +91,34 @@ pub struct RulesArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct SysctlArgs {
     /// NAME shows one setting, NAME=VALUE changes it; all are shown without. Names are those of the sysctls
-    /// net.netfilter.nf_conntrack_*, with or without that prefix. Changes last until the daemon ends: the configuration
-    /// file says what it starts with.
+    /// net.netfilter.nf_conntrack_*, with or without that prefix, with dots or slashes. Changes last until the daemon ends:
+    /// the configuration file says what it starts with.
     #[arg(value_name = "NAME[=VALUE]")]
     pub settings: Vec<String>,
 
     /// As in sysctl(8): the arguments are changes.
     #[arg(short = 'w', long)]
     pub write: bool,
+
+    /// Show all.
+    #[arg(short = 'a', long, alias = "A", conflicts_with = "settings")]
+    pub all: bool,
+
+    /// Values without names.
+    #[arg(short = 'n', long)]
+    pub values: bool,
+
+    /// Do not show what was changed.
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+
+    /// Names that do not exist are no error.
+    #[arg(short = 'e', long)]
+    pub ignore: bool,
+
+    /// All settings as one JSON object.
+    #[arg(long, conflicts_with = "settings")]
+    pub json: bool,
 }
 
 /// Arguments of `fwctl check`.

@@ -119,7 +119,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Stats(args) => stats::run(&client()?, args, out)?,
         Command::Rules(args) => rules::run(&client()?, args, out, err)?,
         Command::Flows(args) => return flows::run(&client()?, args, out, err),
-        Command::Sysctl(args) => sysctl::run(&client()?, args, out)?,
+        Command::Sysctl(args) => return sysctl::run(&client()?, args, out, err),
         Command::Apply(args) => apply::run(&client()?, args, out, err)?,
         Command::Version => version(&client()?, out)?,
         Command::Check(args) => return check(args, out, err),

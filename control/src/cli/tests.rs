@@ -489,6 +489,65 @@ fn events_print_as_conntrack_prints_them() {
 }
 
 #[test]
+fn settings_are_shown_and_changed_as_sysctl_does_it() {
+    let rig = Rig::new(Fake::default());
+    let ok = |out: &str| (0, out.to_owned(), String::new());
+    for (args, out) in [
+        (&[][..], "tcp_loose = 1\nudp_timeout = 30\n"),
+        (&["-a"], "tcp_loose = 1\nudp_timeout = 30\n"),
+        (&["-n", "net.netfilter.nf_conntrack_udp_timeout"], "30\n"),
+        (&["net/netfilter/nf_conntrack_udp_timeout"], "net.netfilter.nf_conntrack_udp_timeout = 30\n"),
+        (&["udp_timeout", "tcp_loose"], "udp_timeout = 30\ntcp_loose = 1\n"),
+        (&["-w", "net.netfilter.nf_conntrack_tcp_loose=0"], "net.netfilter.nf_conntrack_tcp_loose = 0\n"),
+        (&["tcp_loose = 0"], "tcp_loose = 0\n"),
+        (&["-q", "-w", "tcp_loose=0"], ""),
+        (&["-e", "nothing", "udp_timeout"], "udp_timeout = 30\n"),
+        (&["--json"], "{\"tcp_loose\":1,\"udp_timeout\":30}\n"),
+    ] {
+        assert_eq!(rig.fwctl(&[&["sysctl"], args].concat()), ok(out), "{args:?}");
+    }
+    // What goes wrong does not keep the rest from being done.
+    let (code, out, err) = rig.fwctl(&["sysctl", "nothing", "tcp_loose=2", "udp_timeout"]);
+    assert_eq!((code, out.as_str()), (1, "udp_timeout = 30\n"));
+    assert_eq!(
+        err,
+        "fwctl: there is no setting `nothing`; `fwctl sysctl` lists all\nfwctl: tcp_loose: \"2\" will not do\n"
+    );
+    assert_eq!(rig.fwctl(&["sysctl", "-w", "udp_timeout"]).0, 2);
+}
+
+#[test]
+fn times_stand_where_conntrack_has_them() {
+    let mut row = tcp_flow(1, "ESTABLISHED");
+    (row.zone, row.helper) = (5, Some("ftp".into()));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    row.start_ms = Some(u64::try_from(now.as_millis()).unwrap() - 7_000);
+    let rig = Rig::new(Fake { flows: vec![row.clone()], ..Fake::default() });
+    let (_, out, _) = rig.fwctl(&["flows"]);
+    let lasted = |out: &str| {
+        ["7", "8"]
+            .iter()
+            .any(|secs| out.ends_with(&format!(" mark=0 zone=5 delta-time={secs} helper=ftp use=1\n")))
+    };
+    assert!(lasted(&out), "{out}");
+    let (_, out, _) = rig.fwctl(&["flows", "-o", "ktimestamp"]);
+    let start = out.split_once("[start=").unwrap().1.split_once("] helper=ftp ").unwrap().0;
+    assert!(chrono::NaiveDateTime::parse_from_str(start, "%a %b %e %H:%M:%S %Y").is_ok(), "{start}");
+
+    (row.start_ms, row.stop_ms) = (Some(1_795_534_975_900), Some(1_795_534_976_100));
+    let gone = EventRow { asked: true, kind: EventKind::Destroy, flow: row, ..events()[0].clone() };
+    let rig = Rig::new(Fake { events: vec![gone], ..Fake::default() });
+    let (_, out, _) = rig.fwctl(&["flows", "-E", "-o", "ktimestamp,id"]);
+    let (head, times) = out.split_once("delta-time=1 [start=").unwrap();
+    assert!(
+        head.ends_with(" zone=5 ")
+            && times.contains(":55 2026] [stop=")
+            && times.ends_with(":56 2026] id=0 [USERSPACE]\n"),
+        "{out}"
+    );
+}
+
+#[test]
 fn lost_events_and_refused_listeners_are_said() {
     let mut lossy = events();
     lossy[1].lost = 5;

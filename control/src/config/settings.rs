@@ -252,8 +252,14 @@ const fn secs(name: &'static str, default: u32, doc: &'static str) -> ConntrackS
     ConntrackSetting { name, default, kind: Kind::Int(1, TIMEOUT_MAX_SECS), doc }
 }
 
-/// Every connection tracking setting. Defaults as seen on Linux 6.18; `tcp_timeout_syn_sent2` has no sysctl there.
+/// Every connection tracking setting. Defaults as seen on Linux 6.18, but for `acct`; `tcp_timeout_syn_sent2` has no sysctl
+/// there.
 pub const CONNTRACK: &[ConntrackSetting] = &[
+    switch(
+        "acct",
+        1,
+        "Whether flows are shown with packets and bytes. They are counted either way, hence 1 where netfilter has 0.",
+    ),
     count(
         "adaptive_start_percent",
         90,
@@ -261,6 +267,7 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
         "Share of max from which on timeouts of flows not ASSURED or closing shrink; 0: never. Ours, not netfilter's.",
     ),
     switch("checksum", 1, "Whether a wrong TCP, UDP or ICMP checksum makes a packet INVALID."),
+    count("events", 2, (0, 2), "Whether fwctl flows -E hears anything: 0 no; 1 and 2 yes."),
     count("expect_max", 4096, (0, 1 << 30), "Most connections that helpers expect at one time."),
     count("frag6_high_thresh", 4_194_304, (0, 1 << 30), "IPv6 fragments: bytes held per worker."),
     secs("frag6_timeout", 60, "IPv6 fragments: time for the rest of a datagram to come."),
@@ -311,6 +318,7 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
     secs("tcp_timeout_syn_sent2", 120, "TCP, SYN seen from both sides."),
     secs("tcp_timeout_time_wait", 120, "TCP, closed and acknowledged."),
     secs("tcp_timeout_unacknowledged", 300, "TCP, data not acknowledged."),
+    switch("timestamp", 0, "Whether flows are shown with the time at which they began."),
     secs("udp_timeout", 30, "UDP, seen in one direction, or not yet for two seconds."),
     secs("udp_timeout_stream", 120, "UDP, seen in both."),
 ];

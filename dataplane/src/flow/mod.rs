@@ -59,7 +59,7 @@ pub use region::{Backing, FORMAT_VERSION, Region};
 pub use request::{Change, Request};
 pub use room::{Claim, FullPolicy};
 pub use sctp::SctpState;
-pub use settings::{Count, Policies, SettingError, TimeoutPolicy, TrackSettings};
+pub use settings::{Count, EventMode, Policies, SettingError, TimeoutPolicy, TrackSettings};
 pub use stats::{INVALID_REASONS, InvalidReason, TrackStats};
 pub use tcp::TcpState;
 pub use tracked::{Direction, FlowRef, Start, TableFull, Tracked};

@@ -23,6 +23,10 @@ pub(super) fn events(
     if args.buffer_size.is_some() {
         writeln!(err, "fwctl: NOTICE: `-b` changes nothing: how many events wait for a listener is fixed")?;
     }
+    let settings: Vec<(String, u32)> = client.get("/v1/sysctl")?;
+    if settings.contains(&("events".to_owned(), 0)) {
+        writeln!(err, "fwctl: NOTICE: nothing is told while the setting `events` is 0")?;
+    }
     let mut shown: u64 = 0;
     let stop = until_stopped()?;
     let ended = client.get_lines(&format!("/v1/flows/events{}", query(filter)), &mut |line| {

@@ -1,8 +1,10 @@
-//! Flows as conntrack prints them, one line each. Pure.
+//! Flows as conntrack prints them, one line each.
 
 use super::action::Output;
 use crate::api::types::{Changed, EventKind, EventRow, Family, FlowKey, FlowRow, FlowSide};
+use chrono::{Local, TimeZone as _};
 use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One line of `conntrack -L`.
 ///
@@ -13,6 +15,7 @@ pub fn write_flow(row: &FlowRow, output: &Output, out: &mut dyn Write) -> io::Re
     write_sides(row, true, out)?;
     write!(out, "mark={} ", row.mark)?;
     write_zone(row, out)?;
+    write_times(row, output, out)?;
     if let Some(helper) = &row.helper {
         write!(out, "helper={helper} ")?;
     }
@@ -50,6 +53,9 @@ pub fn write_event(row: &EventRow, output: &Output, out: &mut dyn Write) -> io::
         write!(line, "mark={} ", flow.mark)?;
     }
     write_zone(flow, &mut line)?;
+    if is_last {
+        write_times(flow, output, &mut line)?;
+    }
     if let (Some(helper), false) = (&flow.helper, is_last) {
         write!(line, "helper={helper} ")?;
     }
@@ -102,6 +108,27 @@ fn write_sides(row: &FlowRow, counters: bool, out: &mut dyn Write) -> io::Result
 
 fn write_zone(row: &FlowRow, out: &mut dyn Write) -> io::Result<()> {
     if row.zone == 0 { Ok(()) } else { write!(out, "zone={} ", row.zone) }
+}
+
+/// How long a flow has lasted, and from when to when, while that is known (`nf_conntrack_timestamp`).
+fn write_times(row: &FlowRow, output: &Output, out: &mut dyn Write) -> io::Result<()> {
+    let Some(start) = row.start_ms else { return Ok(()) };
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let stop = row.stop_ms.map_or_else(now, |stop| stop / 1000);
+    write!(out, "delta-time={} ", stop.saturating_sub(start / 1000))?;
+    if output.ktimestamp {
+        write!(out, "[start={}] ", calendar(start))?;
+        if let Some(stop) = row.stop_ms {
+            write!(out, "[stop={}] ", calendar(stop))?;
+        }
+    }
+    Ok(())
+}
+
+/// A time as ctime(3) writes it, in the operator's time zone.
+fn calendar(millis: u64) -> String {
+    let time = i64::try_from(millis).ok().and_then(|millis| Local.timestamp_millis_opt(millis).single());
+    time.map_or_else(|| "?".to_owned(), |time| time.format("%a %b %e %H:%M:%S %Y").to_string())
 }
 
 fn write_side(side: &FlowSide, name: &str, counters: bool, out: &mut dyn Write) -> io::Result<()> {

@@ -49,6 +49,8 @@ struct Listeners {
     next: u64,
     /// Events that workers had lost when that was last looked up.
     lost: u64,
+    /// Whether anything is told at all (`nf_conntrack_events`).
+    enabled: bool,
 }
 
 #[derive(Debug)]
@@ -68,9 +70,25 @@ struct Subscription<'a> {
 }
 
 impl Hub {
-    pub(super) fn new<'a>(listening: Arc<Listening>, rings: impl Iterator<Item = &'a Ring>) -> Self {
-        let rings = rings.map(Arc::clone).collect();
-        Self { listening, rings, turn: Mutex::new(()), listeners: Mutex::default() }
+    pub(super) fn new<'a>(
+        listening: Arc<Listening>,
+        rings: impl Iterator<Item = &'a Ring>,
+        enabled: bool,
+    ) -> Self {
+        let listeners = Mutex::new(Listeners { enabled, ..Listeners::default() });
+        Self { listening, rings: rings.map(Arc::clone).collect(), turn: Mutex::new(()), listeners }
+    }
+
+    /// Whether anything is told from now on.
+    pub(super) fn enable(&self, enabled: bool) {
+        let mut listeners = self.listeners();
+        listeners.enabled = enabled;
+        self.tell_workers(&listeners);
+    }
+
+    /// Has workers tell, or be silent.
+    fn tell_workers(&self, listeners: &Listeners) {
+        self.listening.on.store(listeners.enabled && !listeners.all.is_empty(), Relaxed);
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
@@ -87,11 +105,11 @@ impl Hub {
             // What was told to others before is no news.
             self.each_event(|_| {});
             listeners.lost = self.listening.lost.load(Relaxed);
-            self.listening.on.store(true, Relaxed);
         }
         let number = listeners.next;
         listeners.next += 1;
         listeners.all.push(Listener { number, filter, queue: VecDeque::new(), lost: 0 });
+        self.tell_workers(&listeners);
         Ok(Subscription { hub: self, number })
     }
 
@@ -146,9 +164,7 @@ impl Drop for Subscription<'_> {
     fn drop(&mut self) {
         let mut listeners = self.hub.listeners();
         listeners.all.retain(|listener| listener.number != self.number);
-        if listeners.all.is_empty() {
-            self.hub.listening.on.store(false, Relaxed);
-        }
+        self.hub.tell_workers(&listeners);
     }
 }
 
@@ -233,7 +249,7 @@ mod tests {
             .map(|_| RingBuffer::new(QUEUE_MAX + 10))
             .map(|(end, ring)| (end, Arc::new(Mutex::new(ring))))
             .unzip();
-        (Hub::new(Arc::default(), rings.iter()), ends)
+        (Hub::new(Arc::default(), rings.iter(), true), ends)
     }
 
     fn collect(hub: &Hub) -> usize {
@@ -278,6 +294,10 @@ mod tests {
         let first = hub.subscribe(FlowFilter::default()).unwrap();
         let second = hub.subscribe(FlowFilter::default()).unwrap();
         drop(first);
+        assert!(is_on());
+        hub.enable(false);
+        assert!(!is_on());
+        hub.enable(true);
         assert!(is_on());
         drop(second);
         assert!(!is_on());

@@ -6,7 +6,7 @@ use crate::api::types::{FlowFilter, FlowRow, Tally, UpdateRequest};
 use crate::api::{Shown, Wall, flow_row};
 use crate::requests::{Desk, REQUEST_RING};
 use dataplane::clock::Now;
-use dataplane::flow::{Change, Cursor, FlowView, Request};
+use dataplane::flow::{Change, Cursor, FlowView, Request, TrackSettings};
 use std::ops::ControlFlow;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -163,8 +163,9 @@ impl LiveBackend {
     }
 
     /// What is shown of flows at a moment.
-    pub(super) fn shown_at(&self, _wall: Wall) -> Shown {
-        Shown::default()
+    pub(super) fn shown_at(&self, wall: Wall) -> Shown {
+        let TrackSettings { acct, timestamp, .. } = self.publisher.track_settings();
+        Shown { counters: acct, start: timestamp.then_some(wall) }
     }
 
     /// A moment of the workers' clock, by the calendar too.

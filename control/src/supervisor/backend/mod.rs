@@ -3,6 +3,7 @@
 mod events;
 mod flows;
 mod rules;
+mod settings;
 mod stats;
 
 use super::plane::Plane;
@@ -12,12 +13,11 @@ use crate::api::types::{
     Tally, TrackRow, UpdateRequest,
 };
 use crate::config::Config;
-use crate::iptables::names::nearest;
 use crate::publish::Publisher;
 use crate::requests::Desk;
 use crate::rules_file::Rules;
 use dataplane::clock::Now;
-use dataplane::flow::{Region, SettingError, TimeoutPolicy, TrackSettings};
+use dataplane::flow::{Region, TimeoutPolicy};
 use dataplane::ids::{Generation, PortId};
 use dataplane::packet::Family as Fam;
 use dataplane::rules::CompileError;
@@ -92,7 +92,11 @@ impl LiveBackend {
             policies: config.rules.timeout_policies.clone(),
             generic: Mutex::new(Vec::new()),
             applying: Mutex::new(()),
-            hub: Hub::new(Arc::clone(&plane.listening), plane.workers.iter().map(|handle| &handle.events)),
+            hub: Hub::new(
+                Arc::clone(&plane.listening),
+                plane.workers.iter().map(|handle| &handle.events),
+                plane.publisher.track_settings().events.0 != 0,
+            ),
         }
     }
 
@@ -169,32 +173,11 @@ impl Backend for LiveBackend {
     }
 
     fn settings(&self) -> Vec<(String, u32)> {
-        let mut all: Vec<_> =
-            self.publisher.track_settings().iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        if let Some((_, max)) = all.iter_mut().find(|(name, value)| name == "max" && *value == 0) {
-            *max = self.flows_max;
-        }
-        all.sort();
-        all
+        self.all_settings()
     }
 
     fn set(&self, name: &str, value: &str) -> Result<(), String> {
-        if name == "max" && value.parse::<u32>().is_ok_and(|max| max > self.flows_max) {
-            return Err(format!(
-                "max: the tables were made for {} flows; start with a larger flows.max for more",
-                self.flows_max
-            ));
-        }
-        self.publisher.set(name, value).map(|_| ()).map_err(|error| match error {
-            SettingError::Unknown { name } => {
-                let names = TrackSettings::NAMES.iter().copied();
-                match nearest(&name, names) {
-                    Some(near) => format!("there is no setting `{name}`; did you mean `{near}`?"),
-                    None => format!("there is no setting `{name}`; `fwctl sysctl` lists all"),
-                }
-            }
-            error => error.to_string(),
-        })
+        self.change_setting(name, value)
     }
 
     fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {

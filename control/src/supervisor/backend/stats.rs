@@ -151,7 +151,7 @@ impl LiveBackend {
 
     /// Flows of all workers.
     pub(super) fn flow_stats(&self) -> FlowStats {
-        let mut stats = FlowStats { max: u64::from(self.flows_max), ..FlowStats::default() };
+        let mut stats = FlowStats { max: u64::from(self.flows_max_now()), ..FlowStats::default() };
         for worker in &self.workers {
             let counted = worker.counters.track.get();
             stats.count += u64::from(worker.region.flow_count());
