@@ -1,6 +1,7 @@
 //! The operator's side of connection tracking, on the real daemon: flows listed, counted and deleted as conntrack(8) does
 //! it, settings changed while it runs.
 
+use dataplane::testing::packets::udp;
 use palisade_tests::daemon::{Daemon, binary};
 use palisade_tests::frames;
 use palisade_tests::lab::{Lab, Process};
@@ -363,4 +364,66 @@ fn every_sysctl_of_the_kernel_is_known_and_switches_do_what_they_say() {
     wait_for(&deaf, |text| text.starts_with("[DESTROY] udp      17 "));
     // Known for a while, and from when to when.
     assert!(deaf.stdout().contains(" delta-time="), "{}", deaf.stdout());
+}
+
+#[test]
+fn what_helpers_expect_is_listed_told_and_flushed() {
+    require_root!();
+    let rules = "\
+*raw
+-A PREROUTING -p udp -m udp --dport 69 -j CT --helper tftp
+COMMIT
+*filter
+:FORWARD ACCEPT [0:0]
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+COMMIT
+";
+    let lab = Lab::new();
+    let daemon = Daemon::builder(&lab).rules(rules).rules6(rules).start();
+    let told = listener(&daemon, &["expect"]);
+    let left = lab.left_wire();
+    let request = b"\0\x01file\0octet\0";
+    let mut port = 5000;
+    while told.stdout().is_empty() {
+        left.send(&frames::udp_v4(&lab, port, 69, request));
+        thread::sleep(Duration::from_millis(100));
+        port += 1;
+    }
+    let _ = daemon.fwctl(&["flows", "-F", "expect"]);
+    left.send(&frames::udp_v4(&lab, 4000, 69, request));
+    left.send(&frames::udp_v6(&lab, 4001, 69, request));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while daemon.fwctl(&["flows", "-C", "expect"]).trim() != "2" {
+        assert!(Instant::now() < deadline, "{}", daemon.fwctl(&["flows", "-L"]));
+    }
+    let line = "proto=17 src=10.77.0.2 dst=10.77.0.1 sport=0 dport=4000 mask-src=255.255.255.255 \
+                mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.77.0.1 master-dst=10.77.0.2 sport=4000 \
+                dport=69 class=0 helper=tftp";
+    let listed = daemon.fwctl(&["flows", "-L", "expect", "-f", "ipv4"]);
+    assert!(listed == format!("299 {line}\n") || listed == format!("300 {line}\n"), "{listed}");
+    let json: serde_json::Value =
+        serde_json::from_str(&daemon.fwctl(&["flows", "-L", "expect", "-f", "ipv6", "--json"]))
+            .expect("JSON");
+    assert_eq!((&json["family"], &json["dport"], &json["helper"]), (&6.into(), &4001.into(), &"tftp".into()));
+
+    // The answer uses it up; the other one goes when all are flushed.
+    lab.right_wire().send(&udp(lab.right.v4, lab.left.v4).ports(5000, 4000).payload(b"data").build());
+    while daemon.fwctl(&["flows", "-C", "expect"]).trim() != "1" {
+        assert!(Instant::now() < deadline, "{}", daemon.fwctl(&["flows", "-L"]));
+    }
+    let flushed = daemon.try_fwctl(&["flows", "-F", "expect"]);
+    assert!(flushed.stderr.ends_with(": expectation table has been emptied.\n"), "{}", flushed.stderr);
+    assert_eq!(daemon.fwctl(&["flows", "-L", "expect"]), "");
+    let is_end = |line: &str| line.starts_with("[DESTROY] ") && line.contains(" dport=4001 ");
+    wait_for(&told, |text| text.lines().any(is_end));
+    let of_one: Vec<String> =
+        told.stdout().lines().filter(|line| line.contains(" dport=4000 ")).map(str::to_owned).collect();
+    assert_eq!(of_one[0], format!("    [NEW] 300 {line}"));
+    assert!(of_one.len() == 2 && of_one[1].starts_with("[DESTROY] "), "{of_one:?}");
+    told.signal(Signal::INT);
+    let exit = told.wait(Duration::from_secs(5));
+    assert!(
+        exit.code == Some(0) && exit.stderr.ends_with(" expectation events have been shown.\n"),
+        "{exit:?}"
+    );
 }

@@ -2,8 +2,8 @@
 
 use super::types::Family;
 use super::types::{
-    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, EventRow, FlowFilter, FlowRow, RulesView, Stats, Tally,
-    TrackRow, UpdateRequest, Version,
+    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, EventRow, ExpectEventRow, ExpectRow, FlowFilter,
+    FlowRow, RulesView, Stats, Tally, TrackRow, UpdateRequest, Version,
 };
 use std::ops::ControlFlow;
 
@@ -45,6 +45,22 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         filter: &FlowFilter,
         each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String>;
+
+    /// Connections that helpers expect, of one family or both.
+    fn expectations(&self, family: Option<Family>) -> Vec<ExpectRow>;
+
+    /// Forgets all of them; says how many there were.
+    fn flush_expectations(&self) -> u64;
+
+    /// As [`Self::events`], for expectations.
+    ///
+    /// # Errors
+    /// As [`Self::events`].
+    fn expect_events(
+        &self,
+        family: Option<Family>,
+        each: &mut dyn FnMut(Option<ExpectEventRow>) -> ControlFlow<()>,
     ) -> Result<(), String>;
 
     /// What each worker's tracker has counted, under the names of `conntrack -S`.

@@ -1,8 +1,8 @@
-//! Flows as the tracker keeps them, turned into what the API says of them. Pure.
+//! Flows and expectations as the tracker keeps them, turned into what the API says of them. Pure.
 
-use super::types::{FlowKey, FlowRow, FlowSide, proto_name};
+use super::types::{ExpectMaster, ExpectRow, FlowKey, FlowRow, FlowSide, proto_name};
 use dataplane::clock::{TICK_NANOS, Tick};
-use dataplane::flow::{Direction, FlowView, status};
+use dataplane::flow::{Direction, Expectation, FlowView, status};
 use dataplane::packet::{Family as Fam, Tuple, proto};
 use dataplane::rules::conn::Zone;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -72,6 +72,39 @@ pub fn flow_row(view: &FlowView, shown: &Shown) -> FlowRow {
         id: u64::from(view.worker.0) << 56
             ^ u64::from(view.seq >> 1 & 0x00ff_ffff) << 32
             ^ u64::from(view.slot.raw()),
+    }
+}
+
+/// An expectation as the API shows it.
+#[must_use]
+pub fn expect_row(expectation: &Expectation, now: Tick) -> ExpectRow {
+    let Expectation {
+        src,
+        dst,
+        dst_port,
+        proto,
+        family,
+        zone,
+        master: _,
+        master_orig,
+        helper,
+        deadline,
+        tells: _,
+    } = *expectation;
+    ExpectRow {
+        family: family.into(),
+        proto,
+        timeout_secs: deadline.secs_from(now),
+        src: address(src, family),
+        dst: address(dst, family),
+        dport: dst_port,
+        master: ExpectMaster {
+            src: address(master_orig.src, family),
+            dst: address(master_orig.dst, family),
+            key: flow_key(&master_orig),
+        },
+        helper: helper.name().into(),
+        zone,
     }
 }
 

@@ -12,6 +12,9 @@
 //! | `POST /v1/flows/delete?FILTER` | one [`types::TallyLine`] per line |
 //! | `POST /v1/flows/update` with [`types::UpdateRequest`] | one [`types::TallyLine`] per line |
 //! | `POST /v1/flows/flush` | [`types::Tally`] |
+//! | `GET /v1/expectations?family=4` | list of [`types::ExpectRow`] |
+//! | `GET /v1/expectations/events?family=4` | one [`types::ExpectEventRow`] per line, until the client goes |
+//! | `POST /v1/expectations/flush` | [`types::Tally`] |
 //! | `GET /v1/sysctl` | list of pairs, name and number |
 //! | `POST /v1/sysctl?name=NAME&value=VALUE` | `null` |
 //! | `POST /v1/apply` with [`types::ApplyRequest`] | [`types::ApplyReport`] |
@@ -34,4 +37,4 @@ mod tests;
 pub mod types;
 
 pub use event_rows::event_row;
-pub use flow_rows::{Shown, Wall, flow_row};
+pub use flow_rows::{Shown, Wall, expect_row, flow_row};

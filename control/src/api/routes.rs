@@ -39,6 +39,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/flows/flush", post(flush_flows))
         .route("/v1/flows/events", get(events))
         .route("/v1/flows/stats", get(track_stats))
+        .route("/v1/expectations", get(expectations))
+        .route("/v1/expectations/flush", post(flush_expectations))
+        .route("/v1/expectations/events", get(expect_events))
         .route("/v1/sysctl", get(settings).post(set))
         .route("/v1/apply", post(apply))
         .fallback(async || {
@@ -62,10 +65,20 @@ async fn stats(State(shared): App) -> Result<Response, Failure> {
     Ok(Json(stats).into_response())
 }
 
+/// One family, or both.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RulesQuery {
+struct FamilyQuery {
     family: Option<Family4Or6>,
+}
+
+impl FamilyQuery {
+    fn family(&self) -> Option<Family> {
+        self.family.as_ref().map(|family| match family {
+            Family4Or6::V4 => Family::V4,
+            Family4Or6::V6 => Family::V6,
+        })
+    }
 }
 
 /// A family in a URL, where numbers come as text.
@@ -79,13 +92,9 @@ enum Family4Or6 {
 
 async fn rules(
     State(shared): App,
-    query: Result<Query<RulesQuery>, QueryRejection>,
+    query: Result<Query<FamilyQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let families = match query?.0.family {
-        None => vec![Family::V4, Family::V6],
-        Some(Family4Or6::V4) => vec![Family::V4],
-        Some(Family4Or6::V6) => vec![Family::V6],
-    };
+    let families = query?.0.family().map_or_else(|| vec![Family::V4, Family::V6], |family| vec![family]);
     let views = call(move || {
         families.into_iter().filter_map(|family| shared.backend.rules(family)).collect::<Vec<_>>()
     });
@@ -121,41 +130,29 @@ async fn events(
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = query?.0;
-    let (mut lines, answer) = shared.lines();
-    let (started, begun) = oneshot::channel();
-    let mut started = Some(started);
-    tokio::task::spawn_blocking(move || {
-        let listened = shared.backend.events(&filter, &mut |event| {
-            if let Some(started) = started.take() {
-                let _ = started.send(Ok(()));
-            }
-            match event {
-                Some(event) => lines.push(&event),
-                None => {
-                    lines.chunk.push(b'\n');
-                    lines.send()
-                }
-            }
-        });
-        match (listened, started) {
-            (Err(why), Some(started)) => {
-                let _ = started.send(Err(why));
-            }
-            _ => {
-                let _ = lines.send();
-            }
-        }
-    });
-    match begun.await {
-        Ok(Ok(())) => {
-            lasting.0.store(true, Ordering::Relaxed);
-            Ok(answer)
-        }
-        Ok(Err(why)) => Err(Failure::new(ErrorKind::Busy, why)),
-        Err(_) => {
-            Err(Failure::new(ErrorKind::Internal, "the daemon does not tell of events; its log may say why"))
-        }
-    }
+    shared.listen(lasting, move |backend, each| backend.events(&filter, each)).await
+}
+
+async fn expectations(
+    State(shared): App,
+    query: Result<Query<FamilyQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let family = query?.0.family();
+    Ok(Json(call(move || shared.backend.expectations(family)).await?).into_response())
+}
+
+async fn flush_expectations(State(shared): App) -> Result<Response, Failure> {
+    let count = call(move || shared.backend.flush_expectations()).await?;
+    Ok(Json(Tally { count, remained: 0 }).into_response())
+}
+
+async fn expect_events(
+    State(shared): App,
+    Extension(lasting): Extension<Lasting>,
+    query: Result<Query<FamilyQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let family = query?.0.family();
+    shared.listen(lasting, move |backend, each| backend.expect_events(family, each)).await
 }
 
 impl Shared {
@@ -169,6 +166,53 @@ impl Shared {
             timeout: self.limits.write_timeout,
         };
         (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+    }
+
+    /// An answer of the events that `work` hands out, one per line, and empty lines in between. Begins once somebody
+    /// listens, so that who may not is told why.
+    async fn listen<E: serde::Serialize + 'static>(
+        self: Arc<Self>,
+        lasting: Lasting,
+        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(Option<E>) -> ControlFlow<()>) -> Result<(), String>
+        + Send
+        + 'static,
+    ) -> Result<Response, Failure> {
+        let (mut lines, answer) = self.lines();
+        let (started, begun) = oneshot::channel();
+        let mut started = Some(started);
+        tokio::task::spawn_blocking(move || {
+            let listened = work(&*self.backend, &mut |event| {
+                if let Some(started) = started.take() {
+                    let _ = started.send(Ok(()));
+                }
+                match event {
+                    Some(event) => lines.push(&event),
+                    None => {
+                        lines.chunk.push(b'\n');
+                        lines.send()
+                    }
+                }
+            });
+            match (listened, started) {
+                (Err(why), Some(started)) => {
+                    let _ = started.send(Err(why));
+                }
+                _ => {
+                    let _ = lines.send();
+                }
+            }
+        });
+        match begun.await {
+            Ok(Ok(())) => {
+                lasting.0.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Ok(Err(why)) => Err(Failure::new(ErrorKind::Busy, why)),
+            Err(_) => Err(Failure::new(
+                ErrorKind::Internal,
+                "the daemon does not tell of events; its log may say why",
+            )),
+        }
     }
 
     /// An answer of the flows that `work` goes over, as it does, and at the end how many they were.

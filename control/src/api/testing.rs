@@ -19,6 +19,7 @@ pub(crate) struct Fake {
     pub(crate) applied: Mutex<Vec<ApplyRequest>>,
     /// Flows that no worker removes.
     pub(crate) stuck: u64,
+    pub(crate) expected: Vec<ExpectRow>,
     /// What is told to whoever listens, and whether to go on after that.
     pub(crate) events: Vec<EventRow>,
     pub(crate) endless: bool,
@@ -93,6 +94,33 @@ impl Backend for Fake {
         }
         while self.endless && each(None).is_continue() {
             std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn expectations(&self, family: Option<Family>) -> Vec<ExpectRow> {
+        let fits = |row: &&ExpectRow| family.is_none_or(|family| family == row.family);
+        self.expected.iter().filter(fits).cloned().collect()
+    }
+
+    fn flush_expectations(&self) -> u64 {
+        self.expected.len() as u64
+    }
+
+    fn expect_events(
+        &self,
+        family: Option<Family>,
+        each: &mut dyn FnMut(Option<ExpectEventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        if let Some(why) = &self.deaf {
+            return Err(why.clone());
+        }
+        let _ = each(None);
+        for expectation in self.expectations(family) {
+            for kind in [EventKind::New, EventKind::Destroy] {
+                let at_us = 1_795_535_367_017_931;
+                let _ = each(Some(ExpectEventRow { kind, at_us, lost: 0, expectation: expectation.clone() }));
+            }
         }
         Ok(())
     }

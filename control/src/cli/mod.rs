@@ -14,7 +14,7 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 
-pub use flows::{Output, write_event, write_flow};
+pub use flows::{Output, write_event, write_expect_event, write_expectation, write_flow};
 
 use crate::api::types::{ErrorBody, ErrorKind};
 use crate::check;

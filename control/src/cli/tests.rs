@@ -488,6 +488,67 @@ fn events_print_as_conntrack_prints_them() {
     assert!(err.starts_with("fwctl: NOTICE: `-b` changes nothing"), "{err}");
 }
 
+/// What `conntrack -L expect` printed on Linux 6.18 after a PASV, a TFTP request and, with `-f ipv6`, an EPRT.
+const EXPECTED: [&str; 3] = [
+    "299 proto=6 src=10.1.0.2 dst=10.2.0.2 sport=0 dport=8000 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.1.0.2 master-dst=10.2.0.2 sport=5002 dport=2121 class=0 helper=ftp\n",
+    "299 proto=17 src=10.2.0.2 dst=10.1.0.2 sport=0 dport=6069 mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535 master-src=10.1.0.2 master-dst=10.2.0.2 sport=6069 dport=69 class=0 helper=tftp\n",
+    "299 proto=6 src=fd02::2 dst=fd01::2 sport=0 dport=8010 mask-src=ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff mask-dst=ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff sport=0 dport=65535 master-src=fd01::2 master-dst=fd02::2 sport=5004 dport=2121 class=0 helper=ftp\n",
+];
+
+#[test]
+fn expectations_print_as_conntrack_prints_them() {
+    let expected = |proto,
+                    (src, dst): (&str, &str),
+                    dport,
+                    master: (&str, &str),
+                    (sport, port),
+                    helper: &'static str| {
+        let address = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+        ExpectRow {
+            family: if address(src).is_ipv4() { Family::V4 } else { Family::V6 },
+            proto,
+            timeout_secs: 299,
+            src: address(src),
+            dst: address(dst),
+            dport,
+            master: ExpectMaster {
+                src: address(master.0),
+                dst: address(master.1),
+                key: FlowKey::Ports { sport, dport: port },
+            },
+            helper: helper.into(),
+            zone: 0,
+        }
+    };
+    let (a, b) = ("10.1.0.2", "10.2.0.2");
+    let rows = vec![
+        expected(6, (a, b), 8000, (a, b), (5002, 2121), "ftp"),
+        expected(17, (b, a), 6069, (a, b), (6069, 69), "tftp"),
+        expected(6, ("fd02::2", "fd01::2"), 8010, ("fd01::2", "fd02::2"), (5004, 2121), "ftp"),
+    ];
+    let rig = Rig::new(Fake { expected: rows.clone(), ..Fake::default() });
+    let said = |what: &str| format!("fwctl v{}: {what}.\n", env!("CARGO_PKG_VERSION"));
+    let shown = "expectations have been shown";
+    for (args, out, err) in [
+        (&["-L", "expect"][..], EXPECTED.concat(), format!("3 {shown}")),
+        (&["-L", "expect", "-f", "ipv6"], EXPECTED[2].to_owned(), format!("1 {shown}")),
+        (&["-F", "expect"], String::new(), "expectation table has been emptied".to_owned()),
+    ] {
+        assert_eq!(rig.fwctl(&[&["flows"], args].concat()), (0, out, said(&err)), "{args:?}");
+    }
+    assert_eq!(rig.fwctl(&["flows", "-C", "expect"]), (0, "3\n".to_owned(), String::new()));
+    let (_, json, _) = rig.fwctl(&["flows", "-L", "expect", "--json"]);
+    let read: Vec<ExpectRow> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(read, rows);
+    // conntrack pads the fraction of a second with blanks here.
+    let (code, out, err) = rig.fwctl(&["flows", "-E", "expect", "-o", "timestamp", "-f", "ipv6"]);
+    let time = "[1795535367.17931 ]\t";
+    let told = format!("{time}    [NEW] {}{time}[DESTROY] {}", EXPECTED[2], EXPECTED[2]);
+    assert_eq!((code, out, err), (0, told, said("2 expectation events have been shown")));
+    let deaf = Rig::new(Fake { deaf: Some("no more".to_owned()), ..Fake::default() });
+    assert_eq!(deaf.fwctl(&["flows", "-E", "expect"]), (1, String::new(), "fwctl: no more\n".to_owned()));
+}
+
 #[test]
 fn settings_are_shown_and_changed_as_sysctl_does_it() {
     let rig = Rig::new(Fake::default());

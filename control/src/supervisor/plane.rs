@@ -13,7 +13,7 @@ use crate::requests::{Desk, REQUEST_RING};
 use crate::system::{capabilities, cores};
 use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
-use dataplane::flow::{Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
+use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
 use dataplane::rules::CompileError;
 use dataplane::worker::{Handoff, IdlePolicy, Lane, Parts, PortState, Waker, Worker, WorkerCounters};
@@ -76,6 +76,7 @@ pub(super) struct Plane {
     pub(super) states: Arc<[PortState]>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) listening: Arc<Listening>,
+    pub(super) expectations: Arc<Expectations>,
 }
 
 impl Plane {
@@ -119,6 +120,7 @@ impl Plane {
             states,
             publisher,
             listening: Arc::default(),
+            expectations: Arc::default(),
         };
         plane.make_workers(config, &cores, &umem, devices)?;
         Ok(plane)
@@ -145,6 +147,9 @@ impl Plane {
         let trackers = ids.map(|id| make_tracker(config, id, cores.len(), seed));
         let mut trackers = trackers.collect::<Result<Vec<_>, _>>()?;
         Tracker::join(&mut trackers);
+        if let Some(tracker) = trackers.first() {
+            self.expectations = Arc::clone(tracker.expectations());
+        }
         let parts = hands.into_iter().zip(meshes).zip(wakers).zip(trackers);
         for (index, (((lanes, handoff), waker), mut tracker)) in parts.enumerate() {
             let (out, events) = RingBuffer::<FlowEvent>::new(EVENT_RING);

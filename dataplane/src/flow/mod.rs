@@ -51,7 +51,7 @@ mod tests;
 
 pub use asked::Tables;
 pub use events::{EventKind, FlowEvent, Listening};
-pub use expect::{Expectation, Expectations};
+pub use expect::{ExpectEvent, Expectation, Expectations};
 pub use icmp::error_about;
 pub use key::{Seed, flow_hash};
 pub use record::{FlowId, Slot, status};

@@ -203,6 +203,12 @@ impl Kernel {
         })
     }
 
+    /// What `conntrack -L expect` says of one family.
+    pub(crate) fn expectations(&self, family: Family) -> String {
+        let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
+        self.wire.run("conntrack", &["-L", "expect", "-f", family])
+    }
+
     /// Starts `conntrack -E`, and waits until it listens.
     pub(crate) fn listen(&mut self, options: &str) -> Process {
         let args: Vec<&str> = ["-E"].into_iter().chain(options.split_whitespace()).collect();

@@ -1,7 +1,7 @@
 //! Lists of connections, the kernel's and ours, as values that compare.
 
-use control::api::{Shown, flow_row};
-use control::cli::{Output, write_flow};
+use control::api::{Shown, expect_row, flow_row};
+use control::cli::{Output, write_expectation, write_flow};
 use dataplane::clock::Tick;
 use dataplane::flow::FlowView;
 use dataplane::packet::{Family, Tuple, proto};
@@ -84,6 +84,26 @@ pub(crate) fn lines(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = text.lines().filter_map(steady).collect();
     lines.sort();
     lines
+}
+
+/// Lines of `conntrack -L expect` without their timers, sorted.
+pub(crate) fn lines_of_expectations(text: &str) -> Vec<String> {
+    let without_timer =
+        |line: &str| line.split_once(' ').map_or_else(String::new, |(_, rest)| rest.to_owned());
+    let mut lines: Vec<String> = text.lines().map(without_timer).collect();
+    lines.sort();
+    lines
+}
+
+/// Ours as `fwctl flows -L expect` prints it.
+pub(crate) fn our_expectations(gateway: &mut Gateway, family: Family) -> String {
+    let now = gateway.now().tick();
+    let mut text = Vec::new();
+    let expectations = gateway.workers[0].tracker_mut().expectations().list(now);
+    for expectation in expectations.iter().filter(|expectation| expectation.family == family) {
+        write_expectation(&expect_row(expectation, now), &mut text).unwrap();
+    }
+    String::from_utf8(text).unwrap()
 }
 
 /// Ours as `fwctl flows -L` prints it.

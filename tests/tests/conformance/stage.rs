@@ -248,6 +248,19 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Compares the connections that helpers expect, line by line but for their timers.
+    pub(crate) fn compare_expectations(&mut self) {
+        self.compare();
+        self.tick();
+        for family in [Family::V4, Family::V6] {
+            let theirs = list::lines_of_expectations(&self.kernel.expectations(family));
+            let ours = list::lines_of_expectations(&list::our_expectations(&mut self.ours, family));
+            if theirs != ours {
+                self.note(format!("expectations: kernel {theirs:#?}, we {ours:#?}"), false);
+            }
+        }
+    }
+
     /// The end: everything compared, sysctls put back. What the two disagreed about.
     #[must_use]
     pub(crate) fn end(mut self) -> Vec<String> {

@@ -1,6 +1,6 @@
-//! What happens to flows.
+//! What happens to flows and expectations.
 
-use super::FlowRow;
+use super::{ExpectRow, FlowRow};
 use serde::{Deserialize, Serialize};
 
 /// What happened.
@@ -46,4 +46,17 @@ pub struct EventRow {
     pub asked: bool,
     /// The flow as it was then.
     pub flow: FlowRow,
+}
+
+/// Something that happened to an expectation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectEventRow {
+    /// What; an expectation is never updated.
+    pub kind: EventKind,
+    /// When, in microseconds since 1970.
+    pub at_us: u64,
+    /// Events before this one that this listener has lost.
+    pub lost: u64,
+    /// The expectation.
+    pub expectation: ExpectRow,
 }

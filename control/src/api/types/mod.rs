@@ -2,6 +2,7 @@
 //! All counters count since the daemon started unless said otherwise; bytes of packets are Ethernet frames without FCS.
 
 mod events;
+mod expect;
 mod filter;
 mod flows;
 mod net;
@@ -9,6 +10,7 @@ mod rules;
 mod stats;
 
 pub use events::*;
+pub use expect::*;
 pub use filter::*;
 pub use flows::*;
 pub use net::*;

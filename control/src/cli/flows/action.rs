@@ -85,6 +85,9 @@ impl Action {
         if args.timeout.is_some() && !is_update {
             return Err(usage("`-t` goes with `-U`"));
         }
+        if action == Self::Event(TableArg::Expect) && !args.event_mask.is_empty() {
+            return Err(usage("`-e` is for events of flows"));
+        }
         if !matches!(action, Self::Event(_)) && (!args.event_mask.is_empty() || args.buffer_size.is_some()) {
             return Err(usage("`-e` and `-b` go with `-E`"));
         }
@@ -98,11 +101,11 @@ impl Action {
             Self::Flush(TableArg::Conntrack) if *filter != FilterArgs::default() => {
                 Err(usage("`-F` deletes all flows; to delete some of them say `-D`"))
             }
+            Self::Flush(TableArg::Expect) if *filter != FilterArgs::default() => {
+                Err(usage("`-F expect` deletes all expectations"))
+            }
             Self::Stats if *filter != FilterArgs::default() => Err(usage("`-S` takes no filter")),
-            Self::List(TableArg::Expect)
-            | Self::Count(TableArg::Expect)
-            | Self::Flush(TableArg::Expect)
-            | Self::Event(TableArg::Expect)
+            Self::List(TableArg::Expect) | Self::Count(TableArg::Expect) | Self::Event(TableArg::Expect)
                 if *filter != only_family =>
             {
                 Err(usage("expectations are filtered by family (`-f`) only"))

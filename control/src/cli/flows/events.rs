@@ -59,7 +59,7 @@ pub(super) fn events(
 }
 
 /// A flag that is set when somebody stops us. The second time ends the process at once.
-fn until_stopped() -> io::Result<Arc<AtomicBool>> {
+pub(super) fn until_stopped() -> io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
@@ -69,7 +69,7 @@ fn until_stopped() -> io::Result<Arc<AtomicBool>> {
 }
 
 /// Says that events were lost.
-fn lost(lost: u64, err: &mut dyn Write) -> io::Result<()> {
+pub(super) fn lost(lost: u64, err: &mut dyn Write) -> io::Result<()> {
     if lost == 0 {
         return Ok(());
     }
@@ -84,4 +84,13 @@ fn is_wanted(mask: &[EventArg], kind: EventKind) -> bool {
         EventKind::Destroy => EventArg::Destroy,
     };
     mask.is_empty() || mask.contains(&EventArg::All) || mask.contains(&asked)
+}
+
+/// What stands in front of an event.
+pub(super) const fn tag(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::New => "[NEW]",
+        EventKind::Update => "[UPDATE]",
+        EventKind::Destroy => "[DESTROY]",
+    }
 }

@@ -4,6 +4,7 @@ mod action;
 pub(super) mod args;
 mod change;
 mod events;
+mod expect;
 mod list;
 mod print;
 #[cfg(test)]
@@ -11,11 +12,12 @@ mod tests;
 
 pub use action::Output;
 pub(super) use action::percent_encode;
+pub use expect::{write_expect_event, write_expectation};
 pub use print::{write_event, write_flow};
 
 use super::CliError;
 use super::client::Client;
-use crate::api::types::UpdateRequest;
+use crate::api::types::{Family, UpdateRequest};
 use action::{Action, filter};
 use args::{FlowsArgs, TableArg};
 use std::io::{self, Write};
@@ -28,6 +30,7 @@ pub(super) fn run(
 ) -> Result<u8, CliError> {
     let action = Action::of(args)?;
     let (mut filter, output) = (filter(&args.filter)?, Output::of(args));
+    let family = args.filter.family.map(Family::from);
     match action {
         Action::List(TableArg::Conntrack) => list::list(client, &filter, &output, out, err),
         Action::List(TableArg::Dying | TableArg::Unconfirmed) => {
@@ -46,9 +49,10 @@ pub(super) fn run(
         Action::Flush(TableArg::Conntrack) => change::flush(client, &output, err),
         Action::Event(TableArg::Conntrack) => events::events(client, args, &filter, &output, out, err),
         Action::Stats => list::stats(client, out),
-        Action::List(_) | Action::Count(_) | Action::Flush(_) | Action::Event(_) => {
-            Err(CliError::Unsupported("the table `expect` is not supported".to_owned()))
-        }
+        Action::List(TableArg::Expect) => expect::list(client, family, &output, out, err),
+        Action::Count(_) => expect::count(client, family, out),
+        Action::Flush(_) => expect::flush(client, &output, err),
+        Action::Event(_) => expect::events(client, family, &output, out, err),
     }
 }
 

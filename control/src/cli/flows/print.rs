@@ -1,6 +1,7 @@
 //! Flows as conntrack prints them, one line each.
 
 use super::action::Output;
+use super::events::tag;
 use crate::api::types::{Changed, EventKind, EventRow, Family, FlowKey, FlowRow, FlowSide};
 use chrono::{Local, TimeZone as _};
 use std::io::{self, Write};
@@ -36,13 +37,9 @@ pub fn write_event(row: &EventRow, output: &Output, out: &mut dyn Write) -> io::
     if output.timestamp {
         write!(out, "[{}.{:06}]\t", at_us / 1_000_000, at_us % 1_000_000)?;
     }
-    let (tag, is_last) = match kind {
-        EventKind::New => ("[NEW]", false),
-        EventKind::Update => ("[UPDATE]", false),
-        EventKind::Destroy => ("[DESTROY]", true),
-    };
+    let is_last = *kind == EventKind::Destroy;
     let mut line = Vec::with_capacity(256);
-    write!(line, "{tag:>9} ")?;
+    write!(line, "{:>9} ", tag(*kind))?;
     // A timer that has run out is not mentioned.
     let timer = Some(flow.timeout_secs).filter(|secs| !is_last || *secs > 0);
     // And a state only if it is new.

@@ -14,19 +14,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Most listeners at one time. Each holds a connection of the API for as long as it listens.
-const LISTENERS_MAX: usize = 16;
+pub(super) const LISTENERS_MAX: usize = 16;
 
 /// Events that may wait for one listener. Listeners that lag share what they have not read.
 const QUEUE_MAX: usize = 16_384;
 
 /// How often events are collected while few come.
-const COLLECT_EVERY: Duration = Duration::from_millis(25);
+pub(super) const COLLECT_EVERY: Duration = Duration::from_millis(25);
 
 /// So many at once are not few.
 const MANY: usize = 1024;
 
 /// Rounds without an event before a listener is asked for a sign of life.
-const QUIET_ROUNDS: u32 = 20;
+pub(super) const QUIET_ROUNDS: u32 = 20;
+
+/// Why one more cannot listen.
+pub(super) fn too_many() -> String {
+    format!("{LISTENERS_MAX} others are listening to events, and no more can")
+}
 
 /// One worker's events.
 type Ring = Arc<Mutex<Consumer<FlowEvent>>>;
@@ -86,6 +91,11 @@ impl Hub {
         self.tell_workers(&listeners);
     }
 
+    /// Whether anything is told.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.listeners().enabled
+    }
+
     /// Has workers tell, or be silent.
     fn tell_workers(&self, listeners: &Listeners) {
         self.listening.on.store(listeners.enabled && !listeners.all.is_empty(), Relaxed);
@@ -99,7 +109,7 @@ impl Hub {
     fn subscribe(&self, filter: FlowFilter) -> Result<Subscription<'_>, String> {
         let mut listeners = self.listeners();
         if listeners.all.len() >= LISTENERS_MAX {
-            return Err(format!("{LISTENERS_MAX} others are listening to events, and no more can"));
+            return Err(too_many());
         }
         if listeners.all.is_empty() {
             // What was told to others before is no news.

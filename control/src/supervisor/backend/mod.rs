@@ -1,6 +1,7 @@
 //! What the API asks, answered from the workers' counters and flow regions and from the publisher. API threads.
 
 mod events;
+mod expect;
 mod flows;
 mod rules;
 mod settings;
@@ -9,15 +10,15 @@ mod stats;
 use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend};
 use crate::api::types::{
-    ApplyReport, ApplyRequest, ErrorKind, EventRow, Family, FlowFilter, FlowRow, RulesText, RulesView, Stats,
-    Tally, TrackRow, UpdateRequest,
+    ApplyReport, ApplyRequest, ErrorKind, EventRow, ExpectEventRow, ExpectRow, Family, FlowFilter, FlowRow,
+    RulesText, RulesView, Stats, Tally, TrackRow, UpdateRequest,
 };
 use crate::config::Config;
 use crate::publish::Publisher;
 use crate::requests::Desk;
 use crate::rules_file::Rules;
 use dataplane::clock::Now;
-use dataplane::flow::{Region, TimeoutPolicy};
+use dataplane::flow::{Expectations, Region, TimeoutPolicy};
 use dataplane::ids::{Generation, PortId};
 use dataplane::packet::Family as Fam;
 use dataplane::rules::CompileError;
@@ -66,6 +67,9 @@ pub(super) struct LiveBackend {
     applying: Mutex<()>,
     /// Whoever listens to events.
     hub: Hub,
+    expectations: Arc<Expectations>,
+    /// How many listen to what becomes of these.
+    expecting: Mutex<usize>,
 }
 
 impl LiveBackend {
@@ -97,6 +101,8 @@ impl LiveBackend {
                 plane.workers.iter().map(|handle| &handle.events),
                 plane.publisher.track_settings().events.0 != 0,
             ),
+            expectations: Arc::clone(&plane.expectations),
+            expecting: Mutex::new(0),
         }
     }
 
@@ -166,6 +172,22 @@ impl Backend for LiveBackend {
         each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
     ) -> Result<(), String> {
         self.listen(filter, each)
+    }
+
+    fn expectations(&self, family: Option<Family>) -> Vec<ExpectRow> {
+        self.expected(family)
+    }
+
+    fn flush_expectations(&self) -> u64 {
+        self.expectations.flush() as u64
+    }
+
+    fn expect_events(
+        &self,
+        family: Option<Family>,
+        each: &mut dyn FnMut(Option<ExpectEventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        self.listen_to_expectations(family, each)
     }
 
     fn track_stats(&self) -> Vec<TrackRow> {
