@@ -192,7 +192,8 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "NAME", default_value = "right")]
     pub right_if: String,
 
-    /// One JSON object per packet and line: n, verdict, reason, ct_state, rule.
+    /// One JSON object per packet and line: n, verdict (accept, drop, reject; held if the rest of its datagram never came),
+    /// reason, ct_state, rule. A fragment's comes once its datagram's fate is known.
     #[arg(long)]
     pub json: bool,
 

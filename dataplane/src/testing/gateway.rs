@@ -14,6 +14,7 @@ use crate::worker::{
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Producer, RingBuffer};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -70,26 +71,43 @@ pub enum GatewayError {
     Io(#[from] io::Error),
 }
 
-/// What became of one packet sent through the gateway.
+/// What became of one packet sent through the gateway, and of others that it freed.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// Which packet it is: they are counted from zero.
+    pub number: u64,
     /// What the worker says happened; `None` if the packet never reached a verdict (no frame free, still held).
     pub fate: Option<Fate>,
     /// Which rules judged it; `None` if it is not IP or could not be parsed.
     pub family: Option<Family>,
+    /// Whether it waits for the rest of its datagram.
+    pub is_held: bool,
+    /// Packets sent before that have waited until now, with their fates.
+    pub released: Vec<Released>,
     /// What left on the other side.
     pub forwarded: Vec<Vec<u8>>,
     /// What came back on the side it was sent from.
     pub answers: Vec<Vec<u8>>,
 }
 
-/// Takes down the fate of every packet.
+/// What became of a packet that was held.
+#[derive(Clone, Copy, Debug)]
+pub struct Released {
+    /// Which packet, see [`Outcome::number`].
+    pub number: u64,
+    /// Its family.
+    pub family: Option<Family>,
+    /// What happened.
+    pub fate: Fate,
+}
+
+/// Takes down the fate of every packet, by its frame.
 #[derive(Debug, Default)]
-pub struct Notes(Vec<(Option<Family>, Fate)>);
+pub struct Notes(Vec<(u64, Option<Family>, Fate)>);
 
 impl Observer for Notes {
-    fn fate(&mut self, packet: Option<&Packet>, fate: &Fate) {
-        self.0.push((packet.and_then(Packet::family), *fate));
+    fn fate(&mut self, frame: u64, packet: Option<&Packet>, fate: &Fate) {
+        self.0.push((frame, packet.and_then(Packet::family), *fate));
     }
 }
 
@@ -108,6 +126,10 @@ pub struct Gateway {
     expired: Vec<Producer<Expired>>,
     requests: Vec<Producer<Request>>,
     now: Now,
+    /// Packets sent so far.
+    sent: u64,
+    /// Those whose fate is not known yet, by frame.
+    under_way: HashMap<u64, u64>,
 }
 
 impl Gateway {
@@ -133,6 +155,8 @@ impl Gateway {
             expired: Vec::new(),
             requests: Vec::new(),
             now: Now::from_secs(1),
+            sent: 0,
+            under_way: HashMap::new(),
             mailbox,
             umem,
             seed: Seed::random(),
@@ -203,13 +227,30 @@ impl Gateway {
 
     /// The same through a given worker's queue, whoever owns the flow.
     pub fn send_via(&mut self, worker: usize, side: PortId, packet: &[u8]) -> Outcome {
+        let number = self.sent;
+        self.sent += 1;
         let (lanes, pool) = self.workers[worker].lanes_and_pool();
-        lanes[side.index()].device.deliver(pool, packet);
+        let frame = lanes[side.index()].device.deliver(pool, packet);
+        if let Some(frame) = frame {
+            self.under_way.insert(frame, number);
+        }
         self.settle();
-        let noted = self.workers.iter_mut().flat_map(|worker| worker.observer_mut().0.drain(..)).last();
+        let (mut own, mut released) = (None, Vec::new());
+        for (frame, family, fate) in
+            self.workers.iter_mut().flat_map(|worker| worker.observer_mut().0.drain(..))
+        {
+            match self.under_way.remove(&frame) {
+                Some(sent) if sent == number => own = Some((family, fate)),
+                Some(number) => released.push(Released { number, family, fate }),
+                None => {}
+            }
+        }
         Outcome {
-            fate: noted.map(|(_, fate)| fate),
-            family: noted.and_then(|(family, _)| family),
+            number,
+            fate: own.map(|(_, fate)| fate),
+            family: own.and_then(|(family, _)| family),
+            is_held: frame.is_some() && own.is_none(),
+            released,
             forwarded: self.collect(side.peer()),
             answers: self.collect(side),
         }

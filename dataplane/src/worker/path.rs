@@ -502,7 +502,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             return self.discard(frame, Some(packet), fate);
         };
         fate.dropped = Some(DropReason::RuleReject);
-        self.note_drop(Some(packet), packet.frame_len, &fate);
+        self.note_drop(frame.id(), Some(packet), packet.frame_len, &fate);
         let frame = self.pool.shorten(frame, len);
         match self.send(frame, fate.ingress) {
             Ok(len) => self.counters.port(fate.ingress).answers.count(u64::from(len)),
@@ -515,10 +515,11 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Sends a packet out of the other NIC of its wire.
     #[inline]
     fn forward(&mut self, frame: Frame, packet: &Packet, mut fate: Fate) {
+        let id = frame.id();
         match self.send(frame, fate.ingress.peer()) {
             Ok(len) => {
                 self.counters.port(fate.ingress).forwarded.count(u64::from(len));
-                self.observer.fate(Some(packet), &fate);
+                self.observer.fate(id, Some(packet), &fate);
             }
             Err((frame, reason)) => {
                 fate.dropped = Some(reason);
@@ -557,15 +558,15 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     fn discard(&mut self, frame: Frame, packet: Option<&Packet>, fate: Fate) {
-        self.note_drop(packet, frame.len(), &fate);
+        self.note_drop(frame.id(), packet, frame.len(), &fate);
         self.free(frame);
     }
 
-    fn note_drop(&mut self, packet: Option<&Packet>, bytes: u32, fate: &Fate) {
+    fn note_drop(&mut self, frame: u64, packet: Option<&Packet>, bytes: u32, fate: &Fate) {
         if let Some(reason) = fate.dropped {
             self.counters.port(fate.ingress).dropped(reason, bytes);
         }
-        self.observer.fate(packet, fate);
+        self.observer.fate(frame, packet, fate);
     }
 
     #[inline]
