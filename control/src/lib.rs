@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod iptables;
 pub mod net;
+pub mod packet_log;
 pub mod publish;
 pub mod replay;
 pub mod requests;

@@ -1,7 +1,7 @@
 //! The operator's side of connection tracking, on the real daemon: flows listed, counted and deleted as conntrack(8) does
 //! it, settings changed while it runs.
 
-use dataplane::testing::packets::udp;
+use dataplane::testing::packets::{tcp, udp};
 use palisade_tests::daemon::{Daemon, binary};
 use palisade_tests::frames;
 use palisade_tests::lab::{Lab, Process};
@@ -326,8 +326,7 @@ fn every_sysctl_of_the_kernel_is_known_and_switches_do_what_they_say() {
     // What this machine's kernel has, we have.
     for entry in std::fs::read_dir("/proc/sys/net/netfilter").expect("the kernel tracks connections") {
         let name = entry.expect("a name").file_name().to_string_lossy().into_owned();
-        let waiting = ["nf_conntrack_frag6_low_thresh", "nf_conntrack_log_invalid"];
-        if name.starts_with("nf_conntrack_") && !waiting.contains(&name.as_str()) {
+        if name.starts_with("nf_conntrack_") && name != "nf_conntrack_frag6_low_thresh" {
             let _ = value(&format!("net.netfilter.{name}"));
         }
     }
@@ -426,4 +425,47 @@ COMMIT
         exit.code == Some(0) && exit.stderr.ends_with(" expectation events have been shown.\n"),
         "{exit:?}"
     );
+}
+
+#[test]
+fn invalid_packets_are_logged_if_asked_for_and_not_too_many() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::builder(&lab).rules(RULES).rules6(RULES).start();
+    let left = lab.left_wire();
+    let synack = tcp(lab.left.v4, lab.right.v4).ports(1, 2).numbers(3, 4).window(1000).syn_ack().build();
+    let short = {
+        let mut frame = udp(lab.left.v4, lab.right.v4).ports(1, 2).build();
+        frame[39] = 4;
+        frame
+    };
+    let invalid = |daemon: &Daemon| daemon.stats().0["invalid"].to_string();
+    let send = |frame: &[u8], times: usize| {
+        let before = daemon.stats().rx();
+        (0..times).for_each(|_| left.send(frame));
+        let all = before + times as u64;
+        let _ = daemon.stats_until("those packets", |stats| stats.rx() >= all);
+    };
+    send(&synack, 3);
+    assert!(!daemon.process().stderr().contains("nf_ct_proto"), "not asked for: {}", invalid(&daemon));
+    let _ = daemon.fwctl(&["sysctl", "-w", "net.netfilter.nf_conntrack_log_invalid=17"]);
+    send(&synack, 3);
+    send(&short, 1);
+    let line = " SRC=10.77.0.1 DST=10.77.0.2 LEN=28 TOS=0x00 PREC=0x00 TTL=64 ID=";
+    assert!(daemon.process().wait_for_stderr("nf_ct_proto_17: bad_length IN=", Duration::from_secs(5)));
+    let log = daemon.process().stderr();
+    assert!(log.contains(line) && log.contains(" PROTO=UDP SPT=1 DPT=2 LEN=4"), "{log}");
+    assert!(!log.contains("nf_ct_proto_6"), "{log}");
+    let _ = daemon.fwctl(&["sysctl", "log_invalid=255"]);
+    send(&synack, 1);
+    assert!(daemon.process().wait_for_stderr("nf_ct_proto_6: tcp_no_start IN=", Duration::from_secs(5)));
+    assert!(daemon.process().stderr().contains("SEQ=3 ACK=4 WINDOW=1000 RES=0x00 ACK SYN URGP=0"));
+    // A flood: some are written, the others counted.
+    send(&synack, 2000);
+    assert!(daemon.process().wait_for_stderr("were too many to be logged", Duration::from_secs(5)));
+    let lines = daemon.process().stderr().matches("nf_ct_proto_6").count();
+    assert!((50..400).contains(&lines), "{lines}");
+    for wrong in ["log_invalid=256", "log_invalid=-1", "log_invalid=tcp"] {
+        assert_eq!(daemon.try_fwctl(&["sysctl", wrong]).code, Some(1), "{wrong}");
+    }
 }

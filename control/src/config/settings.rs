@@ -285,6 +285,12 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
     count("ipfrag_high_thresh", 4_194_304, (0, 1 << 30), "IPv4 fragments: bytes held per worker."),
     secs("ipfrag_time", 30, "IPv4 fragments: time for the rest of a datagram to come."),
     count(
+        "log_invalid",
+        0,
+        (0, 255),
+        "Protocol whose INVALID packets are logged, at most 50 a second and worker; 255: all protocols; 0: none.",
+    ),
+    count(
         "management_reserve_percent",
         1,
         (0, 100),

@@ -16,7 +16,9 @@ use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
 use dataplane::rules::CompileError;
-use dataplane::worker::{Handoff, IdlePolicy, Lane, Parts, PortState, Waker, Worker, WorkerCounters};
+use dataplane::worker::{
+    Handoff, IdlePolicy, InvalidNote, Lane, Parts, PortState, Waker, Worker, WorkerCounters,
+};
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::os::fd::AsRawFd as _;
@@ -31,6 +33,9 @@ const EXPIRED_RING: usize = 4096;
 
 /// Events of flows that may wait for a listener, per worker.
 const EVENT_RING: usize = 4096;
+
+/// INVALID packets that may wait to be logged, per worker.
+const INVALID_RING: usize = 128;
 
 /// One NIC of a wire.
 #[derive(Debug)]
@@ -55,8 +60,10 @@ pub(super) struct WorkerHandle {
     pub(super) region: Arc<Region>,
     /// Where it takes requests about its flows.
     pub(super) desk: Arc<Mutex<Desk>>,
-    /// What happens to its flows, for one listener at a time.
+    /// What happens to its flows.
     pub(super) events: Arc<Mutex<Consumer<FlowEvent>>>,
+    /// INVALID packets to be logged.
+    pub(super) invalid: Mutex<Consumer<InvalidNote>>,
     /// NIC and queue of each lane.
     pub(super) lanes: Vec<(PortId, u32)>,
     thread: Option<JoinHandle<()>>,
@@ -161,6 +168,7 @@ impl Plane {
             let region = tracker.region();
             self.aged.push(Aged { region: Arc::clone(&region), named: named as Producer<Expired> });
             let (asked, requests) = RingBuffer::new(REQUEST_RING);
+            let (noted, invalid) = RingBuffer::new(INVALID_RING);
             let desk = Desk::new(asked, Arc::clone(&waker), Arc::clone(&counters));
             let handle = WorkerHandle {
                 core: cores[index],
@@ -168,6 +176,7 @@ impl Plane {
                 region,
                 desk: Arc::new(Mutex::new(desk)),
                 events: Arc::new(Mutex::new(events)),
+                invalid: Mutex::new(invalid),
                 lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
                 thread: None,
                 worker: Some(Worker::new(
@@ -185,6 +194,7 @@ impl Plane {
                         waker,
                         expired,
                         requests,
+                        invalid: Some(noted),
                     },
                     (),
                 )),

@@ -233,6 +233,8 @@ settings! {
     acct: bool = true,
     /// Show when flows began. It is known either way.
     timestamp: bool = false,
+    /// Log INVALID packets of this protocol; 255: of all; 0: of none.
+    log_invalid: u8 = 0,
     /// Tell of events.
     events: EventMode = EventMode(2),
 }

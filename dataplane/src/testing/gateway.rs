@@ -213,6 +213,7 @@ impl Gateway {
             waker: Arc::clone(waker),
             expired,
             requests,
+            invalid: None,
         };
         self.workers.push(Worker::new(parts, Notes::default()));
         self.counters.push(counters);

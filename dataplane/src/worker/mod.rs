@@ -20,6 +20,7 @@ mod answers;
 mod counters;
 mod handoff;
 mod idle;
+mod invalid;
 mod observer;
 mod path;
 mod snapshot;
@@ -29,6 +30,7 @@ pub use counters::{
 };
 pub use handoff::Handoff;
 pub use idle::{IdlePolicy, Waker};
+pub use invalid::{InvalidNote, NOTED_BYTES};
 pub use observer::{Fate, Observer};
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
 
@@ -41,7 +43,7 @@ use crate::wire;
 use crate::xsk::{FramePool, Umem};
 use handoff::Handed;
 use path::Path;
-use rtrb::Consumer;
+use rtrb::{Consumer, Producer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
@@ -95,6 +97,8 @@ pub struct Parts<D> {
     pub expired: Consumer<Expired>,
     /// What control wants done to flows.
     pub requests: Consumer<Request>,
+    /// Where INVALID packets go that are to be logged, if anywhere.
+    pub invalid: Option<Producer<InvalidNote>>,
 }
 
 /// A worker. `O` watches what becomes of every packet; `()` watches nothing and costs nothing.

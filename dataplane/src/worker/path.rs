@@ -3,13 +3,16 @@
 
 use super::answers::AnswerBucket;
 use super::handoff::Handed;
+use super::invalid::InvalidLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
 use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::defrag::{Added, Defrag, DefragLimits, Held, Piece, Whole};
 use crate::device::{BURST_MAX, Device};
-use crate::flow::{self, Claim, Expired, FlowRef, FullPolicy, Request, Slot, TableFull, Tracked, Tracker};
+use crate::flow::{
+    self, Claim, Expired, FlowRef, FullPolicy, InvalidReason, Request, Slot, TableFull, Tracked, Tracker,
+};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::{Family, Fragment, Packet, Tuple};
 use crate::reason::DropReason;
@@ -52,6 +55,7 @@ pub(super) struct Path<D, O> {
     pub(super) waker: Arc<Waker>,
     expired: Consumer<Expired>,
     requests: Consumer<Request>,
+    invalid: InvalidLog,
     published: Option<Now>,
     matched: Matched,
     marks: Marks,
@@ -118,6 +122,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             waker,
             expired,
             requests,
+            invalid,
         } = parts;
         let mut lane_of = [NO_LANE; PORTS_MAX];
         for (index, lane) in lanes.iter().enumerate().rev() {
@@ -150,6 +155,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             waker,
             expired,
             requests,
+            invalid: InvalidLog::new(invalid),
             published: None,
             matched: Matched::default(),
             marks: Marks::default(),
@@ -256,6 +262,9 @@ impl<D: Device, O: Observer> Path<D, O> {
             }
         }
         let mut tracked = self.track(source, packet, now, &orders);
+        if let Some(reason) = tracked.invalid {
+            self.note_invalid(source, packet, ingress, reason);
+        }
         let decided = self.decide(packet, &tracked, ingress, now);
         let mut fate = Fate { ingress, dropped: None, ct_state: Some(tracked.state), rule: Some(decided.by) };
         let mut reject = None;
@@ -384,6 +393,15 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.tracker.count(slot, tracked.direction, packet.l3_len);
         }
         tracked
+    }
+
+    /// An INVALID packet: noted for the log if it is wanted there.
+    #[cold]
+    fn note_invalid(&mut self, source: Source<'_>, packet: &Packet, ingress: PortId, reason: InvalidReason) {
+        let wanted = InvalidLog::wants(self.snapshot.settings.track.log_invalid, packet.tuple.proto);
+        if wanted && !self.invalid.note(packet, source.bytes(&self.umem), ingress, reason) {
+            self.counters.polls.unlogged.add(1);
+        }
     }
 
     /// Remembers the flow that an accepted packet starts, and lets helpers read the packet.
@@ -610,6 +628,9 @@ impl<D: Device, O: Observer> Path<D, O> {
         let settings = &self.snapshot.settings;
         self.tracker.adopt(&settings.track, &settings.policies);
         self.answers.refill(self.snapshot.settings.answers, now);
+        if self.snapshot.settings.track.log_invalid != 0 {
+            self.invalid.refill(now);
+        }
         for peer in &mut self.handoff.peers {
             while let Ok(frame) = peer.homecoming.pop() {
                 self.pool.free(frame);
