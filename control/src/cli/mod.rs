@@ -14,7 +14,9 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 
-pub use flows::{Output, write_event, write_expect_event, write_expectation, write_flow};
+pub use flows::{
+    Format, Output, write_deleted, write_event, write_expect_event, write_expectation, write_flow,
+};
 
 use crate::api::types::{ErrorBody, ErrorKind};
 use crate::check;

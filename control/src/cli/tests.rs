@@ -540,6 +540,18 @@ fn expectations_print_as_conntrack_prints_them() {
     let (_, json, _) = rig.fwctl(&["flows", "-L", "expect", "--json"]);
     let read: Vec<ExpectRow> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(read, rows);
+    let (_, xml, _) = rig.fwctl(&["flows", "-L", "expect", "-o", "xml", "-f", "ipv4"]);
+    // As conntrack printed it.
+    let tftp = "<flow><layer3 protonum=\"2\" protoname=\"ipv4\"><expected><src>10.2.0.2</src><dst>10.1.0.2</dst></expected><mask><src>255.255.255.255</src><dst>255.255.255.255</dst></mask><master><src>10.1.0.2</src><dst>10.2.0.2</dst></master></layer3><layer4 protonum=\"17\" protoname=\"udp\"><expected><sport>0</sport><dport>6069</dport></expected><mask><sport>0</sport><dport>65535</dport></mask><master><sport>6069</sport><dport>69</dport></master></layer4><meta><helper-name>tftp</helper-name><timeout>299</timeout><class>0</class></meta></flow>";
+    let lines: Vec<&str> = xml.lines().collect();
+    let head = ["<?xml version=\"1.0\" encoding=\"utf-8\"?>", "<expect>"];
+    assert_eq!((&lines[..2], lines[3], lines[4]), (&head[..], tftp, "</expect>"));
+    let (_, xml, _) = rig.fwctl(&["flows", "-E", "expect", "-o", "xml,timestamp", "-f", "ipv6"]);
+    assert!(
+        xml.contains("<flow type=\"new\"><layer3 protonum=\"10\"")
+            && xml.contains("<class>0</class><when><hour>"),
+        "{xml}"
+    );
     // conntrack pads the fraction of a second with blanks here.
     let (code, out, err) = rig.fwctl(&["flows", "-E", "expect", "-o", "timestamp", "-f", "ipv6"]);
     let time = "[1795535367.17931 ]\t";
@@ -605,6 +617,38 @@ fn times_stand_where_conntrack_has_them() {
             && times.contains(":55 2026] [stop=")
             && times.ends_with(":56 2026] id=0 [USERSPACE]\n"),
         "{out}"
+    );
+}
+
+#[test]
+fn xml_and_command_lines_are_written_as_conntrack_writes_them() {
+    let rig = Rig::new(Fake { flows: flows(), events: events(), ..Fake::default() });
+    let (_, xml, err) = rig.fwctl(&["flows", "-L", "-p", "sctp", "-o", "xml"]);
+    let flow = "<flow><meta direction=\"original\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>10.1.0.2</src><dst>10.2.0.2</dst></layer3><layer4 protonum=\"132\" protoname=\"sctp\"><sport>7000</sport><dport>7001</dport></layer4><counters><packets>1</packets><bytes>52</bytes></counters></meta><meta direction=\"reply\"><layer3 protonum=\"2\" protoname=\"ipv4\"><src>10.2.0.2</src><dst>10.1.0.2</dst></layer3><layer4 protonum=\"132\" protoname=\"sctp\"><sport>7001</sport><dport>7000</dport></layer4><counters><packets>0</packets><bytes>0</bytes></counters></meta><meta direction=\"independent\"><state>CLOSED</state><timeout>6</timeout><mark>0</mark><use>1</use><id>0</id><unreplied/></meta></flow>";
+    let head = "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<conntrack>\n";
+    assert_eq!(xml, format!("{head}{flow}\n</conntrack>\n"));
+    assert!(err.ends_with(": 1 flow entries have been shown.\n"), "{err}");
+    assert_eq!(rig.fwctl(&["flows", "-L", "-p", "99", "-o", "xml"]).1, "");
+    let (_, events, _) = rig.fwctl(&["flows", "-E", "-o", "xml", "-e", "DESTROY"]);
+    assert!(events.starts_with(head) && events.ends_with("</conntrack>\n"), "{events}");
+    assert!(events.contains("</flow> [USERSPACE]\n<flow type=\"destroy\">"), "{events}");
+
+    let icmp = "-s 10.1.0.2 -d 10.2.0.77 -r 10.2.0.77 -q 10.1.0.2 -p icmp --icmp-type 8 --icmp-code 0 --icmp-id 3074\n";
+    let save = |args: &[&str]| rig.fwctl(&[&["flows"], args, &["-o", "save"]].concat()).1;
+    assert_eq!(save(&["-L", "-p", "icmp"]), format!("-A -t 24 -u UNSET {icmp}"));
+    assert_eq!(save(&["-D", "-p", "icmp"]), format!("-D -t 24 -u UNSET {icmp}"));
+    let told: Vec<String> =
+        save(&["-E"]).lines().map(|line| line.split(" -s ").next().unwrap().to_owned()).collect();
+    assert_eq!(
+        told,
+        [
+            "-A -t 120 -u UNSET",
+            "-U -t 60 -u SEEN_REPLY",
+            "-U -t 30 -u SEEN_REPLY",
+            "-A -t 30 -u UNSET",
+            "-D -t 29 -u UNSET",
+            "-D -u SEEN_REPLY,ASSURED",
+        ]
     );
 }
 

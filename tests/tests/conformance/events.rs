@@ -1,14 +1,17 @@
 //! Events: what `conntrack -E` tells of a conversation, and what `fwctl flows -E` does.
 
 use super::stage::Setting;
-use super::talk::{CLIENT, CLIENT6, Client, SERVER, SERVER6, Scenario, Server, Talk, perform};
-use control::cli::Output;
+use super::talk::{CLIENT, CLIENT6, Client, SERVER, SERVER6, Server, Talk, perform};
+use control::cli::{Format, Output};
 use dataplane::testing::packets::{icmp_error, ip, ping, pong, tcp, udp};
 
 const PLAIN: Setting<'_> = Setting { v4: "", v6: "", sysctls: &[] };
 
-const BARE: Output = Output { extended: false, id: false, timestamp: false, ktimestamp: false, json: false };
+const BARE: Output =
+    Output { format: Format::Line, extended: false, id: false, timestamp: false, ktimestamp: false };
 const FULL: Output = Output { extended: true, id: true, timestamp: true, ..BARE };
+const SAVE: Output = Output { format: Format::Save, ..BARE };
+const XML: Output = Output { format: Format::Xml, timestamp: true, ..BARE };
 
 /// A connection from its first packet to its last, and again from there.
 fn tcp_life(talk: &mut Talk<'_>) {
@@ -103,6 +106,8 @@ COMMIT
     perform(&[
         ("ipv4", PLAIN, &over(false, "", BARE)),
         ("ipv6", PLAIN, &over(true, "-o timestamp,id,extended", FULL)),
+        ("xml", PLAIN, &over(true, "-o xml,timestamp", XML)),
+        ("save", PLAIN, &over(false, "-o save", SAVE)),
         ("dropped", Setting { v4: dropped, ..PLAIN }, &waits),
     ]);
 }
@@ -127,6 +132,7 @@ COMMIT
         move |talk: &mut Talk<'_>| {
             talk.stage.listen(options, output);
             datagrams(talk);
+            talk.stage.compare_forms();
             talk.stage.compare_events();
             talk.waits(2.3);
             datagrams(talk);
@@ -150,6 +156,8 @@ COMMIT
     perform(&[
         ("plain", Setting { v4: marks, ..PLAIN }, &listened("", BARE)),
         ("with all options", Setting { v4: marks, ..PLAIN }, &listened("-o id,extended,timestamp", FULL)),
+        ("xml", Setting { v4: marks, ..PLAIN }, &listened("-o xml,timestamp", XML)),
+        ("save", Setting { v4: marks, ..PLAIN }, &listened("-o save", SAVE)),
         ("timers", Setting { sysctls: short, ..PLAIN }, &ends),
     ]);
 }
@@ -166,7 +174,6 @@ COMMIT
 COMMIT
 ";
     let scenario = |talk: &mut Talk<'_>| {
-        talk.stage.listen("", BARE);
         talk.ports.1 = 21;
         talk.opens();
         talk.send(Server, &talk.segment(Server, 1, 1).ack().payload(b"220 hi\r\n"), "220");
@@ -178,10 +185,21 @@ COMMIT
         let request = udp(CLIENT, SERVER).ports(4000, 69).payload(b"\0\x01file\0octet\0");
         talk.send(Client, &request, "request");
         talk.send(Server, &udp(SERVER, CLIENT).ports(5000, 4000), "answer");
+        talk.stage.compare_forms();
         talk.stage.compare_events();
         talk.stage.forget();
         talk.stage.compare_events();
     };
-    let scenarios: [Scenario<'_>; 1] = [("helpers", Setting { v4, ..PLAIN }, &scenario)];
-    perform(&scenarios);
+    let told = |options: &'static str, output: Output| {
+        move |talk: &mut Talk<'_>| {
+            talk.stage.listen(options, output);
+            scenario(talk);
+        }
+    };
+    let setting = Setting { v4, ..PLAIN };
+    perform(&[
+        ("helpers", setting, &told("", BARE)),
+        ("helpers, xml", setting, &told("-o xml,timestamp", XML)),
+        ("helpers, save", setting, &told("-o save", SAVE)),
+    ]);
 }

@@ -102,12 +102,10 @@ impl Ears {
             "the judge cannot follow: {}",
             self.kernel.stderr()
         );
-        let theirs: Vec<String> = text
-            .lines()
-            .skip(self.compared)
-            .filter(|line| !Kernel::is_bell(line))
-            .map(str::to_owned)
-            .collect();
+        let is_event =
+            |line: &&str| !Kernel::is_bell(line) && !line.starts_with("<?xml") && *line != "<conntrack>";
+        let theirs: Vec<String> =
+            text.lines().skip(self.compared).filter(is_event).map(str::to_owned).collect();
         (self.compared, self.rested) = (text.lines().count(), 0);
         let (theirs, ours) = (by_flow(&theirs), by_flow(&std::mem::take(&mut self.heard)));
         let keys: std::collections::BTreeSet<_> = theirs.keys().chain(ours.keys()).collect();
@@ -132,6 +130,24 @@ impl Ears {
     }
 }
 
+/// Lines that two lists of flows have or lack, in a form with one flow per line: how they differ, but for timers.
+pub(crate) fn differences(theirs: &str, ours: &str) -> Vec<String> {
+    let lines = |text: &str| -> BTreeMap<String, Vec<Line>> {
+        let is_flow = |line: &&str| line.starts_with("<flow") || line.starts_with('-');
+        // No two of them look the same more than once.
+        by_flow(&text.lines().filter(is_flow).map(str::to_owned).collect::<Vec<_>>())
+    };
+    let texts = |lines: BTreeMap<String, Vec<Line>>| -> std::collections::BTreeSet<String> {
+        lines.into_values().flatten().map(|line| line.text.replace("<use>2</use>", "<use>1</use>")).collect()
+    };
+    let (theirs, ours) = (texts(lines(theirs)), texts(lines(ours)));
+    let only = |whose: &str, lines: Vec<&String>| -> Vec<String> {
+        lines.into_iter().map(|line| format!("only {whose}: {line}")).collect()
+    };
+    [only("the kernel", theirs.difference(&ours).collect()), only("we", ours.difference(&theirs).collect())]
+        .concat()
+}
+
 /// Lines by the flow they are about.
 fn by_flow(lines: &[String]) -> BTreeMap<String, Vec<Line>> {
     let mut flows = BTreeMap::<String, Vec<Line>>::new();
@@ -142,9 +158,57 @@ fn by_flow(lines: &[String]) -> BTreeMap<String, Vec<Line>> {
     flows
 }
 
+/// An element of XML, and the text around it.
+fn cut(text: &str, name: &str) -> Option<(String, String)> {
+    let (before, rest) = text.split_once(&format!("<{name}>"))?;
+    let (inside, after) = rest.split_once(&format!("</{name}>"))?;
+    Some((inside.to_owned(), format!("{before}{after}")))
+}
+
+/// XML without the timer and what differs from run to run.
+fn take_xml_apart(line: &str) -> (String, Line) {
+    let (id, mut text) = cut(line, "id").unwrap();
+    assert!(id.parse::<u64>().is_ok(), "{line}");
+    if let Some((when, rest)) = cut(&text, "when") {
+        text = rest;
+        let names = ["hour", "min", "sec", "wday", "day", "month", "year"];
+        let left = names.iter().fold(when, |left, name| cut(&left, name).unwrap().1);
+        assert_eq!(left, "", "{line}");
+        text.push_str("<when/>");
+    }
+    let timer = cut(&text, "timeout");
+    let timer = timer.map(|(secs, rest)| {
+        text = rest;
+        secs.parse().unwrap()
+    });
+    let orig = text.split_once("<meta direction=\"reply\">").unwrap().0;
+    let orig = orig.split_once("<meta direction=\"original\">").unwrap().1;
+    let key = cut(orig, "counters").map_or(orig.to_owned(), |(_, rest)| rest);
+    (key, Line { text, timer })
+}
+
+/// A command line without the timer.
+fn take_command_apart(line: &str) -> (String, Line) {
+    let mut words: Vec<&str> = line.split(' ').collect();
+    let timer = words.iter().position(|word| *word == "-t").map(|at| {
+        let secs = words[at + 1].parse().unwrap();
+        words.drain(at..at + 2);
+        secs
+    });
+    let from = words.iter().position(|word| *word == "-s").unwrap();
+    let to = words.iter().position(|word| *word == "--state" || word.starts_with('[')).unwrap_or(words.len());
+    (words[from..to].join(" "), Line { text: words.join(" "), timer })
+}
+
 fn take_apart(line: &str) -> (String, Line) {
     // conntrack names the process that asked; ours is nobody it could know.
     let line = line.find(" portid=").map_or(line, |at| &line[..at]);
+    if line.starts_with('<') {
+        return take_xml_apart(line);
+    }
+    if line.starts_with('-') {
+        return take_command_apart(line);
+    }
     let mut words: Vec<String> = line.split(' ').map(shape).collect();
     // What names the flow is the last of these; an ICMP identifier stands further ahead.
     let last = words.iter().rposition(|word| !word.starts_with('['));

@@ -225,9 +225,19 @@ impl Kernel {
             let bell = ["-p", "udp", "-s", BELL, "-d", BELL, "--sport", &port, "--dport", &port];
             let _ = self.wire.exec("conntrack", &[&["-I", "-t", "100"], &bell[..]].concat());
             let _ = self.wire.exec("conntrack", &[&["-D"], &bell[..]].concat());
-            let gone = format!("sport={port} dport={port} ");
-            let told =
-                |text: &str| text.lines().any(|line| line.contains("[DESTROY]") && line.contains(&gone));
+            // The last word about it, in whichever form.
+            let ports = [
+                format!("sport={port} dport={port} "),
+                format!("<sport>{port}</sport><dport>{port}</dport>"),
+                format!("--sport {port} --dport {port} "),
+            ];
+            let is_last = |line: &str| {
+                Self::is_bell(line)
+                    && ["[DESTROY]", "type=\"destroy\"", "-D "].iter().any(|word| line.contains(word))
+            };
+            let told = |text: &str| {
+                text.lines().any(|line| is_last(line) && ports.iter().any(|ports| line.contains(ports)))
+            };
             for _ in 0..20 {
                 if told(&listener.stdout()) {
                     return;
@@ -245,8 +255,13 @@ impl Kernel {
 
     /// What `conntrack -L` says of one family.
     pub(crate) fn connections(&self, family: Family) -> String {
+        self.connections_as(family, &[])
+    }
+
+    /// The same with options.
+    pub(crate) fn connections_as(&self, family: Family, options: &[&str]) -> String {
         let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
-        self.wire.run("conntrack", &["-L", "-f", family])
+        self.wire.run("conntrack", &[&["-L", "-f", family], options].concat())
     }
 }
 

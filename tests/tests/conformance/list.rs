@@ -107,14 +107,14 @@ pub(crate) fn our_expectations(gateway: &mut Gateway, family: Family) -> String 
 }
 
 /// Ours as `fwctl flows -L` prints it.
-pub(crate) fn our_text(gateway: &mut Gateway, family: Family) -> String {
+pub(crate) fn our_text(gateway: &mut Gateway, family: Family, output: &Output) -> String {
     let now: Tick = gateway.now().tick();
     let mut text = Vec::new();
     for worker in &mut gateway.workers {
         worker.tracker_mut().region().walk(now, |view| {
             if view.orig.family == family && view.secs_left > 2 {
                 let row = flow_row(view, &Shown::default());
-                write_flow(&row, &Output::default(), &mut text).unwrap();
+                write_flow(&row, output, &mut text).unwrap();
             }
         });
     }

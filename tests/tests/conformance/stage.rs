@@ -1,9 +1,9 @@
 //! Both sides on one stage: each frame goes into both, and what they make of it is compared.
 
-use super::hear::Ears;
+use super::hear::{self, Ears};
 use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
-use control::cli::Output;
+use control::cli::{Format, Output};
 use control::config::Config;
 use control::rules_file::understand;
 use dataplane::flow::{Policies, Request};
@@ -233,7 +233,7 @@ impl<'a> Stage<'a> {
             let mut found = differences(&theirs, &ours);
             if found.is_empty() {
                 // The same flows: then every line must be the same too, but for those about to end.
-                let printed = list::lines(&list::our_text(&mut self.ours, family));
+                let printed = list::lines(&list::our_text(&mut self.ours, family, &Output::default()));
                 let known = list::lines(&text);
                 found.extend(
                     printed
@@ -244,6 +244,22 @@ impl<'a> Stage<'a> {
             }
             for difference in found {
                 self.note(format!("list: {difference}"), false);
+            }
+        }
+    }
+
+    /// Compares the lists of connections in the other forms that conntrack prints, but for those about to end.
+    pub(crate) fn compare_forms(&mut self) {
+        self.compare();
+        self.tick();
+        for family in [Family::V4, Family::V6] {
+            for (option, format) in [("xml", Format::Xml), ("save", Format::Save)] {
+                let theirs = self.kernel.connections_as(family, &["-o", option]);
+                let output = Output { format, ..Output::default() };
+                let ours = list::our_text(&mut self.ours, family, &output);
+                for difference in hear::differences(&theirs, &ours) {
+                    self.note(format!("{option}: {difference}"), false);
+                }
             }
         }
     }

@@ -21,6 +21,8 @@ pub(super) enum Action {
 /// How to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Output {
+    /// In which form.
+    pub format: Format,
     /// The network protocol in front.
     pub extended: bool,
     /// A number that names the flow, at the end.
@@ -29,20 +31,53 @@ pub struct Output {
     pub timestamp: bool,
     /// When flows began and ended.
     pub ktimestamp: bool,
+}
+
+/// A form.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// A line of words.
+    #[default]
+    Line,
     /// JSON as the daemon sends it.
-    pub json: bool,
+    Json,
+    /// XML.
+    Xml,
+    /// A command line of conntrack's.
+    Save,
 }
 
 impl Output {
-    pub(super) fn of(args: &FlowsArgs) -> Self {
+    /// What the arguments ask for.
+    ///
+    /// # Errors
+    /// When they ask for two forms at once.
+    pub(super) fn of(args: &FlowsArgs) -> Result<Self, CliError> {
         let has = |what| args.output.contains(&what);
-        Self {
+        let (json, xml, save) =
+            (args.json || has(OutputArg::Json), has(OutputArg::Xml), has(OutputArg::Save));
+        if save && (json || args.output.len() > 1) {
+            return Err(usage("`-o save` goes with no other output"));
+        }
+        let format = match (json, xml, save) {
+            (true, true, _) => return Err(usage("output is JSON or XML, not both")),
+            (true, ..) => Format::Json,
+            (_, true, _) => Format::Xml,
+            (.., true) => Format::Save,
+            _ => Format::Line,
+        };
+        Ok(Self {
+            format,
             extended: has(OutputArg::Extended),
             id: has(OutputArg::Id),
             timestamp: has(OutputArg::Timestamp),
             ktimestamp: has(OutputArg::Ktimestamp),
-            json: args.json || has(OutputArg::Json),
-        }
+        })
+    }
+
+    /// Whether it is for programs, who want no last word.
+    pub(super) fn is_json(&self) -> bool {
+        self.format == Format::Json
     }
 }
 

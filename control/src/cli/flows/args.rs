@@ -27,7 +27,8 @@ pub struct FlowsArgs {
     #[arg(short = 'b', long, value_name = "BYTES")]
     pub buffer_size: Option<u64>,
 
-    /// More about each, comma-separated: extended, id, timestamp, ktimestamp, json, labels, userspace.
+    /// More about each, comma-separated: extended, id, timestamp, ktimestamp, labels, userspace; or another form: json, xml,
+    /// save.
     #[arg(short = 'o', long, value_name = "WHAT", value_delimiter = ',')]
     pub output: Vec<OutputArg>,
 
@@ -275,6 +276,10 @@ pub enum OutputArg {
     Id,
     /// JSON, one flow per line.
     Json,
+    /// XML.
+    Xml,
+    /// Command lines of conntrack's.
+    Save,
     /// The time, in front of events.
     Timestamp,
     /// When flows began and ended, while the setting `timestamp` is on.

@@ -2,10 +2,13 @@
 
 use super::super::client::Client;
 use super::action::{Output, query};
-use super::print::write_flow;
+use super::print::{write_deleted, write_flow};
 use super::{CliError, said};
-use crate::api::types::{FlowFilter, Tally, TallyLine, UpdateRequest};
-use std::io::Write;
+use crate::api::types::{FlowFilter, FlowRow, Tally, TallyLine, UpdateRequest};
+use std::io::{self, Write};
+
+/// Prints a flow.
+type WriteFlow = fn(&FlowRow, &Output, &mut dyn Write) -> io::Result<()>;
 
 /// `-D`: deletes what fits, all flows without a filter. As with conntrack, finding nothing to delete is a failure.
 pub(super) fn delete(
@@ -16,7 +19,7 @@ pub(super) fn delete(
     err: &mut dyn Write,
 ) -> Result<u8, CliError> {
     let target = format!("/v1/flows/delete{}", query(filter));
-    let tally = tallied(client, &target, Vec::new(), output, out)?;
+    let tally = tallied(client, &target, Vec::new(), (output, write_deleted), out)?;
     said(err, tally.count, "flow entries have been deleted", output)?;
     remained(tally, "deleted")?;
     Ok(u8::from(tally.count == 0))
@@ -31,7 +34,7 @@ pub(super) fn update(
     err: &mut dyn Write,
 ) -> Result<u8, CliError> {
     let body = serde_json::to_vec(request).unwrap_or_default();
-    let tally = tallied(client, "/v1/flows/update", body, output, out)?;
+    let tally = tallied(client, "/v1/flows/update", body, (output, write_flow), out)?;
     said(err, tally.count, "flow entries have been updated", output)?;
     remained(tally, "updated")?;
     Ok(u8::from(tally.count == 0))
@@ -41,7 +44,7 @@ pub(super) fn update(
 pub(super) fn flush(client: &Client, output: &Output, err: &mut dyn Write) -> Result<u8, CliError> {
     let tally: Tally = client.parse(&client.post_bytes("/v1/flows/flush", Vec::new())?)?;
     remained(tally, "deleted")?;
-    if !output.json {
+    if !output.is_json() {
         writeln!(err, "fwctl v{}: connection tracking table has been emptied.", env!("CARGO_PKG_VERSION"))?;
     }
     Ok(0)
@@ -52,18 +55,14 @@ fn tallied(
     client: &Client,
     target: &str,
     body: Vec<u8>,
-    output: &Output,
+    (output, write): (&Output, WriteFlow),
     out: &mut dyn Write,
 ) -> Result<Tally, CliError> {
     let mut tally = None;
     client.post_lines(target, body, &mut |line| {
         match client.parse(line)? {
             TallyLine::End(end) => tally = Some(end),
-            TallyLine::Flow(_) if output.json => {
-                out.write_all(line)?;
-                writeln!(out)?;
-            }
-            TallyLine::Flow(row) => write_flow(&row, output, out)?,
+            TallyLine::Flow(row) => write(&row, output, out)?,
         }
         Ok(())
     })?;

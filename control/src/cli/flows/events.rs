@@ -4,6 +4,7 @@ use super::super::client::Client;
 use super::action::{Output, query};
 use super::args::{EventArg, FlowsArgs};
 use super::print::write_event;
+use super::xml::Document;
 use super::{CliError, said};
 use crate::api::types::{EventKind, EventRow, FlowFilter};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -28,6 +29,7 @@ pub(super) fn events(
         writeln!(err, "fwctl: NOTICE: nothing is told while the setting `events` is 0")?;
     }
     let mut shown: u64 = 0;
+    let mut document = Document::of("conntrack", output);
     let stop = until_stopped()?;
     let ended = client.get_lines(&format!("/v1/flows/events{}", query(filter)), &mut |line| {
         // An empty line comes at least twice a second.
@@ -43,15 +45,17 @@ pub(super) fn events(
             return Ok(());
         }
         shown += 1;
-        if output.json {
-            out.write_all(line)?;
-            return Ok(writeln!(out)?);
+        if let Some(document) = &mut document {
+            document.open(out)?;
         }
         Ok(write_event(&row, output, out)?)
     });
     match ended {
         Ok(()) | Err(CliError::Stopped) => {}
         Err(other) => return Err(other),
+    }
+    if let Some(document) = document {
+        document.close(out)?;
     }
     out.flush()?;
     said(err, shown, "flow events have been shown", output)?;
@@ -84,13 +88,4 @@ fn is_wanted(mask: &[EventArg], kind: EventKind) -> bool {
         EventKind::Destroy => EventArg::Destroy,
     };
     mask.is_empty() || mask.contains(&EventArg::All) || mask.contains(&asked)
-}
-
-/// What stands in front of an event.
-pub(super) const fn tag(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::New => "[NEW]",
-        EventKind::Update => "[UPDATE]",
-        EventKind::Destroy => "[DESTROY]",
-    }
 }

@@ -1,8 +1,10 @@
 //! `fwctl flows -L expect` and its kin: connections that helpers expect.
 
 use super::super::client::Client;
-use super::action::Output;
-use super::events::{lost, tag, until_stopped};
+use super::action::{Format, Output};
+use super::events::{lost, until_stopped};
+use super::print::{tag, write_json};
+use super::xml::{self, Document};
 use super::{CliError, said};
 use crate::api::types::{ExpectEventRow, ExpectMaster, ExpectRow, Family, FlowKey, Tally};
 use std::io::{self, Write};
@@ -27,16 +29,25 @@ pub(super) fn list(
     err: &mut dyn Write,
 ) -> Result<u8, CliError> {
     let rows = expected(client, family)?;
+    let mut document = Document::of("expect", output);
     for row in &rows {
-        if output.json {
-            write_json(row, out)?;
-            continue;
+        match (output.format, &mut document) {
+            (Format::Json, _) => write_json(row, out)?,
+            (_, Some(document)) => {
+                document.open(out)?;
+                xml::write_expectation(row, None, output, out)?;
+            }
+            _ => {
+                if output.timestamp {
+                    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    write_time(u64::try_from(now.as_micros()).unwrap_or_default(), out)?;
+                }
+                write_expectation(row, out)?;
+            }
         }
-        if output.timestamp {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            write_time(u64::try_from(now.as_micros()).unwrap_or_default(), out)?;
-        }
-        write_expectation(row, out)?;
+    }
+    if let Some(document) = document {
+        document.close(out)?;
     }
     out.flush()?;
     said(err, rows.len() as u64, "expectations have been shown", output)?;
@@ -52,7 +63,7 @@ pub(super) fn count(client: &Client, family: Option<Family>, out: &mut dyn Write
 /// `-F expect`.
 pub(super) fn flush(client: &Client, output: &Output, err: &mut dyn Write) -> Result<u8, CliError> {
     let Tally { .. } = client.parse(&client.post_bytes("/v1/expectations/flush", Vec::new())?)?;
-    if !output.json {
+    if !output.is_json() {
         writeln!(err, "fwctl v{}: expectation table has been emptied.", env!("CARGO_PKG_VERSION"))?;
     }
     Ok(0)
@@ -67,6 +78,7 @@ pub(super) fn events(
     err: &mut dyn Write,
 ) -> Result<u8, CliError> {
     let mut shown: u64 = 0;
+    let mut document = Document::of("expect", output);
     let stop = until_stopped()?;
     let ended = client.get_lines(&format!("/v1/expectations/events{}", query(family)), &mut |line| {
         if stop.load(Ordering::Relaxed) {
@@ -78,8 +90,8 @@ pub(super) fn events(
         let row: ExpectEventRow = client.parse(line)?;
         lost(row.lost, err)?;
         shown += 1;
-        if output.json {
-            return Ok(write_json(&row, out)?);
+        if let Some(document) = &mut document {
+            document.open(out)?;
         }
         Ok(write_expect_event(&row, output, out)?)
     });
@@ -87,14 +99,12 @@ pub(super) fn events(
         Ok(()) | Err(CliError::Stopped) => {}
         Err(other) => return Err(other),
     }
+    if let Some(document) = document {
+        document.close(out)?;
+    }
     out.flush()?;
     said(err, shown, "expectation events have been shown", output)?;
     Ok(0)
-}
-
-fn write_json(row: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, row)?;
-    writeln!(out)
 }
 
 /// One line of `conntrack -E expect`.
@@ -102,6 +112,13 @@ fn write_json(row: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()
 /// # Errors
 /// If it cannot be written.
 pub fn write_expect_event(row: &ExpectEventRow, output: &Output, out: &mut dyn Write) -> io::Result<()> {
+    match output.format {
+        Format::Json => return write_json(row, out),
+        Format::Xml => {
+            return xml::write_expectation(&row.expectation, Some((row.kind, row.at_us)), output, out);
+        }
+        Format::Line | Format::Save => {}
+    }
     if output.timestamp {
         write_time(row.at_us, out)?;
     }
@@ -120,10 +137,7 @@ fn write_time(micros: u64, out: &mut dyn Write) -> io::Result<()> {
 /// If it cannot be written.
 pub fn write_expectation(row: &ExpectRow, out: &mut dyn Write) -> io::Result<()> {
     let ExpectRow { family, proto, timeout_secs, src, dst, dport, master, helper, zone: _ } = row;
-    let mask: IpAddr = match family {
-        Family::V4 => Ipv4Addr::BROADCAST.into(),
-        Family::V6 => Ipv6Addr::from_bits(u128::MAX).into(),
-    };
+    let mask = mask(*family);
     write!(out, "{timeout_secs} proto={proto} src={src} dst={dst} sport=0 dport={dport} ")?;
     write!(out, "mask-src={mask} mask-dst={mask} sport=0 dport=65535 ")?;
     let ExpectMaster { src, dst, key } = master;
@@ -132,4 +146,12 @@ pub fn write_expectation(row: &ExpectRow, out: &mut dyn Write) -> io::Result<()>
         write!(out, "sport={sport} dport={dport} ")?;
     }
     writeln!(out, "class=0 helper={helper}")
+}
+
+/// The mask of an expectation's addresses: all of their bits count.
+pub(super) fn mask(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::BROADCAST.into(),
+        Family::V6 => Ipv6Addr::from_bits(u128::MAX).into(),
+    }
 }

@@ -3,6 +3,7 @@
 use super::super::client::Client;
 use super::action::{Output, query};
 use super::print::write_flow;
+use super::xml::Document;
 use super::{CliError, said};
 use crate::api::types::{FlowCount, FlowFilter, TrackRow};
 use std::io::Write;
@@ -38,9 +39,13 @@ pub(super) fn get(
 
 fn show(client: &Client, filter: &FlowFilter, output: &Output, out: &mut dyn Write) -> Result<u64, CliError> {
     let mut shown: u64 = 0;
+    let mut document = Document::of("conntrack", output);
     client.get_lines(&format!("/v1/flows{}", query(filter)), &mut |line| {
         shown += 1;
-        if output.json {
+        if let Some(document) = &mut document {
+            document.open(out)?;
+        }
+        if output.is_json() {
             out.write_all(line)?;
             writeln!(out)?;
         } else {
@@ -48,6 +53,9 @@ fn show(client: &Client, filter: &FlowFilter, output: &Output, out: &mut dyn Wri
         }
         Ok(())
     })?;
+    if let Some(document) = document {
+        document.close(out)?;
+    }
     out.flush()?;
     Ok(shown)
 }
@@ -60,7 +68,7 @@ pub(super) fn count(
     out: &mut dyn Write,
 ) -> Result<u8, CliError> {
     let answer = client.get_bytes(&format!("/v1/flows/count{}", query(filter)))?;
-    if output.json {
+    if output.is_json() {
         out.write_all(&answer)?;
         writeln!(out)?;
         return Ok(0);

@@ -5,15 +5,18 @@ pub(super) mod args;
 mod change;
 mod events;
 mod expect;
+mod facts;
 mod list;
 mod print;
+mod save;
 #[cfg(test)]
 mod tests;
+mod xml;
 
-pub use action::Output;
 pub(super) use action::percent_encode;
+pub use action::{Format, Output};
 pub use expect::{write_expect_event, write_expectation};
-pub use print::{write_event, write_flow};
+pub use print::{write_deleted, write_event, write_flow};
 
 use super::CliError;
 use super::client::Client;
@@ -29,7 +32,7 @@ pub(super) fn run(
     err: &mut dyn Write,
 ) -> Result<u8, CliError> {
     let action = Action::of(args)?;
-    let (mut filter, output) = (filter(&args.filter)?, Output::of(args));
+    let (mut filter, output) = (filter(&args.filter)?, Output::of(args)?);
     let family = args.filter.family.map(Family::from);
     match action {
         Action::List(TableArg::Conntrack) => list::list(client, &filter, &output, out, err),
@@ -58,7 +61,7 @@ pub(super) fn run(
 
 /// The last word, in conntrack's: that so many `flow entries have been shown`. JSON goes without.
 fn said(err: &mut dyn Write, count: u64, what: &str, output: &Output) -> io::Result<()> {
-    if output.json {
+    if output.is_json() {
         return Ok(());
     }
     writeln!(err, "fwctl v{}: {count} {what}.", env!("CARGO_PKG_VERSION"))

@@ -1,122 +1,131 @@
 //! Flows as conntrack prints them, one line each.
 
-use super::action::Output;
-use super::events::tag;
-use crate::api::types::{Changed, EventKind, EventRow, Family, FlowKey, FlowRow, FlowSide};
+use super::action::{Format, Output};
+use super::facts::Facts;
+use super::{save, xml};
+use crate::api::types::{EventKind, EventRow, Family, FlowKey, FlowRow, FlowSide};
 use chrono::{Local, TimeZone as _};
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One line of `conntrack -L`.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn write_flow(row: &FlowRow, output: &Output, out: &mut dyn Write) -> io::Result<()> {
-    write_head(row, Some(row.timeout_secs), true, output, out)?;
-    write_sides(row, true, out)?;
-    write!(out, "mark={} ", row.mark)?;
-    write_zone(row, out)?;
-    write_times(row, output, out)?;
-    if let Some(helper) = &row.helper {
-        write!(out, "helper={helper} ")?;
+    match output.format {
+        Format::Json => write_json(row, out),
+        Format::Xml => xml::write_flow(&Facts::of_flow(row), output, out),
+        Format::Save => save::write_flow(&Facts::of_flow(row), out),
+        Format::Line => write_line(&Facts::of_flow(row), output, out),
     }
-    // Nothing of ours holds a second reference to a flow, as a busy kernel may: `use` is always one.
-    write!(out, "use=1")?;
-    if output.id {
-        write!(out, " id={}", row.id)?;
-    }
-    writeln!(out)
 }
 
-/// One line of `conntrack -E`. Counters come with the last word about a flow only.
+/// One line of `conntrack -D`.
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn write_event(row: &EventRow, output: &Output, out: &mut dyn Write) -> io::Result<()> {
-    let EventRow { kind, at_us, lost: _, changed, asked, flow } = row;
-    if output.timestamp {
-        write!(out, "[{}.{:06}]\t", at_us / 1_000_000, at_us % 1_000_000)?;
+pub fn write_deleted(row: &FlowRow, output: &Output, out: &mut dyn Write) -> io::Result<()> {
+    match output.format {
+        Format::Save => save::write_flow(&Facts::of_deleted(row), out),
+        _ => write_flow(row, output, out),
     }
-    let is_last = *kind == EventKind::Destroy;
-    let mut line = Vec::with_capacity(256);
-    write!(line, "{:>9} ", tag(*kind))?;
-    // A timer that has run out is not mentioned.
-    let timer = Some(flow.timeout_secs).filter(|secs| !is_last || *secs > 0);
-    // And a state only if it is new.
-    let state = *kind != EventKind::Update || changed.contains(&Changed::Protoinfo);
-    write_head(flow, timer, state, output, &mut line)?;
-    write_sides(flow, is_last, &mut line)?;
-    if flow.mark != 0 || changed.contains(&Changed::Mark) {
-        write!(line, "mark={} ", flow.mark)?;
+}
+
+/// One line of `conntrack -E`.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_event(event: &EventRow, output: &Output, out: &mut dyn Write) -> io::Result<()> {
+    match output.format {
+        Format::Json => write_json(event, out),
+        Format::Xml => xml::write_flow(&Facts::of_event(event), output, out),
+        Format::Save => save::write_flow(&Facts::of_event(event), out),
+        Format::Line => write_line(&Facts::of_event(event), output, out),
     }
-    write_zone(flow, &mut line)?;
-    if is_last {
-        write_times(flow, output, &mut line)?;
+}
+
+/// Data as the API has it, on a line.
+pub(super) fn write_json(row: &impl serde::Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, row)?;
+    writeln!(out)
+}
+
+/// What stands in front of an event.
+pub(super) const fn tag(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::New => "[NEW]",
+        EventKind::Update => "[UPDATE]",
+        EventKind::Destroy => "[DESTROY]",
     }
-    if let (Some(helper), false) = (&flow.helper, is_last) {
-        write!(line, "helper={helper} ")?;
-    }
-    if output.id {
-        write!(line, "id={} ", flow.id)?;
-    }
-    // conntrack names the process too; ours was a client of the daemon's.
-    if *asked {
-        write!(line, "[USERSPACE] ")?;
-    }
+}
+
+/// Ends a line whose every word is followed by a blank.
+pub(super) fn end_line(mut line: Vec<u8>, out: &mut dyn Write) -> io::Result<()> {
     line.pop();
     line.push(b'\n');
     out.write_all(&line)
 }
 
-/// Protocols, timer and state.
-fn write_head(
-    row: &FlowRow,
-    timer: Option<u32>,
-    state: bool,
-    output: &Output,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+fn write_line(facts: &Facts<'_>, output: &Output, out: &mut dyn Write) -> io::Result<()> {
+    let row = facts.row;
+    if let (Some(at_us), true) = (facts.at_us, output.timestamp) {
+        write!(out, "[{}.{:06}]\t", at_us / 1_000_000, at_us % 1_000_000)?;
+    }
+    let mut line = Vec::with_capacity(256);
+    if let Some(kind) = facts.kind {
+        write!(line, "{:>9} ", tag(kind))?;
+    }
     if output.extended {
         let (name, number) = if row.family == Family::V4 { ("ipv4", 2) } else { ("ipv6", 10) };
-        write!(out, "{name:<8} {number} ")?;
+        write!(line, "{name:<8} {number} ")?;
     }
-    write!(out, "{:<8} {} ", row.proto_name, row.proto)?;
-    if let Some(secs) = timer {
-        write!(out, "{secs} ")?;
+    write!(line, "{:<8} {} ", row.proto_name, row.proto)?;
+    if let Some(secs) = facts.timer {
+        write!(line, "{secs} ")?;
     }
-    if let (Some(name), true) = (&row.state, state) {
-        write!(out, "{name} ")?;
+    if let Some(state) = facts.state {
+        write!(line, "{state} ")?;
     }
-    Ok(())
-}
-
-/// Both directions and what is known of them.
-fn write_sides(row: &FlowRow, counters: bool, out: &mut dyn Write) -> io::Result<()> {
-    write_side(&row.orig, "orig", counters, out)?;
+    write_side(&row.orig, "orig", facts.counters, &mut line)?;
     if !row.seen_reply {
-        write!(out, "[UNREPLIED] ")?;
+        write!(line, "[UNREPLIED] ")?;
     }
-    write_side(&row.reply, "reply", counters, out)?;
+    write_side(&row.reply, "reply", facts.counters, &mut line)?;
     if row.assured {
-        write!(out, "[ASSURED] ")?;
+        write!(line, "[ASSURED] ")?;
     }
-    Ok(())
-}
-
-fn write_zone(row: &FlowRow, out: &mut dyn Write) -> io::Result<()> {
-    if row.zone == 0 { Ok(()) } else { write!(out, "zone={} ", row.zone) }
+    if let Some(mark) = facts.mark {
+        write!(line, "mark={mark} ")?;
+    }
+    if row.zone != 0 {
+        write!(line, "zone={} ", row.zone)?;
+    }
+    write_times(facts, output, &mut line)?;
+    if let Some(helper) = facts.helper {
+        write!(line, "helper={helper} ")?;
+    }
+    if facts.kind.is_none() {
+        // Nothing of ours holds a second reference to a flow, as a busy kernel may: it is always one.
+        write!(line, "use=1 ")?;
+    }
+    if output.id {
+        write!(line, "id={} ", row.id)?;
+    }
+    // conntrack names the process too; ours was a client of the daemon's.
+    if facts.asked {
+        write!(line, "[USERSPACE] ")?;
+    }
+    end_line(line, out)
 }
 
 /// How long a flow has lasted, and from when to when, while that is known (`nf_conntrack_timestamp`).
-fn write_times(row: &FlowRow, output: &Output, out: &mut dyn Write) -> io::Result<()> {
-    let Some(start) = row.start_ms else { return Ok(()) };
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let stop = row.stop_ms.map_or_else(now, |stop| stop / 1000);
-    write!(out, "delta-time={} ", stop.saturating_sub(start / 1000))?;
+fn write_times(facts: &Facts<'_>, output: &Output, line: &mut Vec<u8>) -> io::Result<()> {
+    let Some((start, secs)) = facts.lasted() else { return Ok(()) };
+    write!(line, "delta-time={secs} ")?;
     if output.ktimestamp {
-        write!(out, "[start={}] ", calendar(start))?;
-        if let Some(stop) = row.stop_ms {
-            write!(out, "[stop={}] ", calendar(stop))?;
+        write!(line, "[start={}] ", calendar(start))?;
+        if let Some(stop) = facts.row.stop_ms {
+            write!(line, "[stop={}] ", calendar(stop))?;
         }
     }
     Ok(())
@@ -128,20 +137,20 @@ fn calendar(millis: u64) -> String {
     time.map_or_else(|| "?".to_owned(), |time| time.format("%a %b %e %H:%M:%S %Y").to_string())
 }
 
-fn write_side(side: &FlowSide, name: &str, counters: bool, out: &mut dyn Write) -> io::Result<()> {
+fn write_side(side: &FlowSide, name: &str, counters: bool, line: &mut Vec<u8>) -> io::Result<()> {
     let FlowSide { src, dst, key, zone, packets, bytes } = side;
-    write!(out, "src={src} dst={dst} ")?;
+    write!(line, "src={src} dst={dst} ")?;
     match key {
-        FlowKey::Ports { sport, dport } => write!(out, "sport={sport} dport={dport} ")?,
-        FlowKey::Icmp { ty, code, id } => write!(out, "type={ty} code={code} id={id} ")?,
-        FlowKey::Gre { srckey, dstkey } => write!(out, "srckey={srckey:#x} dstkey={dstkey:#x} ")?,
+        FlowKey::Ports { sport, dport } => write!(line, "sport={sport} dport={dport} ")?,
+        FlowKey::Icmp { ty, code, id } => write!(line, "type={ty} code={code} id={id} ")?,
+        FlowKey::Gre { srckey, dstkey } => write!(line, "srckey={srckey:#x} dstkey={dstkey:#x} ")?,
         FlowKey::None {} => {}
     }
     if *zone != 0 {
-        write!(out, "zone-{name}={zone} ")?;
+        write!(line, "zone-{name}={zone} ")?;
     }
     match (packets, bytes) {
-        (Some(packets), Some(bytes)) if counters => write!(out, "packets={packets} bytes={bytes} "),
+        (Some(packets), Some(bytes)) if counters => write!(line, "packets={packets} bytes={bytes} "),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 use super::super::CliError;
 use super::super::args::{Cli, Command};
-use super::action::{Action, filter, query};
+use super::action::{Action, Output, filter, query};
 use super::args::{FlowsArgs, TableArg};
 use crate::api::types::FlowFilter;
 use clap::Parser as _;
@@ -18,6 +18,7 @@ fn understand(line: &str) -> Result<(Action, FlowFilter), (u8, String)> {
     let args = parse(line).map_err(|error| (2, error))?;
     let failed = |error: CliError| (error.code(), error.to_string());
     let action = Action::of(&args).map_err(failed)?;
+    Output::of(&args).map_err(failed)?;
     Ok((action, filter(&args.filter).map_err(failed)?))
 }
 
@@ -55,7 +56,10 @@ fn what_makes_no_sense_or_is_not_done_is_refused_by_name() {
         ("-L -F", 2, "cannot be used with"),
         ("-L foo", 2, "foo"),
         ("-S foo", 2, "foo"),
-        ("-o xml", 2, "xml"),
+        ("-o yaml", 2, "yaml"),
+        ("-o save,id", 2, "-o save"),
+        ("-o save --json", 2, "-o save"),
+        ("-o xml,json", 2, "not both"),
         ("-L -t 5", 2, "-t"),
         ("-L -e NEW", 2, "-e"),
         ("-D -b 5", 2, "-b"),
