@@ -1,6 +1,8 @@
 //! The tracker as a worker uses it: frames in, ct states out, time as an argument.
 
+mod events;
 mod frames;
+mod requests;
 
 use super::*;
 use crate::clock::Now;
@@ -146,6 +148,10 @@ fn a_handshake_is_new_then_established_then_assured() {
     assert_eq!(lab.tracker.half_open_count(), 0);
     lab.wait(431_999);
     assert_eq!(lab.flow().secs_left, 1);
+    let almost = lab.now.plus_nanos(500_000_000).tick();
+    let view = lab.tracker.region().view(lab.flow().slot, almost).unwrap();
+    assert_eq!((view.secs_left, view.is_expired(almost)), (0, false), "the last second is not over");
+    assert!(view.is_expired(lab.now.plus_nanos(1_000_000_000).tick()));
     assert_eq!(lab.send(&tcp(A, B, ACK).seq(1001).ack(5001)), Established);
     lab.wait(432_000);
     // Too late: picked up anew.
@@ -441,80 +447,6 @@ fn counters_count_per_direction() {
 }
 
 #[test]
-fn a_flush_removes_what_is_there_in_slices_and_leaves_what_comes_later() {
-    let mut lab = Lab::with_room(20_000);
-    lab.settings.udp_timeout = 30;
-    for port in 0..6000 {
-        lab.send(&udp(A, B).ports(port, 53));
-        if port % 2 == 0 {
-            lab.send(&udp(A, B).ports(port, 53).v6());
-        }
-    }
-    assert!(!lab.tracker.is_flushing());
-    lab.tracker.serve(Request::Flush, lab.now);
-    let mut slices = 0;
-    while lab.tracker.is_flushing() {
-        let before = lab.tracker.flow_count();
-        lab.tracker.flush_on();
-        assert!(before - lab.tracker.flow_count() <= 128, "a slice is small");
-        slices += 1;
-    }
-    assert!(slices > 100, "{slices}");
-    assert_eq!((lab.tracker.flow_count(), lab.tracker.half_open_count()), (0, 0));
-    lab.send(&udp(A, B).ports(1, 53));
-    assert!(lab.tracker.flush_on(), "nothing was asked");
-    assert_eq!(lab.tracker.flow_count(), 1);
-    let empty = &mut Lab::new().tracker;
-    empty.serve(Request::Flush, lab.now);
-    assert!(empty.flush_on(), "at once");
-}
-
-#[test]
-fn control_changes_the_flow_it_names_and_no_other() {
-    let mut lab = Lab::new();
-    lab.send(&udp(A, B));
-    let named = lab.flow();
-    let ask = |lab: &mut Lab, seq, change| {
-        lab.tracker.serve(Request::Flow { slot: named.slot, seq, change }, lab.now);
-    };
-    let update = Change::Update { mark: Some((0xff, 0x21)), timeout_secs: Some(77) };
-    ask(&mut lab, named.seq + 2, update);
-    ask(&mut lab, named.seq + 2, Change::Delete);
-    assert_eq!(lab.flow(), named);
-    ask(&mut lab, named.seq, update);
-    assert_eq!((lab.flow().mark, lab.flow().secs_left), (0x21, 77));
-    ask(&mut lab, named.seq, Change::Update { mark: Some((1, 0x40)), timeout_secs: None });
-    assert_eq!((lab.flow().mark, lab.flow().secs_left), (0x60, 77));
-    ask(&mut lab, named.seq, Change::Delete);
-    assert_eq!(lab.tracker.flow_count(), 0);
-}
-
-#[test]
-fn a_table_is_walked_in_slices_of_any_size() {
-    let mut lab = Lab::new();
-    for port in 0..200 {
-        lab.send(&udp(A, B).ports(port, 53));
-        lab.send(&udp(A, B).ports(port, 53).v6());
-    }
-    let region = lab.tracker.region();
-    for budget in [1, 64, 65, 150, 1000] {
-        let (mut seen, mut cursor) = (Vec::new(), Cursor::default());
-        loop {
-            let before = seen.len();
-            cursor = region.walk_some(lab.now.tick(), cursor, budget, |view| seen.push(view.slot));
-            assert!(seen.len() - before <= budget.next_multiple_of(64));
-            if cursor.is_start() {
-                break;
-            }
-        }
-        assert_eq!(seen.len(), 400);
-        seen.sort();
-        seen.dedup();
-        assert_eq!(seen.len(), 400, "each once");
-    }
-}
-
-#[test]
 fn control_can_only_expire_what_is_expired() {
     let mut lab = Lab::new();
     lab.send(&udp(A, B));
@@ -625,108 +557,4 @@ proptest! {
         });
         prop_assert_eq!(lab.tracker.half_open_count(), half_open);
     }
-}
-
-/// `-j CT --ctevents`: what rules let a connection tell is what it tells.
-#[test]
-fn a_connection_tells_what_its_rules_let_it() {
-    const N: CtEvents = CtEvents::NEW;
-    for (asked, told) in [
-        (None, &[EventKind::New, EventKind::Update, EventKind::Update, EventKind::Destroy][..]),
-        (Some(N.or(CtEvents::DESTROY)), &[EventKind::New, EventKind::Destroy]),
-        (Some(CtEvents::ASSURED), &[EventKind::Update]),
-        (Some(CtEvents::REPLY), &[EventKind::Update]),
-        (Some(CtEvents::PROTOINFO), &[EventKind::Update, EventKind::Update]),
-        (Some(CtEvents::RELATED.or(CtEvents::MARK)), &[]),
-        (Some(CtEvents::default()), &[]),
-    ] {
-        let mut lab = Lab::new();
-        let mut events = lab.listen();
-        lab.orders.events = asked;
-        lab.handshake();
-        let slot = lab.flow().slot;
-        assert!(lab.tracker.remove(slot));
-        let seen: Vec<_> = std::iter::from_fn(|| events.pop().ok()).map(|event| event.kind).collect();
-        assert_eq!(seen, told, "{asked:?}");
-    }
-}
-
-/// What was told since the last call: kinds, and what they were about.
-fn told(events: &mut rtrb::Consumer<FlowEvent>) -> Vec<(EventKind, CtEvents)> {
-    std::iter::from_fn(|| events.pop().ok()).map(|event| (event.kind, event.news)).collect()
-}
-
-#[test]
-fn what_one_packet_brings_is_told_once_and_at_the_end() {
-    let mut lab = Lab::new();
-    let mut events = lab.listen();
-    lab.send(&udp(A, B));
-    assert_eq!(told(&mut events), [(EventKind::New, CtEvents::NEW)]);
-    let reply = udp(B, A);
-    let tracked = lab.track(&reply);
-    lab.tracker.set_mark(&tracked, 5);
-    assert_eq!(told(&mut events), [], "the rules may have more to say");
-    lab.tracker.tell(&tracked, true);
-    let both = CtEvents::REPLY.or(CtEvents::MARK);
-    assert_eq!(told(&mut events), [(EventKind::Update, both)]);
-    // One that starts with a mark says so.
-    let mut tracked = lab.track(&udp(A, C));
-    lab.tracker.set_mark(&tracked, 0);
-    lab.commit(&udp(A, C), &mut tracked).unwrap();
-    lab.tracker.tell(&tracked, true);
-    assert_eq!(told(&mut events), [(EventKind::New, CtEvents::NEW.or(CtEvents::MARK))]);
-    // The next one does not.
-    lab.send(&udp(B, C));
-    assert_eq!(told(&mut events), [(EventKind::New, CtEvents::NEW)]);
-}
-
-#[test]
-fn news_of_a_packet_that_is_dropped_waits_for_one_that_passes() {
-    let mut lab = Lab::new();
-    let mut events = lab.listen();
-    lab.send(&tcp(A, B, SYN).seq(1000));
-    lab.send_dropped(&tcp(B, A, SYN | ACK).seq(5000).ack(1001));
-    lab.send_dropped(&tcp(A, B, ACK).seq(1001).ack(5001));
-    assert_eq!(told(&mut events), [(EventKind::New, CtEvents::NEW)]);
-    lab.send(&tcp(A, B, ACK).seq(1001).ack(5001));
-    let all = CtEvents::REPLY.or(CtEvents::ASSURED).or(CtEvents::PROTOINFO);
-    assert_eq!(told(&mut events), [(EventKind::Update, all)]);
-    lab.send_dropped(&tcp(A, B, FIN | ACK).seq(1001).ack(5001));
-    assert!(lab.tracker.remove(lab.flow().slot));
-    assert_eq!(told(&mut events), [(EventKind::Destroy, CtEvents::DESTROY)], "nothing else waits any more");
-    // Dropped before it was told of: it never was.
-    let mut tracked = lab.track(&udp(A, B));
-    lab.commit(&udp(A, B), &mut tracked).unwrap();
-    assert!(lab.tracker.remove(lab.flow().slot));
-    lab.tracker.tell(&tracked, false);
-    assert_eq!(told(&mut events), []);
-}
-
-#[test]
-fn events_say_when_and_whether_somebody_asked() {
-    let mut lab = Lab::new();
-    let mut events = lab.listen();
-    lab.send(&udp(A, B));
-    let FlowView { slot, seq, .. } = lab.flow();
-    lab.wait(5);
-    lab.tracker.look_for_listeners(lab.now);
-    for change in [Change::Update { mark: Some((0, 7)), timeout_secs: None }, Change::Delete] {
-        lab.tracker.serve(Request::Flow { slot, seq, change }, lab.now);
-    }
-    lab.send(&udp(A, B));
-    lab.tracker.serve(Request::Flush, lab.now);
-    assert!(lab.tracker.flush_on());
-    let seen: Vec<_> = std::iter::from_fn(|| events.pop().ok())
-        .map(|event| (event.kind, event.asked, event.at == lab.now))
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            (EventKind::New, false, false),
-            (EventKind::Update, true, true),
-            (EventKind::Destroy, true, true),
-            (EventKind::New, false, true),
-            (EventKind::Destroy, true, true),
-        ]
-    );
 }
