@@ -123,6 +123,49 @@ fn tens_of_thousands_of_flows_are_marked_deleted_and_flushed() {
     assert_eq!(daemon.try_fwctl(&["flows", "-D"]).code, Some(1), "nothing is left");
 }
 
+/// Each works for its own flows; who asks sees one table.
+#[test]
+fn several_workers_are_asked_as_one() {
+    require_root!();
+    let lab = Lab::builder().queues(2).build();
+    let daemon = Daemon::builder(&lab).rules(RULES).rules6(RULES).set("workers.cores", "2").start();
+    let told = listener(&daemon, &["-e", "NEW,DESTROY"]);
+    let left = lab.left_wire();
+    while told.stdout().is_empty() {
+        left.send(&frames::udp_v4(&lab, 1, 6999, b"x"));
+        let _ = daemon.fwctl(&["flows", "-F"]);
+    }
+    let count = |args: &[&str]| daemon.fwctl(&[&["flows", "-C"], args].concat()).trim().to_owned();
+    let fill = || {
+        for port in 0..500 {
+            left.send(&frames::udp_v4(&lab, 2000 + port, 7000, b"x"));
+            left.send(&frames::udp_v6(&lab, 2000 + port, 7000, b"x"));
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while count(&["--dport", "7000"]) != "1000" {
+            assert!(Instant::now() < deadline, "{} flows", count(&[]));
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    fill();
+    let deleted = daemon.try_fwctl(&["flows", "-D", "-f", "ipv6"]);
+    assert_eq!((deleted.code, deleted.stdout.lines().count()), (Some(0), 500), "{}", deleted.stderr);
+    assert_eq!(
+        (count(&["-f", "ipv6"]), count(&["-f", "ipv4", "--dport", "7000"])),
+        ("0".to_owned(), "500".to_owned())
+    );
+    fill();
+    assert_eq!(daemon.try_fwctl(&["flows", "-F"]).code, Some(0));
+    assert_eq!(count(&[]), "0");
+    // 1000 flows, and 500 once more; all of them have gone.
+    let of = |text: &str, kind: &str| {
+        text.lines().filter(|line| line.contains(kind) && line.contains(" dport=7000 ")).count()
+    };
+    wait_for(&told, |text| of(text, "[DESTROY]") >= 1500);
+    let text = told.stdout();
+    assert_eq!((of(&text, "[NEW]"), of(&text, "[DESTROY]")), (1500, 1500), "{}", told.stderr());
+}
+
 #[test]
 fn one_flow_is_shown_by_its_tuple_and_zones_stand_where_conntrack_has_them() {
     require_root!();
