@@ -5,9 +5,8 @@
 use dataplane::clock::Now;
 use dataplane::flow::{Cursor, Expired, Region};
 use rtrb::Producer;
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Slots looked at per slice.
@@ -16,6 +15,8 @@ const SLICE_SLOTS: usize = 8192;
 const SLICE_PAUSE: Duration = Duration::from_micros(200);
 /// How often a round over all regions starts: the shortest netfilter timeout is one second.
 const ROUND: Duration = Duration::from_millis(500);
+/// How often is looked whether to stop meanwhile.
+const REST: Duration = Duration::from_millis(20);
 
 /// One worker's table as the ager sees it.
 #[derive(Debug)]
@@ -24,12 +25,7 @@ pub struct Aged {
     pub region: Arc<Region>,
     /// Where its owner hears of expired flows.
     pub named: Producer<Expired>,
-    /// Flows that somebody wants removed.
-    pub wanted: Wanted,
 }
-
-/// Flows of one worker that somebody wants removed, on their way to the ager, who alone talks to workers of flows.
-pub type Wanted = Arc<Mutex<VecDeque<Expired>>>;
 
 /// Ages `tables` until `stop` is set. `started` is the zero of the workers' clock.
 pub fn run(tables: &mut [Aged], started: Instant, stop: &AtomicBool) {
@@ -39,26 +35,12 @@ pub fn run(tables: &mut [Aged], started: Instant, stop: &AtomicBool) {
             table.age(started, stop);
         }
         while round.elapsed() < ROUND && !stop.load(Ordering::Relaxed) {
-            for table in &mut *tables {
-                table.pass_on();
-            }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(REST);
         }
     }
 }
 
 impl Aged {
-    /// Names flows that somebody wants removed, as many as the ring takes.
-    fn pass_on(&mut self) {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(flow) = wanted.front() {
-            if self.named.push(*flow).is_err() {
-                return;
-            }
-            wanted.pop_front();
-        }
-    }
-
     /// One walk over the whole table.
     fn age(&mut self, started: Instant, stop: &AtomicBool) {
         let mut found = Vec::new();
@@ -75,7 +57,6 @@ impl Aged {
             if cursor.is_start() || stop.load(Ordering::Relaxed) {
                 return;
             }
-            self.pass_on();
             std::thread::sleep(SLICE_PAUSE);
         }
     }

@@ -1,8 +1,8 @@
 //! Publication of rules: compiles off the path, offers the result to the workers, and keeps the rule counters of what
 //! it replaced, by stable rule id, so that a reload loses no count.
 //!
-//! Control threads only. A replaced snapshot stays here until every worker has moved on; then its counts are folded
-//! into the history and it is freed, here and not on a worker.
+//! Control threads only. A replaced snapshot stays here until every worker has moved on; then the counts of rules that no
+//! other snapshot runs are folded into the history and it is freed, here and not on a worker.
 
 use crate::rules_file::Rules;
 use dataplane::flow::{SettingError, TrackSettings};
@@ -78,7 +78,9 @@ impl Publisher {
         track_always: bool,
     ) -> Result<Self, CompileError> {
         let generation = Generation(1);
-        let first = compile(&rules, &settings, &ports, workers, track_always, generation)?;
+        let compile = |rules: &Rules| compile(rules, generation, &ports, workers, track_always);
+        let (v4, v6) = (compile(&rules.v4)?, compile(&rules.v6)?);
+        let first = Snapshot { generation, v4, v6, settings: settings.clone() };
         let mailbox = Arc::new(Mailbox::new(first, workers));
         let state = State { rules, settings, generation, retired: Vec::new(), history: HashMap::new() };
         Ok(Self { mailbox, workers, ports, track_always, state: Mutex::new(state) })
@@ -97,17 +99,21 @@ impl Publisher {
     /// If the rules do not compile; nothing has changed then.
     pub fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
         let mut state = self.state();
-        let rules = BothRules {
-            v4: v4.map_or_else(|| Arc::clone(&state.rules.v4), Arc::new),
-            v6: v6.map_or_else(|| Arc::clone(&state.rules.v6), Arc::new),
+        let running = self.mailbox.newest();
+        let generation = state.next_generation();
+        // The other family's rules go on as they are, with the verdicts and counts that hang on them.
+        let take_up = |new: Option<Rules>, old: &Arc<Rules>, running: &Arc<FamilyRules>| match new {
+            None => Ok((Arc::clone(old), Arc::clone(running))),
+            Some(new) => {
+                let compiled = compile(&new, generation, &self.ports, self.workers, self.track_always)?;
+                Ok((Arc::new(new), compiled))
+            }
         };
-        let generation = Generation(state.generation.0.wrapping_add(1).max(1));
-        let next =
-            compile(&rules, &state.settings, &self.ports, self.workers, self.track_always, generation)?;
-        state.retired.push(self.mailbox.publish(next));
-        state.rules = rules;
-        state.generation = generation;
-        Ok(generation)
+        let (rules_v4, v4) = take_up(v4, &state.rules.v4, &running.v4)?;
+        let (rules_v6, v6) = take_up(v6, &state.rules.v6, &running.v6)?;
+        let settings = state.settings.clone();
+        state.rules = BothRules { v4: rules_v4, v6: rules_v6 };
+        Ok(self.offer(&mut state, Snapshot { generation, v4, v6, settings }))
     }
 
     /// Changes a connection tracking setting; the rules stay as they are. Returns the new generation.
@@ -119,14 +125,17 @@ impl Publisher {
         let mut settings = state.settings.clone();
         settings.track.set(name, value)?;
         settings.policies = settings.policies.over(&settings.track)?;
-        let generation = Generation(state.generation.0.wrapping_add(1).max(1));
-        let (rules, ports) = (&state.rules, &self.ports);
-        let next = compile(rules, &settings, ports, self.workers, self.track_always, generation);
-        let next = next.expect("rules that were compiled once compile again");
+        state.settings = settings.clone();
+        let running = self.mailbox.newest();
+        let (v4, v6) = (Arc::clone(&running.v4), Arc::clone(&running.v6));
+        let generation = state.next_generation();
+        Ok(self.offer(&mut state, Snapshot { generation, v4, v6, settings }))
+    }
+
+    fn offer(&self, state: &mut State, next: Snapshot) -> Generation {
+        state.generation = next.generation;
         state.retired.push(self.mailbox.publish(next));
-        state.settings = settings;
-        state.generation = generation;
-        Ok(generation)
+        state.generation
     }
 
     /// The connection tracking settings in force.
@@ -142,13 +151,16 @@ impl Publisher {
             return;
         }
         let State { retired, history, .. } = &mut *state;
-        for snapshot in retired.drain(..) {
-            for family in [Family::V4, Family::V6] {
-                for (key, counts) in counted(&snapshot, family) {
+        let newest = self.mailbox.newest();
+        for family in [Family::V4, Family::V6] {
+            let over = distinct(&*retired, family);
+            for rules in over.into_iter().filter(|rules| !Arc::ptr_eq(rules, newest.rules(family))) {
+                for (key, counts) in counted(rules) {
                     add(history.entry(key).or_default(), counts);
                 }
             }
         }
+        retired.clear();
     }
 
     /// The generation last published.
@@ -175,8 +187,8 @@ impl Publisher {
         let state = self.state();
         let mut totals = state.history.clone();
         let newest = self.mailbox.newest();
-        for snapshot in state.retired.iter().chain([&newest]) {
-            for (key, counts) in counted(snapshot, family) {
+        for rules in distinct(state.retired.iter().chain([&newest]), family) {
+            for (key, counts) in counted(rules) {
                 add(totals.entry(key).or_default(), counts);
             }
         }
@@ -194,23 +206,39 @@ impl Publisher {
     }
 }
 
+impl State {
+    fn next_generation(&self) -> Generation {
+        Generation(self.generation.0.wrapping_add(1).max(1))
+    }
+}
+
 fn compile(
-    rules: &BothRules,
-    settings: &Settings,
+    rules: &Rules,
+    since: Generation,
     ports: &[String],
     workers: usize,
     track_always: bool,
-    generation: Generation,
-) -> Result<Snapshot, CompileError> {
-    let family = |rules: &Arc<Rules>| -> Result<FamilyRules, CompileError> {
-        Ok(FamilyRules::new(Compiled::new(Arc::clone(&rules.ruleset), ports)?, workers, track_always))
-    };
-    Ok(Snapshot { generation, v4: family(&rules.v4)?, v6: family(&rules.v6)?, settings: settings.clone() })
+) -> Result<Arc<FamilyRules>, CompileError> {
+    let compiled = Compiled::new(Arc::clone(&rules.ruleset), ports)?;
+    Ok(Arc::new(FamilyRules::new(compiled, since, workers, track_always)))
 }
 
-/// What one snapshot has counted so far, over all workers, by key.
-fn counted(snapshot: &Snapshot, family: Family) -> HashMap<CounterKey, Counts> {
-    let rules = snapshot.rules(family);
+/// One family's rules in these snapshots, each once however many share them.
+fn distinct<'a>(
+    snapshots: impl IntoIterator<Item = &'a Arc<Snapshot>>,
+    family: Family,
+) -> Vec<&'a Arc<FamilyRules>> {
+    let mut all: Vec<&Arc<FamilyRules>> = Vec::new();
+    for rules in snapshots.into_iter().map(|snapshot| snapshot.rules(family)) {
+        if !all.iter().any(|known| Arc::ptr_eq(known, rules)) {
+            all.push(rules);
+        }
+    }
+    all
+}
+
+/// What rules have counted so far, over all workers, by key.
+fn counted(rules: &FamilyRules) -> HashMap<CounterKey, Counts> {
     let mut sums = HashMap::new();
     for counters in &rules.counters {
         for (line, counts) in rules.compiled.lines().iter().zip(counters.totals()) {
@@ -231,4 +259,71 @@ fn key(ruleset: &Ruleset, by: RuleRef) -> CounterKey {
 fn add(sum: &mut Counts, counts: Counts) {
     sum.0 += counts.0;
     sum.1 += counts.1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules_file::understand;
+
+    fn rules(text: &str, family: Family) -> Rules {
+        let text = format!("*filter\n{text}\nCOMMIT\n");
+        Rules::from_loaded(understand(text.as_bytes(), "test", family, &[])).unwrap()
+    }
+
+    fn publisher() -> Publisher {
+        let both = BothRules {
+            v4: Arc::new(rules("-A FORWARD -p tcp -j ACCEPT", Family::V4)),
+            v6: Arc::new(Rules::empty(Family::V6)),
+        };
+        let ports = vec!["left".to_owned(), "right".to_owned()];
+        Publisher::new(both, Settings::default(), ports, 1, false).unwrap()
+    }
+
+    /// Packets counted by all rules and policies of a family.
+    fn packets(publisher: &Publisher, family: Family) -> u64 {
+        publisher.rules(family).1.values().map(|(packets, _)| packets).sum()
+    }
+
+    fn adopt(publisher: &Publisher) {
+        publisher.mailbox.adopt(WorkerId(0), publisher.generation());
+        publisher.reclaim();
+    }
+
+    #[test]
+    fn a_setting_changes_without_new_rules_and_every_packet_counts_once() {
+        let publisher = publisher();
+        let first = publisher.mailbox.newest();
+        first.v4.counters[0].count_lines(&[0], 100);
+        publisher.set("udp_timeout", "7").unwrap();
+        let second = publisher.mailbox.newest();
+        assert!(Arc::ptr_eq(&first.v4, &second.v4) && Arc::ptr_eq(&first.v6, &second.v6));
+        assert_eq!((second.generation, second.v4.since), (Generation(2), Generation(1)));
+        assert_eq!(second.settings.track.udp_timeout, 7);
+        assert_eq!(packets(&publisher, Family::V4), 1, "before workers have adopted it");
+        adopt(&publisher);
+        assert_eq!(packets(&publisher, Family::V4), 1, "and after");
+        assert!(publisher.set("udp_timeout", "0").is_err());
+        assert_eq!(publisher.generation(), Generation(2));
+    }
+
+    #[test]
+    fn rules_of_one_family_leave_the_other_as_it_is() {
+        let publisher = publisher();
+        let first = publisher.mailbox.newest();
+        first.v4.counters[0].count_lines(&[0], 100);
+        first.v6.counters[0].count_lines(&[0], 100);
+        publisher.set("tcp_loose", "0").unwrap();
+        publisher.publish(Some(rules("-A FORWARD -p tcp -j ACCEPT", Family::V4)), None).unwrap();
+        let third = publisher.mailbox.newest();
+        assert!(!Arc::ptr_eq(&first.v4, &third.v4) && Arc::ptr_eq(&first.v6, &third.v6));
+        assert_eq!((third.v4.since, third.v6.since), (Generation(3), Generation(1)));
+        for _ in 0..2 {
+            // Counted under the old rules, and by the same rule's name still.
+            assert_eq!((packets(&publisher, Family::V4), packets(&publisher, Family::V6)), (1, 1));
+            adopt(&publisher);
+        }
+        third.v4.counters[0].count_lines(&[0], 100);
+        assert_eq!((packets(&publisher, Family::V4), packets(&publisher, Family::V6)), (2, 1));
+    }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use dataplane::testing::packets::udp;
+use dataplane::wire::checksum::{finish, sum};
 use palisade_tests::daemon::binary;
 use serde_json::Value;
 use std::fs;
@@ -46,11 +47,32 @@ fn fates(name: &str, args: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// A capture file of one Ethernet frame.
-fn pcap(frame: &[u8]) -> Vec<u8> {
-    let len = u32::try_from(frame.len()).unwrap();
-    let header = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65535, 1, 1_700_000_000, 0, len, len];
-    header.iter().flat_map(|word| word.to_le_bytes()).chain(frame.iter().copied()).collect()
+/// A capture file of these Ethernet frames, a second apart.
+fn pcap(frames: &[&[u8]]) -> Vec<u8> {
+    let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
+    let mut file = words(&[0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1]);
+    for (second, frame) in (1_700_000_000..).zip(frames) {
+        let len = u32::try_from(frame.len()).unwrap();
+        file.extend(words(&[second, 0, len, len]));
+        file.extend_from_slice(frame);
+    }
+    file
+}
+
+/// Two fragments of an IPv4 datagram, cut behind 48 bytes of its payload.
+fn in_two(whole: &[u8], id: u16) -> [Vec<u8>; 2] {
+    [(0, 48, true), (48, whole.len() - 34, false)].map(|(from, to, more)| {
+        let mut frame = [&whole[..34], &whole[34 + from..34 + to]].concat();
+        let len = u16::try_from(frame.len() - 14).unwrap();
+        frame[16..18].copy_from_slice(&len.to_be_bytes());
+        frame[18..20].copy_from_slice(&id.to_be_bytes());
+        let place = u16::try_from(from / 8).unwrap() | u16::from(more) << 13;
+        frame[20..22].copy_from_slice(&place.to_be_bytes());
+        frame[24..26].fill(0);
+        let check = finish(sum(&frame[14..34], 0));
+        frame[24..26].copy_from_slice(&check.to_be_bytes());
+        frame
+    })
 }
 
 fn count(fates: &[String], wanted: &str) -> usize {
@@ -66,11 +88,14 @@ fn every_capture_is_read_to_its_end_and_every_packet_gets_a_verdict() {
             continue;
         }
         let name = path.file_name().unwrap().to_str().unwrap();
-        for (index, line) in packets(name, &[]).iter().enumerate() {
+        let mut lines = packets(name, &[]);
+        // Fragments wait for the rest of their datagram.
+        lines.sort_by_key(|line| line["n"].as_u64());
+        for (index, line) in lines.iter().enumerate() {
             assert_eq!(line["n"], index + 1);
             let verdict = line["verdict"].as_str().unwrap();
-            assert!(["accept", "drop", "reject"].contains(&verdict), "{name}: {line}");
-            assert_eq!(line["reason"].is_null(), verdict == "accept", "{name}: {line}");
+            assert!(["accept", "drop", "reject", "held"].contains(&verdict), "{name}: {line}");
+            assert_eq!(line["reason"].is_null(), ["accept", "held"].contains(&verdict), "{name}: {line}");
             for field in ["ct_state", "rule"] {
                 assert!(line.get(field).is_some(), "{name}: no {field} in {line}");
             }
@@ -114,10 +139,56 @@ fn a_bad_checksum_is_invalid_and_can_be_overlooked() {
     let capture = dir.path().join("bad.pcap");
     let (host, web) = ([10, 0, 0, 7], [192, 0, 2, 80]);
     let frame = udp(host, web).ports(5000, 53).payload(b"who?").bad_checksum().build();
-    fs::write(&capture, pcap(&frame)).unwrap();
+    fs::write(&capture, pcap(&[&frame])).unwrap();
     let verdict = |args: &[&str]| String::from_utf8(replay(args, &capture).stdout).unwrap();
     assert!(verdict(&[]).contains("drop    rule_drop            INVALID"), "{}", verdict(&[]));
     assert!(verdict(&["--set", "checksum=0"]).contains("accept  -                    NEW"));
+}
+
+#[test]
+fn fragments_are_held_and_share_the_fate_of_their_datagram() {
+    let dir = tempfile::tempdir().unwrap();
+    let capture = dir.path().join("fragments.pcap");
+    let (host, web) = ([10, 0, 0, 7], [192, 0, 2, 80]);
+    let datagram = |port| udp(host, web).ports(port, 53).payload(&[7; 92]).build();
+    let [a, a_end] = in_two(&datagram(1), 1);
+    let [b, b_end] = in_two(&datagram(2), 2);
+    let [lost, _] = in_two(&datagram(3), 3);
+    let mut wrong = b.clone();
+    // Says otherwise than the one before where both speak.
+    wrong[20..22].copy_from_slice(&(4_u16 | 1 << 13).to_be_bytes());
+    wrong[24..26].fill(0);
+    let check = finish(sum(&wrong[14..34], 0));
+    wrong[24..26].copy_from_slice(&check.to_be_bytes());
+    let whole = datagram(9);
+    let file = pcap(&[&a, &b, &whole, &lost, &a_end, &wrong, &b_end]);
+    fs::write(&capture, file).unwrap();
+
+    let output = replay(&["--json"], &capture);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (line["n"].as_u64().unwrap(), line["verdict"].as_str().unwrap(), line["reason"].as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (3, "accept", None),
+            (1, "accept", None),
+            (5, "accept", None),
+            (2, "drop", Some("fragment_overlap")),
+            (6, "drop", Some("fragment_overlap")),
+            (4, "held", None),
+            (7, "held", None),
+        ],
+        "{text}"
+    );
+    assert_eq!((&lines[1]["ct_state"], &lines[2]["rule"]), (&"NEW".into(), &"FORWARD:3".into()));
+    let summary = String::from_utf8(output.stderr).unwrap();
+    assert!(summary.starts_with("7 packets, 3 accept, 2 drop, 2 held\n"), "{summary}");
+    let text = String::from_utf8(replay(&[], &capture).stdout).unwrap();
+    assert!(text.contains(" held    -                    -            - "), "{text}");
 }
 
 #[test]

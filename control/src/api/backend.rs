@@ -2,8 +2,8 @@
 
 use super::types::Family;
 use super::types::{
-    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, EventRow, FlowFilter, FlowRow, RulesView, Stats,
-    TrackRow, Version,
+    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, EventRow, ExpectEventRow, ExpectRow, FlowFilter,
+    FlowRow, RulesView, Stats, Tally, TrackRow, UpdateRequest, Version,
 };
 use std::ops::ControlFlow;
 
@@ -20,18 +20,47 @@ pub trait Backend: Send + Sync + 'static {
     /// picture of each flow, not of all of them together: flows that come and go meanwhile may be missed.
     fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>);
 
-    /// Removes every flow that fits the filter and calls `each` for it; returns how many have gone. Flows that a worker
-    /// did not get to remove in time are not counted.
-    fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow)) -> u64;
+    /// How many flows fit the filter.
+    fn count_flows(&self, filter: &FlowFilter) -> u64;
 
-    /// Calls `each` for whatever happens to flows that fit the filter, until it says stop; `None` now and then.
+    /// Removes every flow that fits the filter and calls `each` for it, until it says stop.
+    fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) -> Tally;
+
+    /// Changes every flow that fits the filter and calls `each` for it, until it says stop.
+    fn update_flows(
+        &self,
+        request: &UpdateRequest,
+        each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>,
+    ) -> Tally;
+
+    /// Removes all flows that are there now.
+    fn flush_flows(&self) -> Tally;
+
+    /// Calls `each` for whatever happens to flows that fit the filter, until it says stop: with `None` once it listens,
+    /// and again now and then.
     ///
     /// # Errors
-    /// If somebody else is listening.
+    /// If too many listen already; `each` was not called then.
     fn events(
         &self,
         filter: &FlowFilter,
         each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String>;
+
+    /// Connections that helpers expect, of one family or both.
+    fn expectations(&self, family: Option<Family>) -> Vec<ExpectRow>;
+
+    /// Forgets all of them; says how many there were.
+    fn flush_expectations(&self) -> u64;
+
+    /// As [`Self::events`], for expectations.
+    ///
+    /// # Errors
+    /// As [`Self::events`].
+    fn expect_events(
+        &self,
+        family: Option<Family>,
+        each: &mut dyn FnMut(Option<ExpectEventRow>) -> ControlFlow<()>,
     ) -> Result<(), String>;
 
     /// What each worker's tracker has counted, under the names of `conntrack -S`.

@@ -15,7 +15,7 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Time a client has to take the next piece of a list of flows. Somebody may be reading it page by page.
     pub write_timeout: Duration,
-    /// Time a connection may last, whatever it does.
+    /// Time a connection may last, whatever it does, unless somebody listens to events on it.
     pub connection_timeout: Duration,
 }
 

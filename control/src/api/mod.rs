@@ -7,12 +7,23 @@
 //! | `GET /v1/rules?family=4` | list of [`types::RulesView`], both families without `family` |
 //! | `GET /v1/flows?FILTER` | one [`types::FlowRow`] per line, as [`types::FlowFilter`] narrows them |
 //! | `GET /v1/flows/count?FILTER` | [`types::FlowCount`] |
+//! | `GET /v1/flows/events?FILTER` | one [`types::EventRow`] per line, until the client goes; empty lines in between |
+//! | `GET /v1/flows/stats` | list of [`types::TrackRow`] |
+//! | `POST /v1/flows/delete?FILTER` | one [`types::TallyLine`] per line |
+//! | `POST /v1/flows/update` with [`types::UpdateRequest`] | one [`types::TallyLine`] per line |
+//! | `POST /v1/flows/flush` | [`types::Tally`] |
+//! | `GET /v1/expectations?family=4` | list of [`types::ExpectRow`] |
+//! | `GET /v1/expectations/events?family=4` | one [`types::ExpectEventRow`] per line, until the client goes |
+//! | `POST /v1/expectations/flush` | [`types::Tally`] |
+//! | `GET /v1/sysctl` | list of pairs, name and number |
+//! | `POST /v1/sysctl?name=NAME&value=VALUE` | `null` |
 //! | `POST /v1/apply` with [`types::ApplyRequest`] | [`types::ApplyReport`] |
 //!
 //! Whatever fails is answered with [`types::ErrorBody`]. The server runs on a thread of its own and reaches the daemon
 //! through [`backend::Backend`] only; nothing here is near the packet path.
 
 pub mod backend;
+mod event_rows;
 mod flow_rows;
 pub mod limits;
 mod rates;
@@ -25,4 +36,5 @@ pub(crate) mod testing;
 mod tests;
 pub mod types;
 
-pub use flow_rows::flow_row;
+pub use event_rows::event_row;
+pub use flow_rows::{Shown, Wall, expect_row, flow_row};

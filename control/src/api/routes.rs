@@ -1,22 +1,28 @@
 //! Requests and their answers. Handlers only translate; what happens is up to the backend.
 
-use super::backend::ApplyError;
-use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT};
-use super::server::Shared;
-use super::types::{ApplyRequest, Deleted, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, SetRequest};
+use super::backend::{ApplyError, Backend};
+use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, Limits};
+use super::server::{Lasting, Shared};
+use super::types::{
+    ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, SetRequest, Tally, TallyLine,
+    UpdateRequest,
+};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http_body_util::channel::{Channel, Sender};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 type App = State<Arc<Shared>>;
 
@@ -29,8 +35,13 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/flows", get(flows))
         .route("/v1/flows/count", get(count_flows))
         .route("/v1/flows/delete", post(delete_flows))
+        .route("/v1/flows/update", post(update_flows))
+        .route("/v1/flows/flush", post(flush_flows))
         .route("/v1/flows/events", get(events))
         .route("/v1/flows/stats", get(track_stats))
+        .route("/v1/expectations", get(expectations))
+        .route("/v1/expectations/flush", post(flush_expectations))
+        .route("/v1/expectations/events", get(expect_events))
         .route("/v1/sysctl", get(settings).post(set))
         .route("/v1/apply", post(apply))
         .fallback(async || {
@@ -54,10 +65,20 @@ async fn stats(State(shared): App) -> Result<Response, Failure> {
     Ok(Json(stats).into_response())
 }
 
+/// One family, or both.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RulesQuery {
+struct FamilyQuery {
     family: Option<Family4Or6>,
+}
+
+impl FamilyQuery {
+    fn family(&self) -> Option<Family> {
+        self.family.as_ref().map(|family| match family {
+            Family4Or6::V4 => Family::V4,
+            Family4Or6::V6 => Family::V6,
+        })
+    }
 }
 
 /// A family in a URL, where numbers come as text.
@@ -71,13 +92,9 @@ enum Family4Or6 {
 
 async fn rules(
     State(shared): App,
-    query: Result<Query<RulesQuery>, QueryRejection>,
+    query: Result<Query<FamilyQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let families = match query?.0.family {
-        None => vec![Family::V4, Family::V6],
-        Some(Family4Or6::V4) => vec![Family::V4],
-        Some(Family4Or6::V6) => vec![Family::V6],
-    };
+    let families = query?.0.family().map_or_else(|| vec![Family::V4, Family::V6], |family| vec![family]);
     let views = call(move || {
         families.into_iter().filter_map(|family| shared.backend.rules(family)).collect::<Vec<_>>()
     });
@@ -109,25 +126,33 @@ async fn flows(
 /// Events as they happen, one per line, until the client goes; empty lines in between.
 async fn events(
     State(shared): App,
+    Extension(lasting): Extension<Lasting>,
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = query?.0;
-    let (mut lines, answer) = shared.lines();
-    tokio::task::spawn_blocking(move || {
-        let listened = shared.backend.events(&filter, &mut |event| match event {
-            Some(event) => lines.push(&event),
-            None => {
-                lines.chunk.push(b'\n');
-                lines.send()
-            }
-        });
-        if let Err(why) = listened {
-            lines.sender.abort(io::Error::other(why));
-        } else {
-            let _ = lines.send();
-        }
-    });
-    Ok(answer)
+    shared.listen(lasting, move |backend, each| backend.events(&filter, each)).await
+}
+
+async fn expectations(
+    State(shared): App,
+    query: Result<Query<FamilyQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let family = query?.0.family();
+    Ok(Json(call(move || shared.backend.expectations(family)).await?).into_response())
+}
+
+async fn flush_expectations(State(shared): App) -> Result<Response, Failure> {
+    let count = call(move || shared.backend.flush_expectations()).await?;
+    Ok(Json(Tally { count, remained: 0 }).into_response())
+}
+
+async fn expect_events(
+    State(shared): App,
+    Extension(lasting): Extension<Lasting>,
+    query: Result<Query<FamilyQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let family = query?.0.family();
+    shared.listen(lasting, move |backend, each| backend.expect_events(family, each)).await
 }
 
 impl Shared {
@@ -141,6 +166,74 @@ impl Shared {
             timeout: self.limits.write_timeout,
         };
         (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+    }
+
+    /// An answer of the events that `work` hands out, one per line, and empty lines in between. Begins once somebody
+    /// listens, so that who may not is told why.
+    async fn listen<E: serde::Serialize + 'static>(
+        self: Arc<Self>,
+        lasting: Lasting,
+        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(Option<E>) -> ControlFlow<()>) -> Result<(), String>
+        + Send
+        + 'static,
+    ) -> Result<Response, Failure> {
+        let (mut lines, answer) = self.lines();
+        let (started, begun) = oneshot::channel();
+        let mut started = Some(started);
+        tokio::task::spawn_blocking(move || {
+            let listened = work(&*self.backend, &mut |event| {
+                if let Some(started) = started.take() {
+                    let _ = started.send(Ok(()));
+                }
+                match event {
+                    Some(event) => lines.push(&event),
+                    None => {
+                        lines.chunk.push(b'\n');
+                        lines.send()
+                    }
+                }
+            });
+            match (listened, started) {
+                (Err(why), Some(started)) => {
+                    let _ = started.send(Err(why));
+                }
+                _ => {
+                    let _ = lines.send();
+                }
+            }
+        });
+        match begun.await {
+            Ok(Ok(())) => {
+                lasting.0.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Ok(Err(why)) => Err(Failure::new(ErrorKind::Busy, why)),
+            Err(_) => Err(Failure::new(
+                ErrorKind::Internal,
+                "the daemon does not tell of events; its log may say why",
+            )),
+        }
+    }
+
+    /// An answer of the flows that `work` goes over, as it does, and at the end how many they were.
+    fn tally(
+        self: Arc<Self>,
+        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(FlowRow) -> ControlFlow<()>) -> Tally + Send + 'static,
+    ) -> Response {
+        let (mut lines, answer) = self.lines();
+        tokio::task::spawn_blocking(move || {
+            let mut whole = true;
+            let tally = work(&*self.backend, &mut |row| {
+                let sent = lines.push(&TallyLine::Flow(row));
+                whole &= sent.is_continue();
+                sent
+            });
+            let ended = lines.push(&TallyLine::End(tally)).is_continue() && lines.send().is_continue();
+            if !whole || !ended {
+                lines.sender.abort(io::Error::other("the client was too slow"));
+            }
+        });
+        answer
     }
 }
 
@@ -178,15 +271,8 @@ async fn count_flows(
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = query?.0;
-    let count = call(move || {
-        let mut count = 0;
-        shared.backend.flows(&filter, &mut |_| {
-            count += 1;
-            ControlFlow::Continue(())
-        });
-        count
-    });
-    Ok(Json(FlowCount { count: count.await? }).into_response())
+    let count = call(move || shared.backend.count_flows(&filter)).await?;
+    Ok(Json(FlowCount { count }).into_response())
 }
 
 async fn delete_flows(
@@ -194,18 +280,20 @@ async fn delete_flows(
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = query?.0;
-    let deleted = call(move || {
-        let mut flows = Vec::new();
-        // All of a table of millions is counted, not listed.
-        let lists = filter != FlowFilter::default();
-        let count = shared.backend.delete_flows(&filter, &mut |row| {
-            if lists {
-                flows.push(row);
-            }
-        });
-        Deleted { count, flows }
-    });
-    Ok(Json(deleted.await?).into_response())
+    Ok(shared.tally(move |backend, each| backend.delete_flows(&filter, each)))
+}
+
+async fn update_flows(State(shared): App, request: Request) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let request: UpdateRequest = understand(&body)?;
+    if request.mark.is_none() && request.timeout_secs.is_none() {
+        return Err(Failure::new(ErrorKind::BadRequest, "the request has neither a mark nor a timeout"));
+    }
+    Ok(shared.tally(move |backend, each| backend.update_flows(&request, each)))
+}
+
+async fn flush_flows(State(shared): App) -> Result<Response, Failure> {
+    Ok(Json(call(move || shared.backend.flush_flows()).await?).into_response())
 }
 
 async fn track_stats(State(shared): App) -> Result<Response, Failure> {
@@ -227,7 +315,19 @@ async fn set(
 }
 
 async fn apply(State(shared): App, request: Request) -> Result<Response, Failure> {
-    let limits = shared.limits;
+    let body = body_of(request, &shared.limits).await?;
+    let report = call(move || {
+        let request: ApplyRequest = understand(&body)?;
+        if request.v4.is_none() && request.v6.is_none() {
+            return Err(Failure::new(ErrorKind::BadRequest, "the request has no rules for either family"));
+        }
+        shared.backend.apply(request).map_err(Failure::from)
+    });
+    Ok(Json(report.await??).into_response())
+}
+
+/// The body of a request, within its limits of size and time.
+async fn body_of(request: Request, limits: &Limits) -> Result<Bytes, Failure> {
     let body_max = limits.body_max_bytes;
     let too_large = || {
         Failure::new(ErrorKind::BadRequest, format!("the request has more than {body_max} bytes"))
@@ -239,23 +339,18 @@ async fn apply(State(shared): App, request: Request) -> Result<Response, Failure
         return Err(too_large());
     }
     let body = tokio::time::timeout(limits.body_timeout, axum::body::to_bytes(request.into_body(), body_max));
-    let body = body
-        .await
+    body.await
         .map_err(|_| {
             Failure::new(ErrorKind::BadRequest, "the request did not come in time")
                 .with_status(StatusCode::REQUEST_TIMEOUT)
         })?
-        .map_err(|_| too_large())?;
-    let report = call(move || {
-        let request: ApplyRequest = serde_json::from_slice(&body).map_err(|error| {
-            Failure::new(ErrorKind::BadRequest, format!("the request is not understood: {error}"))
-        })?;
-        if request.v4.is_none() && request.v6.is_none() {
-            return Err(Failure::new(ErrorKind::BadRequest, "the request has no rules for either family"));
-        }
-        shared.backend.apply(request).map_err(Failure::from)
-    });
-    Ok(Json(report.await??).into_response())
+        .map_err(|_| too_large())
+}
+
+fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        Failure::new(ErrorKind::BadRequest, format!("the request is not understood: {error}"))
+    })
 }
 
 /// Runs a call into the daemon where it may wait.

@@ -5,12 +5,14 @@ use super::backend::Backend;
 use super::limits::{Limits, SHUTDOWN_TIMEOUT};
 use super::rates::{SAMPLE_EVERY, Sampler};
 use super::{routes, socket};
+use axum::Extension;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, oneshot};
@@ -77,6 +79,10 @@ pub(super) struct Shared {
     pub(super) sampler: Mutex<Sampler>,
     pub(super) limits: Limits,
 }
+
+/// Whether a connection may last longer than others: somebody listens to events on it.
+#[derive(Clone, Default)]
+pub(super) struct Lasting(pub(super) Arc<AtomicBool>);
 
 impl Server {
     /// Listens on `path` and serves `backend` from a thread of its own.
@@ -153,16 +159,21 @@ async fn serve(listener: UnixListener, shared: &Arc<Shared>, mut stopped: onesho
                 continue;
             }
         };
+        let lasting = Lasting::default();
+        let service = router.clone().layer(Extension(lasting.clone()));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(shared.limits.head_timeout)
             // One request each: connecting is cheap here, and an idle connection would hold a slot.
             .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
+            let mut connection = std::pin::pin!(connection);
             // Errors are the client's: gone, too slow, not speaking HTTP.
-            let _ = tokio::time::timeout(connection_timeout, connection).await;
+            while tokio::time::timeout(connection_timeout, connection.as_mut()).await.is_err()
+                && lasting.0.load(Ordering::Relaxed)
+            {}
             drop(slot);
         });
     }

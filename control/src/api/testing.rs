@@ -17,6 +17,14 @@ pub(crate) struct Fake {
     pub(crate) repeat: usize,
     pub(crate) refuse: Option<ApplyError>,
     pub(crate) applied: Mutex<Vec<ApplyRequest>>,
+    /// Flows that no worker removes.
+    pub(crate) stuck: u64,
+    pub(crate) expected: Vec<ExpectRow>,
+    /// What is told to whoever listens, and whether to go on after that.
+    pub(crate) events: Vec<EventRow>,
+    pub(crate) endless: bool,
+    /// Why nobody may listen.
+    pub(crate) deaf: Option<String>,
     /// Flows handed out so far.
     pub(crate) walked: AtomicU64,
 }
@@ -40,9 +48,34 @@ impl Backend for Fake {
         }
     }
 
-    fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow)) -> u64 {
-        let gone = self.flows.iter().filter(|row| filter.fits(row));
-        gone.map(|row| each(row.clone())).count() as u64
+    fn count_flows(&self, filter: &FlowFilter) -> u64 {
+        self.flows.iter().filter(|row| filter.fits(row)).count() as u64
+    }
+
+    fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) -> Tally {
+        let mut tally = Tally { count: 0, remained: self.stuck };
+        for row in self.flows.iter().filter(|row| filter.fits(row)) {
+            tally.count += 1;
+            let _ = each(row.clone());
+        }
+        tally
+    }
+
+    fn update_flows(
+        &self,
+        request: &UpdateRequest,
+        each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>,
+    ) -> Tally {
+        let UpdateRequest { filter, mark, timeout_secs } = request;
+        self.delete_flows(filter, &mut |mut row| {
+            row.mark = mark.map_or(row.mark, |mark| row.mark & !mark.mask ^ mark.value);
+            row.timeout_secs = timeout_secs.unwrap_or(row.timeout_secs);
+            each(row)
+        })
+    }
+
+    fn flush_flows(&self) -> Tally {
+        Tally { count: self.flows.len() as u64, remained: self.stuck }
     }
 
     fn events(
@@ -50,8 +83,44 @@ impl Backend for Fake {
         filter: &FlowFilter,
         each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
     ) -> Result<(), String> {
-        for flow in self.flows.iter().filter(|row| filter.fits(row)) {
-            let _ = each(Some(EventRow { kind: EventKind::New, lost: 0, flow: flow.clone() }));
+        if let Some(why) = &self.deaf {
+            return Err(why.clone());
+        }
+        let _ = each(None);
+        for event in self.events.iter().filter(|event| filter.fits(&event.flow)) {
+            if each(Some(event.clone())).is_break() {
+                return Ok(());
+            }
+        }
+        while self.endless && each(None).is_continue() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn expectations(&self, family: Option<Family>) -> Vec<ExpectRow> {
+        let fits = |row: &&ExpectRow| family.is_none_or(|family| family == row.family);
+        self.expected.iter().filter(fits).cloned().collect()
+    }
+
+    fn flush_expectations(&self) -> u64 {
+        self.expected.len() as u64
+    }
+
+    fn expect_events(
+        &self,
+        family: Option<Family>,
+        each: &mut dyn FnMut(Option<ExpectEventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        if let Some(why) = &self.deaf {
+            return Err(why.clone());
+        }
+        let _ = each(None);
+        for expectation in self.expectations(family) {
+            for kind in [EventKind::New, EventKind::Destroy] {
+                let at_us = 1_795_535_367_017_931;
+                let _ = each(Some(ExpectEventRow { kind, at_us, lost: 0, expectation: expectation.clone() }));
+            }
         }
         Ok(())
     }
@@ -92,19 +161,26 @@ pub(crate) fn flow(proto: u8, src: &str, dst: &str, orig: FlowKey, reply: FlowKe
     FlowRow {
         family: if src.is_ipv4() { Family::V4 } else { Family::V6 },
         proto,
-        proto_name: proto_name(proto).to_owned(),
+        proto_name: proto_name(proto).into(),
         timeout_secs: 0,
         state: None,
-        orig: FlowSide { src, dst, key: orig, packets: 0, bytes: 0 },
-        reply: FlowSide { src: dst, dst: src, key: reply, packets: 0, bytes: 0 },
+        orig: side(src, dst, orig),
+        reply: side(dst, src, reply),
         seen_reply: false,
         assured: false,
+        expected: false,
         mark: 0,
         helper: None,
         zone: 0,
+        start_ms: None,
+        stop_ms: None,
         worker: 0,
         id: 0,
     }
+}
+
+fn side(src: IpAddr, dst: IpAddr, key: FlowKey) -> FlowSide {
+    FlowSide { src, dst, key, zone: 0, packets: Some(0), bytes: Some(0) }
 }
 
 /// A TCP flow from `10.1.0.2:sport` to `10.2.0.2:80`.
@@ -116,7 +192,7 @@ pub(crate) fn tcp_flow(sport: u16, state: &str) -> FlowRow {
         FlowKey::Ports { sport, dport: 80 },
         FlowKey::Ports { sport: 80, dport: sport },
     );
-    row.state = Some(state.to_owned());
+    row.state = Some(state.to_owned().into());
     row.timeout_secs = 100;
     row
 }

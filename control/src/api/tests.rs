@@ -145,6 +145,62 @@ fn flows_are_lines_and_every_filter_narrows() {
 }
 
 #[test]
+fn a_listener_may_stay_longer_than_others_and_one_too_many_is_refused() {
+    let limits = Limits { connection_timeout: Duration::from_millis(200), ..Limits::default() };
+    let event = EventRow {
+        kind: EventKind::New,
+        at_us: 5,
+        lost: 0,
+        changed: Vec::new(),
+        asked: false,
+        flow: tcp_flow(1, "SYN_SENT"),
+    };
+    let rig =
+        Rig::with_limits(Fake { events: vec![event.clone()], endless: true, ..Fake::default() }, limits);
+    let mut listener = rig.connect();
+    listener.write_all(b"GET /v1/flows/events HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+    let (mut text, mut piece) = (String::new(), [0; 4096]);
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(700) {
+        let len = listener.read(&mut piece).unwrap();
+        assert!(len > 0, "the connection ended after {:?}", start.elapsed());
+        text.push_str(std::str::from_utf8(&piece[..len]).unwrap());
+    }
+    let line = text.lines().find(|line| line.starts_with('{')).unwrap();
+    assert_eq!(serde_json::from_str::<EventRow>(line).unwrap(), event);
+    assert!(text.lines().filter(|line| line.is_empty()).count() > 10, "signs of life: {text}");
+
+    let deaf = Rig::new(Fake { deaf: Some("no more".to_owned()), ..Fake::default() });
+    assert_eq!(error_of(deaf.get("/v1/flows/events")), (409, ErrorKind::Busy, "no more".to_owned()));
+    assert_eq!(error_of(deaf.get("/v1/flows/events?colour=red")).0, 400);
+}
+
+#[test]
+fn deletions_are_lines_that_end_with_how_many() {
+    let flows: Vec<FlowRow> = (1..=3).map(|port| tcp_flow(port, "ESTABLISHED")).collect();
+    let rig = Rig::new(Fake { flows: flows.clone(), stuck: 2, ..Fake::default() });
+    let lines = |(status, body): (u16, String)| -> Vec<TallyLine> {
+        assert_eq!(status, 200, "{body}");
+        body.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let end = |count| TallyLine::End(Tally { count, remained: 2 });
+    assert_eq!(lines(rig.post("/v1/flows/delete?sport=2", "")), [TallyLine::Flow(flows[1].clone()), end(1)]);
+    let marked = FlowRow { mark: 5, ..flows[2].clone() };
+    let update = r#"{"filter":{"sport":3},"mark":"0x5"}"#;
+    assert_eq!(lines(rig.post("/v1/flows/update", update)), [TallyLine::Flow(marked), end(1)]);
+    assert_eq!(rig.post("/v1/flows/flush", ""), (200, r#"{"count":3,"remained":2}"#.to_owned()));
+    for (target, body) in [
+        ("/v1/flows/delete?colour=red", ""),
+        ("/v1/flows/update", ""),
+        ("/v1/flows/update", r#"{"filter":{}}"#),
+        ("/v1/flows/update", r#"{"filter":{},"mark":"x"}"#),
+        ("/v1/flows/update", r#"{"fliter":{},"mark":"1"}"#),
+    ] {
+        assert_eq!(error_of(rig.post(target, body)).1, ErrorKind::BadRequest, "{target} {body}");
+    }
+}
+
+#[test]
 fn a_prefix_length_covers_the_bits_it_says() {
     let within = |net: &str, addr: &str| net.parse::<Net>().unwrap().contains(addr.parse().unwrap());
     assert!(within("0.0.0.0/0", "255.1.2.3") && within("::/0", "ff::1"));

@@ -61,8 +61,27 @@ impl Client {
         target: &str,
         each: &mut dyn FnMut(&[u8]) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
+        self.lines(Request::get(target), Bytes::new(), each)
+    }
+
+    /// `POST`, line by line as they come.
+    pub(super) fn post_lines(
+        &self,
+        target: &str,
+        body: Vec<u8>,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        self.lines(Request::post(target), body.into(), each)
+    }
+
+    fn lines(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Bytes,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
         let mut partial: Vec<u8> = Vec::new();
-        self.stream(Request::get(target), Bytes::new(), &mut |mut piece| {
+        self.stream(request, body, &mut |mut piece| {
             while let Some(end) = piece.iter().position(|byte| *byte == b'\n') {
                 let (line, rest) = piece.split_at(end);
                 if partial.is_empty() {

@@ -14,7 +14,9 @@ mod sysctl;
 #[cfg(test)]
 mod tests;
 
-pub use flows::write_flow;
+pub use flows::{
+    Format, Output, write_deleted, write_event, write_expect_event, write_expectation, write_flow,
+};
 
 use crate::api::types::{ErrorBody, ErrorKind};
 use crate::check;
@@ -35,6 +37,9 @@ enum CliError {
     /// The operator asked for something that makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// The operator asked for something that we do not do.
+    #[error("{0}")]
+    Unsupported(String),
     /// Something the operator named is not there or cannot be used.
     #[error("{0}")]
     Wrong(String),
@@ -44,6 +49,9 @@ enum CliError {
     /// The daemon said no.
     #[error("{}", .0.message)]
     Refused(Box<ErrorBody>),
+    /// The operator has had enough.
+    #[error("stopped")]
+    Stopped,
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -53,8 +61,10 @@ impl CliError {
     /// The exit code of this failure; see the help text of [`Cli`].
     fn code(&self) -> u8 {
         match self {
+            Self::Stopped => 0,
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Refused(body) if body.kind == ErrorKind::Unsupported => 3,
+            Self::Unsupported(_) => 3,
             Self::Refused(_) | Self::Output(_) | Self::Wrong(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 4,
@@ -64,6 +74,7 @@ impl CliError {
     /// Tells the operator.
     fn report(&self, to: &mut dyn Write) -> io::Result<()> {
         match self {
+            Self::Stopped => Ok(()),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Self::Refused(body) => {
                 for diagnostic in &body.diagnostics {
@@ -110,7 +121,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Stats(args) => stats::run(&client()?, args, out)?,
         Command::Rules(args) => rules::run(&client()?, args, out, err)?,
         Command::Flows(args) => return flows::run(&client()?, args, out, err),
-        Command::Sysctl(args) => sysctl::run(&client()?, args, out)?,
+        Command::Sysctl(args) => return sysctl::run(&client()?, args, out, err),
         Command::Apply(args) => apply::run(&client()?, args, out, err)?,
         Command::Version => version(&client()?, out)?,
         Command::Check(args) => return check(args, out, err),

@@ -247,14 +247,21 @@ const fn number(name: &'static str, default: u32, doc: &'static str) -> Conntrac
     ConntrackSetting { name, default, kind, doc }
 }
 
-/// Every connection tracking setting. Defaults as seen on Linux 6.18; `tcp_timeout_syn_sent2` has no sysctl there.
+/// Every connection tracking setting. Defaults as seen on Linux 6.18, but for `acct`; `tcp_timeout_syn_sent2` has no sysctl
+/// there.
 pub const CONNTRACK: &[ConntrackSetting] = &[
+    switch(
+        "acct",
+        1,
+        "Whether flows are shown with packets and bytes. They are counted either way, hence 1 where netfilter has 0.",
+    ),
     number(
         "adaptive_start_percent",
         90,
         "Share of max from which on timeouts of flows not ASSURED or closing shrink; 0: never. Ours, not netfilter's.",
     ),
     switch("checksum", 1, "Whether a wrong TCP, UDP or ICMP checksum makes a packet INVALID."),
+    number("events", 2, "Whether fwctl flows -E hears anything: 0 no; 1 and 2 yes."),
     number("expect_max", 4096, "Most connections that helpers expect at one time."),
     number(
         "frag6_high_thresh",
@@ -299,6 +306,11 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
     ),
     number("ipfrag_time", 30, "IPv4 fragments: time for the rest of a datagram to come."),
     number(
+        "log_invalid",
+        0,
+        "Protocol whose INVALID packets are logged, at most 50 a second and worker; 255: all protocols; 0: none.",
+    ),
+    number(
         "management_reserve_percent",
         1,
         "Share of max kept for rules whose comment begins with palisade:management. Ours, not netfilter's.",
@@ -330,6 +342,7 @@ pub const CONNTRACK: &[ConntrackSetting] = &[
     number("tcp_timeout_syn_sent2", 120, "TCP, SYN seen from both sides."),
     number("tcp_timeout_time_wait", 120, "TCP, closed and acknowledged."),
     number("tcp_timeout_unacknowledged", 300, "TCP, data not acknowledged."),
+    switch("timestamp", 0, "Whether flows are shown with the time at which they began."),
     number("udp_timeout", 30, "UDP, seen in one direction, or not yet for two seconds."),
     number("udp_timeout_stream", 120, "UDP, seen in both."),
 ];

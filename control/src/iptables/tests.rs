@@ -108,6 +108,29 @@ fn other_matches_become_matches() {
 }
 
 #[test]
+fn helpers_of_the_kernel_are_refused_by_name_and_others_do_not_exist() {
+    let refused = |helper: &str| {
+        let text = format!("*raw\n-A PREROUTING -p udp -j CT --helper {helper}\nCOMMIT\n*filter\nCOMMIT\n");
+        let found = load(&text, "test", Family::V4).diagnostics.remove(0);
+        (found.severity, found.message, found.hint.unwrap_or_default())
+    };
+    for helper in
+        ["irc", "sip", "pptp", "amanda", "sane", "snmp", "snmp_trap", "netbios-ns", "Q.931", "H.245", "RAS"]
+    {
+        let (severity, message, hint) = refused(helper);
+        assert_eq!(
+            (severity, message),
+            (Severity::Unsupported, format!("helper `{helper}` is not supported"))
+        );
+        assert_eq!(hint, "helpers are ftp, tftp");
+    }
+    let (severity, message, hint) = refused("h323");
+    assert_eq!((severity, message.as_str()), (Severity::Error, "there is no helper `h323`"));
+    assert!(hint.contains("Q.931, H.245 and RAS"), "{hint}");
+    assert_eq!(refused("foo").1, "there is no helper `foo`");
+}
+
+#[test]
 fn targets_become_targets() {
     let target = |rule: &str, family| meaning(&format!("-A FORWARD {rule}"), family).1;
     assert_eq!(target("-p tcp", Family::V4), Target::Continue);

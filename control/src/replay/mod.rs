@@ -2,6 +2,9 @@
 //!
 //! The same parser, tracker, rules and worker as in the gateway, on loopback devices ([`dataplane::testing`]); what
 //! differs is where frames come from and who turns the clock.
+//!
+//! One line per packet. A fragment's comes when its datagram's fate is known, which may be after those of later packets; if
+//! the capture ends before, its verdict is `held`.
 
 mod capture;
 mod sides;
@@ -16,7 +19,8 @@ use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
 use dataplane::rules::model::{CtState, RuleRef};
-use dataplane::testing::gateway::{Gateway, GatewayConfig, Outcome};
+use dataplane::testing::gateway::{Gateway, GatewayConfig, Outcome, Released};
+use dataplane::worker::Fate;
 use serde::Serialize;
 use sides::Sides;
 use std::collections::{BTreeMap, HashMap};
@@ -90,7 +94,12 @@ pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) ->
             return Ok(EXIT_WRONG);
         }
     };
-    let mut replay = Replay { options, labels: Labels::new(&rulesets), sides: Sides::new(&options.left) };
+    let mut replay = Replay {
+        options,
+        labels: Labels::new(&rulesets),
+        sides: Sides::new(&options.left),
+        held: BTreeMap::new(),
+    };
     replay.run(&mut gateway, out, err)
 }
 
@@ -115,6 +124,50 @@ struct Replay<'a> {
     options: &'a ReplayOptions,
     labels: Labels,
     sides: Sides,
+    /// Fragments held for the rest of their datagrams, by number: their lines come when their fate is known.
+    held: BTreeMap<u64, Arrived>,
+}
+
+/// A packet of the capture.
+#[derive(Clone, Copy)]
+struct Arrived {
+    /// Which one, counted from one.
+    n: u64,
+    nanos: u64,
+    side: PortId,
+}
+
+/// What became of it.
+#[derive(Clone, Copy)]
+enum Verdict {
+    /// It did not fit the memory that frames have here.
+    TooLong,
+    /// The capture has ended before its datagram was complete.
+    Held,
+    /// This, under the rules of this family.
+    Fate(Fate, Option<Family>),
+}
+
+impl Verdict {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Fate(Fate { dropped: None, .. }, _) => "accept",
+            Self::Fate(
+                Fate { dropped: Some(DropReason::RuleReject | DropReason::RuleRejectSilent), .. },
+                _,
+            ) => "reject",
+            Self::TooLong | Self::Fate(..) => "drop",
+        }
+    }
+
+    fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::TooLong => Some("frame_too_long"),
+            Self::Held => None,
+            Self::Fate(fate, _) => fate.dropped.map(DropReason::name),
+        }
+    }
 }
 
 impl Replay<'_> {
@@ -135,10 +188,14 @@ impl Replay<'_> {
                 }
                 let side = self.sides.side(&captured.frame);
                 let outcome = gateway.send(side, &captured.frame);
-                written = self.report(&mut summary, captured.nanos, side, &outcome, out);
+                let arrived = Arrived { n: summary.packets, nanos: captured.nanos, side };
+                written = self.report(&mut summary, arrived, &outcome, out);
             }
         });
         written?;
+        for arrived in std::mem::take(&mut self.held).into_values() {
+            self.line(&mut summary, arrived, Verdict::Held, 0, out)?;
+        }
         self.summarise(&summary, if self.options.json { &mut *err } else { &mut *out })?;
         match read {
             Ok(()) => Ok(EXIT_OK),
@@ -149,39 +206,58 @@ impl Replay<'_> {
         }
     }
 
-    /// Prints one packet's line and counts it.
+    /// Prints a line for each packet whose fate is known now.
     fn report(
-        &self,
+        &mut self,
         summary: &mut Summary,
-        nanos: u64,
-        side: PortId,
+        arrived: Arrived,
         outcome: &Outcome,
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        let dropped = outcome.fate.map_or(Some("frame_too_long"), |fate| fate.dropped.map(DropReason::name));
-        let verdict = match outcome.fate.map(|fate| fate.dropped) {
-            Some(None) => "accept",
-            Some(Some(DropReason::RuleReject | DropReason::RuleRejectSilent)) => "reject",
-            _ => "drop",
-        };
-        *summary.verdicts.entry(verdict).or_default() += 1;
-        if let Some(reason) = dropped {
+        for Released { number, family, fate } in &outcome.released {
+            if let Some(before) = self.held.remove(number) {
+                self.line(summary, before, Verdict::Fate(*fate, *family), 0, out)?;
+            }
+        }
+        if outcome.is_held {
+            self.held.insert(outcome.number, arrived);
+            return Ok(());
+        }
+        let verdict = outcome.fate.map_or(Verdict::TooLong, |fate| Verdict::Fate(fate, outcome.family));
+        self.line(summary, arrived, verdict, outcome.answers.len(), out)
+    }
+
+    /// Prints one packet's line and counts it.
+    fn line(
+        &self,
+        summary: &mut Summary,
+        arrived: Arrived,
+        verdict: Verdict,
+        answers: usize,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let Arrived { n, nanos, side } = arrived;
+        *summary.verdicts.entry(verdict.word()).or_default() += 1;
+        if let Some(reason) = verdict.reason() {
             *summary.reasons.entry(reason).or_default() += 1;
         }
-        let family = outcome.family;
-        let label = outcome.fate.and_then(|fate| fate.rule).zip(family);
+        let (fate, family) = match verdict {
+            Verdict::Fate(fate, family) => (Some(fate), family),
+            Verdict::TooLong | Verdict::Held => (None, None),
+        };
+        let label = fate.and_then(|fate| fate.rule).zip(family);
         let label = label.and_then(|(by, family)| self.labels.get(family, by));
         let line = Line {
-            n: summary.packets,
+            n,
             #[expect(clippy::cast_precision_loss, reason = "microseconds survive for 285 years")]
             time: (nanos / 1000) as f64 / 1e6,
             ingress: &self.options.gateway.names[side.index()],
-            verdict,
-            reason: dropped,
-            ct_state: outcome.fate.and_then(|fate| fate.ct_state).map(CtState::name),
+            verdict: verdict.word(),
+            reason: verdict.reason(),
+            ct_state: fate.and_then(|fate| fate.ct_state).map(CtState::name),
             rule: label.map(|label| label.0.as_str()),
             rule_text: label.map(|label| label.1.as_str()),
-            answers: outcome.answers.len(),
+            answers,
         };
         if self.options.json {
             serde_json::to_writer(&mut *out, &line)?;
@@ -195,8 +271,8 @@ impl Replay<'_> {
             line.n,
             line.time,
             line.ingress,
-            verdict,
-            dash(dropped),
+            line.verdict,
+            dash(line.reason),
             dash(line.ct_state)
         )
     }

@@ -6,6 +6,7 @@
 //! workers stop, programs are detached, NICs are put back.
 
 mod backend;
+mod invalid;
 mod plane;
 mod watch;
 
@@ -122,6 +123,7 @@ fn watch(
     signals: &Signals,
     links: &mut watch::Links<'_>,
 ) -> Result<(), Fatal> {
+    let mut invalid = invalid::InvalidLog::new();
     while !signals.stop_asked() {
         if let Some(worker) = plane.ended_worker() {
             error!("worker {worker} has ended");
@@ -132,6 +134,7 @@ fn watch(
         }
         links.look();
         plane.publisher.reclaim();
+        invalid.look(plane);
         std::thread::sleep(LOOK_AROUND);
     }
     Ok(())

@@ -5,17 +5,20 @@
 //! is closed. Fields drop in that order.
 
 use super::Fatal;
-use crate::ager::{self, Aged, Wanted};
+use crate::ager::{self, Aged};
 use crate::config::{Auto, Config, Cores, Idle, Offloads, XdpMode};
 use crate::net::{Nic, frame_fits};
 use crate::publish::Publisher;
+use crate::requests::{Desk, REQUEST_RING};
 use crate::system::{capabilities, cores};
 use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
-use dataplane::flow::{Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
+use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
 use dataplane::rules::CompileError;
-use dataplane::worker::{Handoff, IdlePolicy, Lane, Parts, PortState, Waker, Worker, WorkerCounters};
+use dataplane::worker::{
+    Handoff, IdlePolicy, InvalidNote, Lane, Parts, PortState, Waker, Worker, WorkerCounters,
+};
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::os::fd::AsRawFd as _;
@@ -30,6 +33,9 @@ const EXPIRED_RING: usize = 4096;
 
 /// Events of flows that may wait for a listener, per worker.
 const EVENT_RING: usize = 4096;
+
+/// INVALID packets that may wait to be logged, per worker.
+const INVALID_RING: usize = 128;
 
 /// One NIC of a wire.
 #[derive(Debug)]
@@ -52,10 +58,12 @@ pub(super) struct WorkerHandle {
     pub(super) core: u16,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) region: Arc<Region>,
-    /// Flows of it that somebody wants removed.
-    pub(super) wanted: Wanted,
-    /// What happens to its flows, for one listener at a time.
+    /// Where it takes requests about its flows.
+    pub(super) desk: Arc<Mutex<Desk>>,
+    /// What happens to its flows.
     pub(super) events: Arc<Mutex<Consumer<FlowEvent>>>,
+    /// INVALID packets to be logged.
+    pub(super) invalid: Mutex<Consumer<InvalidNote>>,
     /// NIC and queue of each lane.
     pub(super) lanes: Vec<(PortId, u32)>,
     thread: Option<JoinHandle<()>>,
@@ -75,6 +83,7 @@ pub(super) struct Plane {
     pub(super) states: Arc<[PortState]>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) listening: Arc<Listening>,
+    pub(super) expectations: Arc<Expectations>,
 }
 
 impl Plane {
@@ -118,6 +127,7 @@ impl Plane {
             states,
             publisher,
             listening: Arc::default(),
+            expectations: Arc::default(),
         };
         plane.make_workers(config, &cores, &umem, devices)?;
         Ok(plane)
@@ -144,6 +154,9 @@ impl Plane {
         let trackers = ids.map(|id| make_tracker(config, id, cores.len(), seed));
         let mut trackers = trackers.collect::<Result<Vec<_>, _>>()?;
         Tracker::join(&mut trackers);
+        if let Some(tracker) = trackers.first() {
+            self.expectations = Arc::clone(tracker.expectations());
+        }
         let parts = hands.into_iter().zip(meshes).zip(wakers).zip(trackers);
         for (index, (((lanes, handoff), waker), mut tracker)) in parts.enumerate() {
             let (out, events) = RingBuffer::<FlowEvent>::new(EVENT_RING);
@@ -153,18 +166,17 @@ impl Plane {
             let counters = Arc::new(WorkerCounters::new(self.ports.len(), &ports));
             let (named, expired) = RingBuffer::<Expired>::new(EXPIRED_RING);
             let region = tracker.region();
-            let wanted = Wanted::default();
-            self.aged.push(Aged {
-                region: Arc::clone(&region),
-                named: named as Producer<Expired>,
-                wanted: Arc::clone(&wanted),
-            });
+            self.aged.push(Aged { region: Arc::clone(&region), named: named as Producer<Expired> });
+            let (asked, requests) = RingBuffer::new(REQUEST_RING);
+            let (noted, invalid) = RingBuffer::new(INVALID_RING);
+            let desk = Desk::new(asked, Arc::clone(&waker), Arc::clone(&counters));
             let handle = WorkerHandle {
                 core: cores[index],
                 counters: Arc::clone(&counters),
                 region,
-                wanted,
+                desk: Arc::new(Mutex::new(desk)),
                 events: Arc::new(Mutex::new(events)),
+                invalid: Mutex::new(invalid),
                 lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
                 thread: None,
                 worker: Some(Worker::new(
@@ -181,6 +193,8 @@ impl Plane {
                         handoff,
                         waker,
                         expired,
+                        requests,
+                        invalid: Some(noted),
                     },
                     (),
                 )),

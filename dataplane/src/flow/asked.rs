@@ -104,14 +104,15 @@ impl Tracker {
         }
     }
 
-    /// Sets the mark of the connection of the packet just tracked. One that does not exist yet will start with it.
+    /// Sets the mark of the connection of the packet just tracked. One that does not exist yet will start with it. For
+    /// listeners the mark has changed, even if it is what it was: a rule may have set it and another put it back.
     pub fn set_mark(&mut self, tracked: &Tracked, mark: u32) {
         match tracked.flow {
             FlowRef::Tentative(_) => self.set_opening_mark(mark),
             FlowRef::Existing(slot) | FlowRef::About(slot) => {
                 if let Some(record) = self.table.live_record(slot) {
                     record.tail.mark.store(mark, Relaxed);
-                    self.tell(CtEvents::MARK, slot);
+                    self.note(CtEvents::MARK, slot);
                 }
             }
             // Nobody will see it.

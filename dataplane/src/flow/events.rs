@@ -1,15 +1,22 @@
 //! What happens to flows, told to control: made, changed, gone. Owner thread writes, control reads, over a ring of its
 //! own. Nothing is told unless somebody listens, which a worker looks up once per poll; an event that finds the ring full
 //! is counted and lost, never waited for.
+//!
+//! What one packet brings its flow is told once, after the rules have spoken: an answer that also gets a mark is one
+//! event. As in the kernel, news of a packet that is dropped waits for one of its flow that passes.
 
 use super::record::Slot;
 use super::region::Region;
 use super::view::FlowView;
-use crate::clock::Tick;
+use crate::clock::Now;
 use crate::rules::conn::CtEvents;
 use rtrb::Producer;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// Most flows whose news may wait for a packet that passes. News of further ones is lost.
+const WAITING_MAX: usize = 1 << 16;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +34,12 @@ pub enum EventKind {
 pub struct FlowEvent {
     /// What happened.
     pub kind: EventKind,
+    /// What exactly.
+    pub news: CtEvents,
+    /// When.
+    pub at: Now,
+    /// Whether control asked for it, rather than a packet or time.
+    pub asked: bool,
     /// The flow as it is then.
     pub view: FlowView,
 }
@@ -46,40 +59,109 @@ pub(super) struct Events {
     out: Producer<FlowEvent>,
     listening: Arc<Listening>,
     on: bool,
+    /// When the current poll began.
+    now: Now,
+    /// What the packet being judged has brought so far, and to which flow.
+    noted: Option<(Slot, CtEvents)>,
+    /// News of packets that did not pass.
+    waiting: HashMap<Slot, CtEvents>,
+    /// Whether what happens now happens because control asked for it.
+    pub(super) asked: bool,
 }
 
 impl Events {
-    pub(super) const fn new(out: Producer<FlowEvent>, listening: Arc<Listening>) -> Self {
-        Self { out, listening, on: false }
-    }
-
-    /// Looks up whether somebody listens.
-    #[inline]
-    pub(super) fn look(&mut self) {
-        self.on = self.listening.on.load(Relaxed);
-    }
-
-    /// Tells what happened to the flow in a slot, if it is one that tells.
-    #[inline]
-    pub(super) fn tell(&mut self, what: CtEvents, region: &Region, slot: Slot, now: Tick) {
-        if self.on {
-            self.tell_listener(what, region, slot, now);
+    pub(super) fn new(out: Producer<FlowEvent>, listening: Arc<Listening>) -> Self {
+        Self {
+            out,
+            listening,
+            on: false,
+            now: Now::default(),
+            noted: None,
+            waiting: HashMap::new(),
+            asked: false,
         }
     }
 
+    /// Looks up whether somebody listens. Once per poll.
+    #[inline]
+    pub(super) fn look(&mut self, now: Now) {
+        self.now = now;
+        let on = self.listening.on.load(Relaxed);
+        if on != self.on {
+            self.on = on;
+            self.noted = None;
+            self.waiting = HashMap::new();
+        }
+    }
+
+    /// Whether somebody listens.
+    #[inline]
+    pub(super) const fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// Notes what the packet being judged has brought a flow.
+    #[inline]
+    pub(super) fn note(&mut self, slot: Slot, news: CtEvents) {
+        if self.on {
+            let before =
+                self.noted.filter(|(of, _)| *of == slot).map_or(CtEvents::default(), |(_, news)| news);
+            self.noted = Some((slot, before.or(news)));
+        }
+    }
+
+    /// The packet has been judged: tells what was noted, and what waited for a packet of this flow to pass.
     #[cold]
-    fn tell_listener(&mut self, what: CtEvents, region: &Region, slot: Slot, now: Tick) {
-        let told = region.record(slot).and_then(|record| record.tail.extra().events);
-        if told.is_some_and(|told| told.and(what).is_empty()) {
+    pub(super) fn tell(&mut self, of: Option<Slot>, passed: bool, region: &Region) {
+        let (slot, noted) = match (self.noted.take(), of) {
+            (Some((slot, news)), _) => (slot, news),
+            (None, Some(slot)) => (slot, CtEvents::default()),
+            (None, None) => return,
+        };
+        if passed {
+            let waited = self.waiting.remove(&slot).unwrap_or_default();
+            self.push(noted.or(waited), region, slot);
+        } else if !noted.is_empty() {
+            self.wait(slot, noted);
+        }
+    }
+
+    fn wait(&mut self, slot: Slot, news: CtEvents) {
+        if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&slot) {
+            self.listening.lost.fetch_add(1, Relaxed);
             return;
         }
-        let Some(view) = region.view(slot, now) else { return };
-        let kind = match what {
-            CtEvents::NEW | CtEvents::RELATED => EventKind::New,
-            CtEvents::DESTROY => EventKind::Destroy,
-            _ => EventKind::Update,
+        let waiting = self.waiting.entry(slot).or_default();
+        *waiting = waiting.or(news);
+    }
+
+    /// A flow is leaving the table. One of which nothing was told yet leaves without a word.
+    #[cold]
+    pub(super) fn gone(&mut self, slot: Slot, region: &Region) {
+        self.waiting.remove(&slot);
+        let noted = self.noted.take_if(|(of, _)| *of == slot).map_or(CtEvents::default(), |(_, news)| news);
+        if noted.and(CtEvents::NEW.or(CtEvents::RELATED)).is_empty() {
+            self.push(CtEvents::DESTROY, region, slot);
+        }
+    }
+
+    /// Tells, if the flow is one that tells such things.
+    fn push(&mut self, news: CtEvents, region: &Region, slot: Slot) {
+        let told = region.record(slot).and_then(|record| record.tail.extra().events);
+        if news.is_empty() || told.is_some_and(|told| told.and(news).is_empty()) {
+            return;
+        }
+        let Some(view) = region.view(slot, self.now.tick()) else { return };
+        let has = |event| !news.and(event).is_empty();
+        let kind = if has(CtEvents::DESTROY) {
+            EventKind::Destroy
+        } else if has(CtEvents::NEW.or(CtEvents::RELATED)) {
+            EventKind::New
+        } else {
+            EventKind::Update
         };
-        if self.out.push(FlowEvent { kind, view }).is_err() {
+        let event = FlowEvent { kind, news, at: self.now, asked: self.asked, view };
+        if self.out.push(event).is_err() {
             self.listening.lost.fetch_add(1, Relaxed);
         }
     }

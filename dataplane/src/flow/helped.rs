@@ -10,7 +10,7 @@ use super::tracked::{FlowRef, Tracked};
 use super::tracker::Tracker;
 use crate::clock::Now;
 use crate::packet::{Packet, Tuple};
-use crate::rules::conn::Helper;
+use crate::rules::conn::{CtEvents, Helper};
 use crate::rules::model::CtState;
 use crate::wire;
 use crate::wire::tcp::Segment;
@@ -111,6 +111,7 @@ impl Tracker {
     ) -> Option<Expectation> {
         let record = self.table.live_record(slot)?;
         let orig = self.table.orig(slot);
+        let told = record.tail.extra().events;
         let dst = announced.dst.unwrap_or(packet.src);
         let src = if dst == orig.src { orig.dst } else { orig.src };
         Some(Expectation {
@@ -121,8 +122,10 @@ impl Tracker {
             family: packet.family,
             zone: record.zone().id,
             master: FlowId { worker: self.id, slot, seq: record.common.seq.load(Relaxed) },
+            master_orig: orig,
             helper,
             deadline: now.tick().plus_secs(WAIT_SECS),
+            tells: (told.is_none_or(|told| !told.and(CtEvents::EXPECT_NEW).is_empty()), told.is_none()),
         })
     }
 

@@ -9,6 +9,7 @@
 //!  |- room       limits: who gets a record when there are few (room.rs)
 //!  |- helped     helpers (helper/) and the connections they expect (expect.rs)
 //!  |- asked      what rules see of a flow, and its mark (asked.rs)
+//!  |- request    what control wants done to flows (request.rs)
 //!  |- Table      buckets of one cache line -> dense record slots (table.rs)
 //!  '- Region     the mapped memory both live in; the only unsafe code (bucket.rs, record.rs, region.rs)
 //! view.rs        the other threads' side: walking the records, naming expired ones
@@ -33,6 +34,7 @@ mod icmp;
 mod key;
 mod record;
 mod region;
+mod request;
 mod room;
 mod sctp;
 mod settings;
@@ -49,14 +51,17 @@ mod tests;
 
 pub use asked::Tables;
 pub use events::{EventKind, FlowEvent, Listening};
-pub use expect::{Expectation, Expectations};
+pub use expect::{ExpectEvent, Expectation, Expectations};
 pub use icmp::error_about;
 pub use key::{Seed, flow_hash};
 pub use record::{FlowId, Slot, status};
 pub use region::{Backing, FORMAT_VERSION, Region};
+pub use request::{Change, Request};
 pub use room::{Claim, FullPolicy};
 pub use sctp::SctpState;
-pub use settings::{Count, Policies, SettingError, TIMEOUT_MAX_SECS, TimeoutPolicy, TrackSettings};
+pub use settings::{
+    Count, EventMode, Policies, SettingError, TIMEOUT_MAX_SECS, TimeoutPolicy, TrackSettings,
+};
 pub use stats::{INVALID_REASONS, InvalidReason, TrackStats};
 pub use tcp::TcpState;
 pub use tracked::{Direction, FlowRef, Start, TableFull, Tracked};

@@ -354,6 +354,12 @@ impl Region {
         WorkerId(u8::try_from(self.header().worker.load(Relaxed)).unwrap_or(u8::MAX))
     }
 
+    /// Buckets of the index.
+    #[must_use]
+    pub const fn bucket_count(&self) -> u32 {
+        self.layout.buckets
+    }
+
     /// Flows now in the table.
     #[must_use]
     pub fn flow_count(&self) -> u32 {

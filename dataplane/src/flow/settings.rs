@@ -78,6 +78,21 @@ impl Kind for u8 {
     }
 }
 
+/// When events are told of: `0` never, `1` and `2` while somebody listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventMode(pub u8);
+
+impl Kind for EventMode {
+    const MIN: u32 = 0;
+    const MAX: u32 = 2;
+    fn from_number(number: u32) -> Self {
+        Self(u8::from_number(number))
+    }
+    fn number(self) -> u32 {
+        u32::from(self.0)
+    }
+}
+
 /// A switch, `0` or `1`.
 impl Kind for bool {
     const MIN: u32 = 0;
@@ -228,7 +243,7 @@ settings! {
     sctp_timeout_cookie_wait: u32 = 3,
     /// SCTP: COOKIE ECHO seen.
     sctp_timeout_cookie_echoed: u32 = 3,
-    /// SCTP: open. Today: both directions seen.
+    /// SCTP: open.
     sctp_timeout_established: u32 = 210,
     /// SCTP: SHUTDOWN sent.
     sctp_timeout_shutdown_sent: u32 = 3,
@@ -236,10 +251,18 @@ settings! {
     sctp_timeout_shutdown_recd: u32 = 3,
     /// SCTP: SHUTDOWN ACK sent.
     sctp_timeout_shutdown_ack_sent: u32 = 3,
-    /// SCTP: a path probed. Today: one direction seen.
+    /// SCTP: a path probed.
     sctp_timeout_heartbeat_sent: u32 = 30,
     /// Every other protocol.
     generic_timeout: u32 = 600,
+    /// Show packets and bytes of flows. They are counted either way, so unlike the kernel we show them unless told not to.
+    acct: bool = true,
+    /// Show when flows began. It is known either way.
+    timestamp: bool = false,
+    /// Log INVALID packets of this protocol; 255: of all; 0: of none.
+    log_invalid: u8 = 0,
+    /// Tell of events.
+    events: EventMode = EventMode(2),
 }
 
 impl TrackSettings {

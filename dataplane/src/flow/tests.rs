@@ -1,6 +1,8 @@
 //! The tracker as a worker uses it: frames in, ct states out, time as an argument.
 
+mod events;
 mod frames;
+mod requests;
 
 use super::*;
 use crate::clock::Now;
@@ -74,8 +76,24 @@ impl Lab {
         let mut tracked = self.track(frame);
         assert_eq!(tracked.invalid.is_some(), tracked.state == Invalid);
         self.commit(frame, &mut tracked).unwrap();
-        self.tracker.finish(&tracked);
+        self.tracker.finish(&tracked, true);
         tracked.state
+    }
+
+    /// Sends a packet that rules drop.
+    fn send_dropped(&mut self, frame: &Frame) {
+        let tracked = self.track(frame);
+        self.tracker.finish(&tracked, false);
+    }
+
+    /// Has somebody listen to events.
+    fn listen(&mut self) -> rtrb::Consumer<FlowEvent> {
+        let listening = Arc::new(Listening::default());
+        listening.on.store(true, Relaxed);
+        let (out, events) = rtrb::RingBuffer::new(64);
+        self.tracker.report_to(out, listening);
+        self.tracker.look_for_listeners(self.now);
+        events
     }
 
     /// Why a packet is INVALID.
@@ -129,6 +147,10 @@ fn a_handshake_is_new_then_established_then_assured() {
     assert_eq!(lab.tracker.half_open_count(), 0);
     lab.wait(431_999);
     assert_eq!(lab.flow().secs_left, 1);
+    let almost = lab.now.plus_nanos(500_000_000).tick();
+    let view = lab.tracker.region().view(lab.flow().slot, almost).unwrap();
+    assert_eq!((view.secs_left, view.is_expired(almost)), (0, false), "the last second is not over");
+    assert!(view.is_expired(lab.now.plus_nanos(1_000_000_000).tick()));
     assert_eq!(lab.send(&tcp(A, B, ACK).seq(1001).ack(5001)), Established);
     lab.wait(432_000);
     // Too late: picked up anew.
@@ -428,17 +450,14 @@ fn control_can_only_expire_what_is_expired() {
     let mut lab = Lab::new();
     lab.send(&udp(A, B));
     let named = lab.flow();
-    assert!(!lab.tracker.expire(Expired { slot: named.slot, seq: named.seq, forced: false }, lab.now));
+    assert!(!lab.tracker.expire(Expired { slot: named.slot, seq: named.seq }, lab.now));
     lab.wait(30);
-    assert!(
-        !lab.tracker
-            .expire(Expired { slot: named.slot, seq: named.seq.wrapping_add(2), forced: false }, lab.now)
-    );
+    assert!(!lab.tracker.expire(Expired { slot: named.slot, seq: named.seq.wrapping_add(2) }, lab.now));
     let mut out = Vec::new();
     assert!(lab.tracker.region().expired(lab.now.tick(), Cursor::default(), 1000, &mut out).is_start());
-    assert_eq!(out, [Expired { slot: named.slot, seq: named.seq, forced: false }]);
-    assert!(lab.tracker.expire(Expired { slot: named.slot, seq: named.seq, forced: false }, lab.now));
-    assert!(!lab.tracker.expire(Expired { slot: named.slot, seq: named.seq, forced: false }, lab.now));
+    assert_eq!(out, [Expired { slot: named.slot, seq: named.seq }]);
+    assert!(lab.tracker.expire(Expired { slot: named.slot, seq: named.seq }, lab.now));
+    assert!(!lab.tracker.expire(Expired { slot: named.slot, seq: named.seq }, lab.now));
     assert!(!lab.tracker.remove(named.slot));
     assert_eq!((lab.tracker.flow_count(), lab.tracker.half_open_count()), (0, 0));
 }
@@ -529,7 +548,7 @@ proptest! {
             let mut tracked = lab.track(&frame);
             prop_assert_eq!(tracked.state == Invalid, tracked.invalid.is_some());
             let _ = lab.commit(&frame, &mut tracked);
-            lab.tracker.finish(&tracked);
+            lab.tracker.finish(&tracked, true);
         }
         let mut half_open = 0;
         lab.tracker.region().walk(lab.now.tick(), |view| {
@@ -540,43 +559,11 @@ proptest! {
     }
 }
 
-/// `-j CT --ctevents`: what rules let a connection tell is what it tells.
-#[test]
-fn a_connection_tells_what_its_rules_let_it() {
-    const N: CtEvents = CtEvents::NEW;
-    for (asked, told) in [
-        (None, &[EventKind::New, EventKind::Update, EventKind::Update, EventKind::Destroy][..]),
-        (Some(N.or(CtEvents::DESTROY)), &[EventKind::New, EventKind::Destroy]),
-        (Some(CtEvents::ASSURED), &[EventKind::Update]),
-        (Some(CtEvents::REPLY), &[EventKind::Update]),
-        (Some(CtEvents::PROTOINFO), &[EventKind::Update, EventKind::Update]),
-        (Some(CtEvents::RELATED.or(CtEvents::MARK)), &[]),
-        (Some(CtEvents::default()), &[]),
-    ] {
-        let mut lab = Lab::new();
-        let listening = Arc::new(Listening::default());
-        listening.on.store(true, Relaxed);
-        let (out, mut events) = rtrb::RingBuffer::new(64);
-        lab.tracker.report_to(out, listening);
-        lab.tracker.adopt(&lab.settings, &Policies::default());
-        lab.orders.events = asked;
-        lab.handshake();
-        let slot = lab.flow().slot;
-        assert!(lab.tracker.remove(slot));
-        let seen: Vec<_> = std::iter::from_fn(|| events.pop().ok()).map(|event| event.kind).collect();
-        assert_eq!(seen, told, "{asked:?}");
-    }
-}
-
 /// As `conntrack -E` tells of it: closed, the reset counted, and not answered. Rules see it answered.
 #[test]
 fn a_refused_connection_is_there_until_the_rules_have_judged_the_refusal() {
     let mut lab = Lab::new();
-    let listening = Arc::new(Listening::default());
-    listening.on.store(true, Relaxed);
-    let (out, mut events) = rtrb::RingBuffer::new(64);
-    lab.tracker.report_to(out, listening);
-    lab.tracker.adopt(&lab.settings, &Policies::default());
+    let mut events = lab.listen();
     lab.send(&tcp(A, B, SYN));
     let refusal = tcp(B, A, RST | ACK).ack(1);
     let mut tracked = lab.track(&refusal);
@@ -589,7 +576,7 @@ fn a_refused_connection_is_there_until_the_rules_have_judged_the_refusal() {
     assert_eq!((conn.direction, conn.packets), (Direction::Reply, [0, 1]));
     assert_eq!(conn.status, status::SEEN_REPLY | status::CONFIRMED);
     assert_eq!(conn.secs_left, lab.settings.tcp_timeout_syn_sent);
-    lab.tracker.finish(&tracked);
+    lab.tracker.finish(&tracked, true);
     assert_eq!((lab.tracker.flow_count(), lab.tracker.half_open_count()), (0, 0));
     assert_eq!(lab.tracker.stats().delete, 1);
     let told: Vec<_> = std::iter::from_fn(|| events.pop().ok()).collect();

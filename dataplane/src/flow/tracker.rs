@@ -1,8 +1,8 @@
 //! The tracker: one worker's connection tracking. Owner thread only.
 //!
 //! A burst goes through it in two passes: [`Tracker::prefetch`] for all packets, then for each packet in order
-//! [`Tracker::track`], the rules' verdict and, if that is to forward, [`Tracker::commit`]. What a packet costs: a hit
-//! reads the record's first line, and its second for TCP; a miss reads one bucket, sometimes two.
+//! [`Tracker::track`], the rules' verdict, if that is to forward [`Tracker::commit`], and [`Tracker::finish`]. What a
+//! packet costs: a hit reads the record's first line, and its second for TCP; a miss reads one bucket, sometimes two.
 //!
 //! Verdicts cached in a flow: what rules see of its state in one direction changes only once, when the first reply
 //! comes (NEW or RELATED becomes ESTABLISHED), and that is when the cache is cleared. So both the packets of a flow
@@ -23,14 +23,14 @@ use super::stats::{InvalidReason, TrackStats};
 use super::table::{NoRoom, Table};
 use super::tcp::{self, EntryFacts, Step, TcpFlow, TcpState};
 use super::tracked::{Direction, FlowRef, Start, TableFull, Tracked};
-use super::view::Expired;
+use super::view::{Cursor, Expired};
 use crate::clock::{Now, Tick};
 use crate::ids::{Generation, WorkerId};
 use crate::packet::{Fragment, L4Fault, Packet, Tuple, proto};
 use crate::rules::conn::{CtEvents, Orders, PolicyId, Zone};
 use crate::rules::model::CtState;
 use crate::wire::checksum;
-use crate::wire::tcp::Segment;
+use crate::wire::tcp::{Class, Segment};
 use rtrb::Producer;
 use std::io;
 use std::sync::Arc;
@@ -76,11 +76,13 @@ pub struct Tracker {
     pub(super) expectations: Arc<Expectations>,
     pub(super) helped: Helped,
     /// Where events go, if anywhere.
-    events: Option<Events>,
-    /// When the last packet was tracked: the time of events.
+    pub(super) events: Option<Events>,
+    /// When the last packet was tracked.
     tick: Tick,
     /// Settings of the flows under each timeout policy.
     policies: Arc<[TrackSettings]>,
+    /// Where a flush that control has asked for goes on.
+    pub(super) flush: Option<Cursor>,
 }
 
 /// A packet, and what it is judged by.
@@ -114,6 +116,8 @@ pub(super) struct Opening {
     pub(super) zone: Zone,
     pub(super) extra: Extra,
     pub(super) mark: u32,
+    /// Whether rules have set the mark.
+    is_marked: bool,
     /// Status bits.
     pub(super) status: u16,
 }
@@ -142,6 +146,7 @@ impl Tracker {
             events: None,
             tick: Tick(0),
             policies: Arc::default(),
+            flush: None,
         })
     }
 
@@ -160,20 +165,34 @@ impl Tracker {
         self.events = Some(Events::new(out, listening));
     }
 
-    /// Tells what happened to a flow, if anything.
+    /// Looks up whether somebody listens to events. Once per poll, before its packets.
     #[inline]
-    pub(super) fn tell(&mut self, what: CtEvents, slot: Slot) {
-        if let (Some(events), false) = (&mut self.events, what.is_empty()) {
-            events.tell(what, self.table.region(), slot, self.tick);
+    pub fn look_for_listeners(&mut self, now: Now) {
+        if let Some(events) = &mut self.events {
+            events.look(now);
+        }
+    }
+
+    /// Notes what the packet being judged has brought a flow, if anything, for [`Self::finish`].
+    #[inline]
+    pub(super) fn note(&mut self, news: CtEvents, slot: Slot) {
+        if let (Some(events), false) = (&mut self.events, news.is_empty()) {
+            events.note(slot, news);
+        }
+    }
+
+    /// Tells listeners that a flow leaves the table.
+    fn gone(&mut self, slot: Slot) {
+        if let Some(events) = &mut self.events
+            && events.is_on()
+        {
+            events.gone(slot, self.table.region());
         }
     }
 
     /// Takes up settings that are not read per packet, and those of timeout policies. Once per poll.
     #[inline]
     pub fn adopt(&mut self, settings: &TrackSettings, policies: &Policies) {
-        if let Some(events) = &mut self.events {
-            events.look();
-        }
         if !Arc::ptr_eq(&self.policies, policies.settings()) {
             self.policies = Arc::clone(policies.settings());
         }
@@ -394,7 +413,7 @@ impl Tracker {
         }
         next.deadline = now.plus_secs(self.timeout(next, refresh.timeout_secs));
         let news = settle(record, &mut self.half_open, life, next);
-        self.tell(news, slot);
+        self.note(news, slot);
         Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot))
     }
 
@@ -423,7 +442,7 @@ impl Tracker {
             }
         };
         let news = settle(record, &mut self.half_open, life, next);
-        self.tell(news.or(CtEvents::PROTOINFO.when(flow.state != before)), slot);
+        self.note(news.or(CtEvents::PROTOINFO.when(flow.state != before)), slot);
         Tracked { counts, ..Tracked::valid(rules_state(life, direction), direction, FlowRef::Existing(slot)) }
     }
 
@@ -466,13 +485,17 @@ impl Tracker {
                     next.deadline = now.plus_secs(self.timeout(next, secs));
                 }
                 let news = settle(record, &mut self.half_open, life, next);
-                self.tell(news, slot);
+                // An answer in this state is heeded only if it puts the two in step again: as good as a new state.
+                let is_resync = (life.tcp_state, next.tcp_state) == (TcpState::SynRecv, TcpState::SynRecv)
+                    && direction == Direction::Reply
+                    && seg.class() == Class::SynAck;
+                self.note(news.or(CtEvents::PROTOINFO.when(is_resync)), slot);
                 let counts = timeout_secs.is_some();
                 Tracked { counts, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Ignore => {
                 let news = settle(record, &mut self.half_open, life, life.answered_by(direction));
-                self.tell(news, slot);
+                self.note(news, slot);
                 Tracked { counts: false, ..Tracked::valid(state, direction, FlowRef::Existing(slot)) }
             }
             Step::Invalid { reason, timeout_secs } => {
@@ -501,7 +524,7 @@ impl Tracker {
         let life = record.common.life();
         let ended = Life { tcp_state, ..life };
         settle(record, &mut self.half_open, life, ended);
-        self.tell(CtEvents::DESTROY, slot);
+        self.gone(slot);
         settle(self.table.record(slot), &mut self.half_open, ended, ended.answered_by(direction));
     }
 
@@ -538,6 +561,7 @@ impl Tracker {
                 events: orders.events,
             },
             mark: expected.map_or(0, |expected| self.mark_of_master(&expected, now)),
+            is_marked: false,
             status: has(expected.is_some(), status::EXPECTED)
                 | has(orders.timeouts.is_some(), status::OWN_TIMEOUTS),
         };
@@ -639,7 +663,8 @@ impl Tracker {
                 self.half_open += 1;
                 self.helped.gained(self.opening.extra);
                 let is_expected = self.opening.status & status::EXPECTED != 0;
-                self.tell(if is_expected { CtEvents::RELATED } else { CtEvents::NEW }, slot);
+                let news = if is_expected { CtEvents::RELATED } else { CtEvents::NEW };
+                self.note(news.or(CtEvents::MARK.when(self.opening.is_marked)), slot);
                 Ok(slot)
             }
             Err(NoRoom::Records) => {
@@ -654,7 +679,7 @@ impl Tracker {
     }
 
     fn try_insert(&self, packet: &Packet, start: &Start, now: Tick) -> Result<Slot, NoRoom> {
-        let Opening { state, zone, extra, mark, status } = &self.opening;
+        let Opening { state, zone, extra, mark, is_marked: _, status } = &self.opening;
         self.table.insert(packet.hash, &packet.tuple, *zone, |record| {
             let tcp_state = match state {
                 Protocol::Tcp(flow) => {
@@ -685,7 +710,7 @@ impl Tracker {
 
     /// Sets the mark of the flow that the packet tracked last would start.
     pub(super) const fn set_opening_mark(&mut self, mark: u32) {
-        self.opening.mark = mark;
+        (self.opening.mark, self.opening.is_marked) = (mark, true);
     }
 
     /// Counts a packet of `bytes` IP bytes for its flow.
@@ -724,11 +749,17 @@ impl Tracker {
         common.verdicts[tracked.direction.index()].store(path, Relaxed);
     }
 
-    /// The rules have judged a packet, whatever they said: the flow it has ended goes. Once per tracked packet.
+    /// A packet has been judged: listeners hear what it has brought its flow, if it passes, and a flow that it has ended
+    /// goes. Once per tracked packet.
     #[inline]
-    pub fn finish(&mut self, tracked: &Tracked) {
+    pub fn finish(&mut self, tracked: &Tracked, passed: bool) {
         if let FlowRef::Ending(slot) = tracked.flow {
-            self.bury(slot);
+            return self.bury(slot);
+        }
+        if let Some(events) = &mut self.events
+            && events.is_on()
+        {
+            events.tell(tracked.flow.slot(), passed, self.table.region());
         }
     }
 
@@ -737,16 +768,12 @@ impl Tracker {
         self.stats.delete += u64::from(self.clear(slot));
     }
 
-    /// Removes a flow that control has found expired, if it still is that flow and still expired, or that somebody
-    /// asked to be removed.
+    /// Removes a flow that control has found expired, if it still is that flow and still expired.
     pub fn expire(&mut self, named: Expired, now: Now) -> bool {
-        let Expired { slot, seq, forced } = named;
+        let Expired { slot, seq } = named;
         let Some(record) = self.table.live_record(slot) else { return false };
         if record.common.seq.load(Relaxed) != seq {
             return false;
-        }
-        if forced {
-            return self.delete(slot);
         }
         if !record.common.life().deadline.is_past(now.tick()) {
             return false;
@@ -768,7 +795,13 @@ impl Tracker {
         let deadline = now.tick().plus_secs(secs);
         let closed = Life { deadline, tcp_state: TcpState::Close, ..life };
         let news = settle(record, &mut self.half_open, life, closed);
-        self.tell(news, slot);
+        self.note(news, slot);
+        // The packet was dropped, but its answer passes. (On a bridge the kernel waits for the next packet.)
+        if let Some(events) = &mut self.events
+            && events.is_on()
+        {
+            events.tell(Some(slot), true, self.table.region());
+        }
     }
 
     /// Removes a flow, for whatever reason; `false` if there is none in the slot.
@@ -786,7 +819,7 @@ impl Tracker {
         if self.table.live_record(slot).is_none() {
             return false;
         }
-        self.tell(CtEvents::DESTROY, slot);
+        self.gone(slot);
         self.clear(slot)
     }
 

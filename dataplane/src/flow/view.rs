@@ -33,6 +33,8 @@ pub struct FlowView {
     pub sctp_state: Option<SctpState>,
     /// Whole seconds until it expires.
     pub secs_left: u32,
+    /// When it does.
+    pub deadline: Tick,
     /// Status bits, see [`status`].
     pub status: u16,
     /// Packets of each direction, by [`Direction::index`].
@@ -49,21 +51,21 @@ pub struct FlowView {
     pub created: Tick,
 }
 
-/// A flow that control wants removed, for [`super::Tracker::expire`].
+/// A flow that control has found expired, for [`super::Tracker::expire`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired {
     /// Where it is.
     pub slot: Slot,
     /// Which of the slot's flows it is.
     pub seq: u32,
-    /// Whether somebody asked for it to go, whatever its timer says.
-    pub forced: bool,
 }
 
-/// Where a sweep goes on. `Cursor::default()` is the start.
+/// Where a sweep goes on, IPv4 first. `Cursor::default()` is the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// Word of live bits, counted over both families.
+    /// Whether IPv4 is done.
+    is_v6: bool,
+    /// Word of the family's live bits.
     word: usize,
 }
 
@@ -71,7 +73,30 @@ impl Cursor {
     /// Whether the sweep is at the start: before the first call, or after the last.
     #[must_use]
     pub const fn is_start(self) -> bool {
-        self.word == 0
+        !self.is_v6 && self.word == 0
+    }
+
+    const fn family(self) -> Family {
+        if self.is_v6 { Family::V6 } else { Family::V4 }
+    }
+}
+
+/// The flows that one word of live bits names.
+pub(super) struct Slots {
+    family: Family,
+    word: usize,
+    bits: u64,
+}
+
+impl Slots {
+    /// The next one.
+    pub(super) fn next_slot(&mut self) -> Option<Slot> {
+        if self.bits == 0 {
+            return None;
+        }
+        let index = u32::try_from(self.word * 64 + self.bits.trailing_zeros() as usize).ok()?;
+        self.bits &= self.bits - 1;
+        Some(Slot::new(self.family, index))
     }
 }
 
@@ -92,6 +117,12 @@ impl FlowView {
         }
     }
 
+    /// Whether its time is up: it only waits to be removed.
+    #[must_use]
+    pub const fn is_expired(&self, now: Tick) -> bool {
+        self.deadline.is_past(now)
+    }
+
     /// Whether the flow is safe from early eviction.
     #[must_use]
     pub const fn is_assured(&self) -> bool {
@@ -103,15 +134,29 @@ impl Region {
     /// Calls `visit` with a copy of every live flow, in slot order, IPv4 first. Flows that come or go meanwhile may
     /// or may not be among them.
     pub fn walk(&self, now: Tick, mut visit: impl FnMut(&FlowView)) {
-        for family in [Family::V4, Family::V6] {
-            for word in 0..self.words_used(family) {
-                self.each_live(family, word, |slot| {
-                    if let Some(view) = self.view(slot, now) {
-                        visit(&view);
-                    }
-                });
+        let mut cursor = Cursor::default();
+        loop {
+            cursor = self.walk_some(now, cursor, usize::MAX, &mut visit);
+            if cursor.is_start() {
+                return;
             }
         }
+    }
+
+    /// The same for no more than about `budget` slots from the cursor on. Returns where to go on; back at the start when
+    /// all have been visited.
+    pub fn walk_some(
+        &self,
+        now: Tick,
+        from: Cursor,
+        budget: usize,
+        mut visit: impl FnMut(&FlowView),
+    ) -> Cursor {
+        self.each_slot(from, budget, |slot| {
+            if let Some(view) = self.view(slot, now) {
+                visit(&view);
+            }
+        })
     }
 
     /// A copy of the flow in a slot, if there is one.
@@ -140,38 +185,48 @@ impl Region {
     /// to go on; back at the start when all have been looked at.
     #[must_use]
     pub fn expired(&self, now: Tick, from: Cursor, budget: usize, out: &mut Vec<Expired>) -> Cursor {
-        let v4_words = self.words_used(Family::V4);
-        let words = v4_words + self.words_used(Family::V6);
-        let end = words.min(from.word.saturating_add(budget.div_ceil(64).max(1)));
-        for word in from.word..end {
-            let (family, word) =
-                if word < v4_words { (Family::V4, word) } else { (Family::V6, word - v4_words) };
-            self.each_live(family, word, |slot| {
-                let Some(record) = self.record(slot) else { return };
-                let seq = record.common.seq.load(Ordering::Acquire);
-                // No second look at `seq`: the owner checks again before it removes.
-                if seq & 1 == 1 && record.common.life().deadline.is_past(now) {
-                    out.push(Expired { slot, seq, forced: false });
-                }
-            });
+        self.each_slot(from, budget, |slot| {
+            let Some(record) = self.record(slot) else { return };
+            let seq = record.common.seq.load(Ordering::Acquire);
+            // No second look at `seq`: the owner checks again before it removes.
+            if seq & 1 == 1 && record.common.life().deadline.is_past(now) {
+                out.push(Expired { slot, seq });
+            }
+        })
+    }
+
+    /// The flows that the word at the cursor names, and where the next word is.
+    pub(super) fn slots_at(&self, at: Cursor) -> (Slots, Cursor) {
+        let Cursor { is_v6, word } = at;
+        let family = at.family();
+        let bits = self.live_bits(family).get(word).map_or(0, |bits| bits.load(Relaxed));
+        let next = match (word + 1 < self.words_used(family), is_v6) {
+            (true, _) => Cursor { is_v6, word: word + 1 },
+            (false, false) => Cursor { is_v6: true, word: 0 },
+            (false, true) => Cursor::default(),
+        };
+        (Slots { family, word, bits }, next)
+    }
+
+    fn each_slot(&self, from: Cursor, budget: usize, mut visit: impl FnMut(Slot)) -> Cursor {
+        let mut at = from;
+        for _ in 0..budget.div_ceil(64).max(1) {
+            let (mut slots, next) = self.slots_at(at);
+            while let Some(slot) = slots.next_slot() {
+                visit(slot);
+            }
+            at = next;
+            if at.is_start() {
+                break;
+            }
         }
-        Cursor { word: if end >= words { 0 } else { end } }
+        at
     }
 
     /// Words of live bits that can have any bit set.
     fn words_used(&self, family: Family) -> usize {
         let used = self.header().high_water[family_index(family)].load(Relaxed);
         used.min(self.capacity(family)).div_ceil(64) as usize
-    }
-
-    fn each_live(&self, family: Family, word: usize, mut visit: impl FnMut(Slot)) {
-        let mut bits = self.live_bits(family).get(word).map_or(0, |bits| bits.load(Relaxed));
-        while bits != 0 {
-            if let Ok(index) = u32::try_from(word * 64 + bits.trailing_zeros() as usize) {
-                visit(Slot::new(family, index));
-            }
-            bits &= bits - 1;
-        }
     }
 
     /// One attempt at a copy. Sequence lock: the copy counts only if `seq` was odd and did not move.
@@ -196,6 +251,7 @@ impl Region {
             tcp_state: (orig.proto == proto::TCP).then_some(tcp_state),
             sctp_state: (orig.proto == proto::SCTP).then(|| SctpFlow::state_of(record.tail)),
             secs_left: deadline.secs_from(now),
+            deadline,
             status: status & !status::OWN_TIMEOUTS,
             packets: [orig_packets, reply_packets],
             bytes: [orig_bytes, reply_bytes],

@@ -3,7 +3,7 @@
 
 use super::loopback::LoopbackDevice;
 use crate::clock::Now;
-use crate::flow::{Cursor, Expired, Seed, Tracker, TrackerConfig};
+use crate::flow::{Cursor, Expired, Request, Seed, Tracker, TrackerConfig};
 use crate::ids::{Generation, PortId, WorkerId};
 use crate::packet::{Family, Packet};
 use crate::rules::model::Ruleset;
@@ -14,6 +14,7 @@ use crate::worker::{
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Producer, RingBuffer};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -75,26 +76,43 @@ pub enum GatewayError {
     Io(#[from] io::Error),
 }
 
-/// What became of one packet sent through the gateway.
+/// What became of one packet sent through the gateway, and of others that it freed.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// Which packet it is: they are counted from zero.
+    pub number: u64,
     /// What the worker says happened; `None` if the packet never reached a verdict (no frame free, still held).
     pub fate: Option<Fate>,
     /// Which rules judged it; `None` if it is not IP or could not be parsed.
     pub family: Option<Family>,
+    /// Whether it waits for the rest of its datagram.
+    pub is_held: bool,
+    /// Packets sent before that have waited until now, with their fates.
+    pub released: Vec<Released>,
     /// What left on the other side.
     pub forwarded: Vec<Vec<u8>>,
     /// What came back on the side it was sent from.
     pub answers: Vec<Vec<u8>>,
 }
 
-/// Takes down the fate of every packet.
+/// What became of a packet that was held.
+#[derive(Clone, Copy, Debug)]
+pub struct Released {
+    /// Which packet, see [`Outcome::number`].
+    pub number: u64,
+    /// Its family.
+    pub family: Option<Family>,
+    /// What happened.
+    pub fate: Fate,
+}
+
+/// Takes down the fate of every packet, by its frame.
 #[derive(Debug, Default)]
-pub struct Notes(Vec<(Option<Family>, Fate)>);
+pub struct Notes(Vec<(u64, Option<Family>, Fate)>);
 
 impl Observer for Notes {
-    fn fate(&mut self, packet: Option<&Packet>, fate: &Fate) {
-        self.0.push((packet.and_then(Packet::family), *fate));
+    fn fate(&mut self, frame: u64, packet: Option<&Packet>, fate: &Fate) {
+        self.0.push((frame, packet.and_then(Packet::family), *fate));
     }
 }
 
@@ -111,7 +129,12 @@ pub struct Gateway {
     umem: Arc<Umem>,
     seed: Seed,
     expired: Vec<Producer<Expired>>,
+    requests: Vec<Producer<Request>>,
     now: Now,
+    /// Packets sent so far.
+    sent: u64,
+    /// Those whose fate is not known yet, by frame.
+    under_way: HashMap<u64, u64>,
 }
 
 impl Gateway {
@@ -136,7 +159,10 @@ impl Gateway {
             workers: Vec::new(),
             counters: Vec::new(),
             expired: Vec::new(),
+            requests: Vec::new(),
             now: Now::from_secs(1),
+            sent: 0,
+            under_way: HashMap::new(),
             mailbox,
             umem,
             seed: Seed::random(),
@@ -176,6 +202,7 @@ impl Gateway {
     ) {
         let id = WorkerId(u8::try_from(index).expect("at most 64 workers"));
         let (named, expired) = RingBuffer::new(1024);
+        let (asked, requests) = RingBuffer::new(1024);
         let ports_count = self.config.wires * 2;
         let nics: Vec<_> = (0..).map(PortId).take(ports_count).collect();
         let counters = Arc::new(WorkerCounters::new(ports_count, &nics));
@@ -193,10 +220,13 @@ impl Gateway {
             handoff,
             waker: Arc::clone(waker),
             expired,
+            requests,
+            invalid: None,
         };
         self.workers.push(Worker::new(parts, Notes::default()));
         self.counters.push(counters);
         self.expired.push(named);
+        self.requests.push(asked);
     }
 
     /// Sends one packet into `side` through worker 0 and waits until all workers are quiet.
@@ -206,13 +236,30 @@ impl Gateway {
 
     /// The same through a given worker's queue, whoever owns the flow.
     pub fn send_via(&mut self, worker: usize, side: PortId, packet: &[u8]) -> Outcome {
+        let number = self.sent;
+        self.sent += 1;
         let (lanes, pool) = self.workers[worker].lanes_and_pool();
-        lanes[side.index()].device.deliver(pool, packet);
+        let frame = lanes[side.index()].device.deliver(pool, packet);
+        if let Some(frame) = frame {
+            self.under_way.insert(frame, number);
+        }
         self.settle();
-        let noted = self.workers.iter_mut().flat_map(|worker| worker.observer_mut().0.drain(..)).last();
+        let (mut own, mut released) = (None, Vec::new());
+        for (frame, family, fate) in
+            self.workers.iter_mut().flat_map(|worker| worker.observer_mut().0.drain(..))
+        {
+            match self.under_way.remove(&frame) {
+                Some(sent) if sent == number => own = Some((family, fate)),
+                Some(number) => released.push(Released { number, family, fate }),
+                None => {}
+            }
+        }
         Outcome {
-            fate: noted.map(|(_, fate)| fate),
-            family: noted.and_then(|(family, _)| family),
+            number,
+            fate: own.map(|(_, fate)| fate),
+            family: own.and_then(|(family, _)| family),
+            is_held: frame.is_some() && own.is_none(),
+            released,
             forwarded: self.collect(side.peer()),
             answers: self.collect(side),
         }
@@ -221,7 +268,11 @@ impl Gateway {
     /// Polls until no worker finds anything to do.
     fn settle(&mut self) {
         let now = self.now;
-        while self.workers.iter_mut().map(|worker| worker.poll(now)).sum::<usize>() > 0 {}
+        let has_more = |worker: &mut Worker<LoopbackDevice, Notes>| {
+            worker.poll(now) > 0 || worker.tracker_mut().is_flushing()
+        };
+        // All of them, every time.
+        while self.workers.iter_mut().map(has_more).fold(false, |any, more| any | more) {}
     }
 
     fn collect(&mut self, side: PortId) -> Vec<Vec<u8>> {
@@ -255,6 +306,14 @@ impl Gateway {
             }
         }
         self.settle();
+    }
+
+    /// Asks a worker for something, as control does; it is done when it polls next.
+    ///
+    /// # Errors
+    /// When it has many requests waiting already.
+    pub fn ask(&mut self, worker: usize, request: Request) -> Result<(), Request> {
+        self.requests[worker].push(request).map_err(|rtrb::PushError::Full(request)| request)
     }
 
     /// Turns the clock forward and removes what expired meanwhile.
@@ -319,11 +378,11 @@ fn snapshot(
     let further =
         (1..config.wires).flat_map(|wire| config.names.each_ref().map(|name| format!("{name}{wire}")));
     let names: Vec<String> = config.names.iter().cloned().chain(further).collect();
-    let family = |family: Family| -> Result<FamilyRules, CompileError> {
+    let family = |family: Family| -> Result<Arc<FamilyRules>, CompileError> {
         let asked = rules.iter().find(|ruleset| ruleset.family == family);
         let ruleset = asked.cloned().unwrap_or_else(|| Ruleset::empty(family));
         let compiled = Compiled::new(Arc::new(ruleset), &names)?;
-        Ok(FamilyRules::new(compiled, config.workers, config.track_always))
+        Ok(Arc::new(FamilyRules::new(compiled, generation, config.workers, config.track_always)))
     };
     Ok(Snapshot {
         generation,

@@ -34,14 +34,15 @@ impl LoopbackDevice {
         }
     }
 
-    /// Lets a packet arrive. False if the pool has no frame for it, as when a fill ring is empty.
-    pub fn deliver(&mut self, pool: &mut FramePool, packet: &[u8]) -> bool {
+    /// Lets a packet arrive; gives the id of its frame. `None` if the pool has none for it, as when a fill ring is empty.
+    pub fn deliver(&mut self, pool: &mut FramePool, packet: &[u8]) -> Option<u64> {
         let Some(frame) = pool.alloc_filled(packet) else {
             self.counters.rx_fill_ring_empty += 1;
-            return false;
+            return None;
         };
+        let id = frame.id();
         self.rx.push_back(frame);
-        true
+        Some(id)
     }
 
     /// The packets sent since the last call.

@@ -92,6 +92,10 @@ pub struct LoopCounters {
     pub classified: Counter,
     /// Flows now in this worker's table.
     pub flows: Counter,
+    /// INVALID packets that should have been logged and were too many.
+    pub unlogged: Counter,
+    /// Requests of control's done.
+    pub served: Counter,
 }
 
 /// Ring health of one queue, copied out of its device by the worker every [`super::PUBLISH_NANOS`].

@@ -11,7 +11,7 @@
 //! 5. **flush**: at most one kick per device touched.
 //!
 //! Between bursts (`Path::tidy`): newest snapshot adopted, frames sent home, fill rings topped up, flows that control
-//! found expired removed.
+//! found expired removed, requests about flows served.
 //!
 //! Nothing here locks, allocates or formats per packet. All state is owned by the thread; what others see of it
 //! (counters, the flow region) is atomics they may only read.
@@ -20,6 +20,7 @@ mod answers;
 mod counters;
 mod handoff;
 mod idle;
+mod invalid;
 mod observer;
 mod path;
 mod snapshot;
@@ -29,19 +30,20 @@ pub use counters::{
 };
 pub use handoff::Handoff;
 pub use idle::{IdlePolicy, Waker};
+pub use invalid::{InvalidNote, NOTED_BYTES};
 pub use observer::{Fate, Observer};
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
 
 use crate::clock::Now;
 use crate::device::{BURST_MAX, Device, FrameBurst};
-use crate::flow::{Expired, Tracker};
+use crate::flow::{Expired, Request, Tracker};
 use crate::ids::{PortId, WorkerId};
 use crate::packet::{Kind, Packet};
 use crate::wire;
 use crate::xsk::{FramePool, Umem};
 use handoff::Handed;
 use path::Path;
-use rtrb::Consumer;
+use rtrb::{Consumer, Producer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
@@ -93,6 +95,10 @@ pub struct Parts<D> {
     pub waker: Arc<Waker>,
     /// Flows that control found expired.
     pub expired: Consumer<Expired>,
+    /// What control wants done to flows.
+    pub requests: Consumer<Request>,
+    /// Where INVALID packets go that are to be logged, if anywhere.
+    pub invalid: Option<Producer<InvalidNote>>,
 }
 
 /// A worker. `O` watches what becomes of every packet; `()` watches nothing and costs nothing.

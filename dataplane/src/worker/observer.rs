@@ -21,11 +21,12 @@ pub struct Fate {
 
 /// Watches packets leave the path, each exactly once, in the order in which they do.
 pub trait Observer {
-    /// `packet` is `None` if the frame could not be parsed.
-    fn fate(&mut self, packet: Option<&Packet>, fate: &Fate);
+    /// `frame` is the frame's [`crate::xsk::Frame::id`], the one it came in with; `packet` is `None` if it could not be
+    /// parsed.
+    fn fate(&mut self, frame: u64, packet: Option<&Packet>, fate: &Fate);
 }
 
 impl Observer for () {
     #[inline]
-    fn fate(&mut self, _: Option<&Packet>, _: &Fate) {}
+    fn fate(&mut self, _: u64, _: Option<&Packet>, _: &Fate) {}
 }

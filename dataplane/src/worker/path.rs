@@ -5,13 +5,16 @@ mod fragments;
 
 use super::answers::AnswerBucket;
 use super::handoff::Handed;
+use super::invalid::InvalidLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
 use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::defrag::{Defrag, DefragLimits, Whole};
 use crate::device::{BURST_MAX, Device};
-use crate::flow::{self, Claim, Expired, FlowRef, FullPolicy, Slot, TableFull, Tracked, Tracker};
+use crate::flow::{
+    self, Claim, Expired, FlowRef, FullPolicy, InvalidReason, Request, Slot, TableFull, Tracked, Tracker,
+};
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::{Family, Fragment, Packet, Tuple, proto};
 use crate::reason::DropReason;
@@ -26,6 +29,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Most expired flows removed between two bursts.
 const EXPIRE_MAX: usize = 64;
+
+/// Most requests of control's served between two bursts.
+const REQUESTS_MAX: usize = 64;
 
 /// Everything a packet meets behind the parser.
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub(super) struct Path<D, O> {
     pub(super) handoff: Handoff,
     pub(super) waker: Arc<Waker>,
     expired: Consumer<Expired>,
+    requests: Consumer<Request>,
+    invalid: InvalidLog,
     published: Option<Now>,
     matched: Matched,
     marks: Marks,
@@ -120,6 +128,8 @@ impl<D: Device, O: Observer> Path<D, O> {
             handoff,
             waker,
             expired,
+            requests,
+            invalid,
         } = parts;
         let mut lane_of = [NO_LANE; PORTS_MAX];
         for (index, lane) in lanes.iter().enumerate().rev() {
@@ -151,6 +161,8 @@ impl<D: Device, O: Observer> Path<D, O> {
             handoff,
             waker,
             expired,
+            requests,
+            invalid: InvalidLog::new(invalid),
             published: None,
             matched: Matched::default(),
             marks: Marks::default(),
@@ -280,6 +292,9 @@ impl<D: Device, O: Observer> Path<D, O> {
             }
         }
         let mut tracked = self.track(source, packet, now, &orders);
+        if let Some(reason) = tracked.invalid {
+            self.note_invalid(source, packet, ingress, reason);
+        }
         let decided = self.decide(packet, &tracked, ingress, now);
         let mut fate = Fate { ingress, dropped: None, ct_state: Some(tracked.state), rule: Some(decided.by) };
         let mut reject = None;
@@ -297,7 +312,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                 reject = Some(Rejection { with, is_sound });
             }
         }
-        self.tracker.finish(&tracked);
+        self.tracker.finish(&tracked, fate.dropped.is_none() && reject.is_none());
         Sentence { fate, tracked, reject }
     }
 
@@ -339,6 +354,15 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.tracker.count(slot, tracked.direction, packet.l3_len);
         }
         tracked
+    }
+
+    /// An INVALID packet: noted for the log if it is wanted there.
+    #[cold]
+    fn note_invalid(&mut self, source: Source<'_>, packet: &Packet, ingress: PortId, reason: InvalidReason) {
+        let wanted = InvalidLog::wants(self.snapshot.settings.track.log_invalid, packet.tuple.proto);
+        if wanted && !self.invalid.note(packet, source.bytes(&self.umem), ingress, reason) {
+            self.counters.polls.unlogged.add(1);
+        }
     }
 
     /// Remembers the flow that an accepted packet starts, and lets helpers read the packet.
@@ -396,7 +420,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
         let bytes = u64::from(packet.l3_len);
-        if let Some(word) = tracker.cached_verdict(tracked, snapshot.generation)
+        if let Some(word) = tracker.cached_verdict(tracked, rules.since)
             && let Some(path) = path_from(word, ingress)
         {
             counters.polls.verdict_hits.add(1);
@@ -426,7 +450,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         match cacheable.then(|| rule_counters.intern(matched.lines(), decider)).flatten() {
             Some(path) => {
                 rule_counters.count_path(path, bytes);
-                tracker.cache_verdict(tracked, snapshot.generation, path_word(path, ingress));
+                tracker.cache_verdict(tracked, rules.since, path_word(path, ingress));
             }
             None => rule_counters.count_lines(matched.lines(), bytes),
         }
@@ -462,7 +486,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.tracker.close_rejected(slot, now, &self.snapshot.settings.track);
         }
         fate.dropped = Some(DropReason::RuleReject);
-        self.note_drop(Some(packet), packet.frame_len, &fate);
+        self.note_drop(frame.id(), Some(packet), packet.frame_len, &fate);
         let frame = self.pool.shorten(frame, len);
         match self.send(frame, fate.ingress) {
             Ok(len) => self.counters.port(fate.ingress).answers.count(u64::from(len)),
@@ -476,10 +500,11 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Sends a packet out of the other NIC of its wire.
     #[inline]
     fn forward(&mut self, frame: Frame, packet: &Packet, mut fate: Fate) {
+        let id = frame.id();
         match self.send(frame, fate.ingress.peer()) {
             Ok(len) => {
                 self.counters.port(fate.ingress).forwarded.count(u64::from(len));
-                self.observer.fate(Some(packet), &fate);
+                self.observer.fate(id, Some(packet), &fate);
             }
             Err((frame, reason)) => {
                 fate.dropped = Some(reason);
@@ -518,15 +543,15 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     fn discard(&mut self, frame: Frame, packet: Option<&Packet>, fate: Fate) {
-        self.note_drop(packet, frame.len(), &fate);
+        self.note_drop(frame.id(), packet, frame.len(), &fate);
         self.free(frame);
     }
 
-    fn note_drop(&mut self, packet: Option<&Packet>, bytes: u32, fate: &Fate) {
+    fn note_drop(&mut self, frame: u64, packet: Option<&Packet>, bytes: u32, fate: &Fate) {
         if let Some(reason) = fate.dropped {
             self.counters.port(fate.ingress).dropped(reason, bytes);
         }
-        self.observer.fate(packet, fate);
+        self.observer.fate(frame, packet, fate);
     }
 
     #[inline]
@@ -566,9 +591,13 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.snapshot = newest;
             self.mailbox.adopt(self.id, generation);
         }
+        self.tracker.look_for_listeners(now);
         let settings = &self.snapshot.settings;
         self.tracker.adopt(&settings.track, &settings.policies);
         self.answers.refill(self.snapshot.settings.answers, now);
+        if self.snapshot.settings.track.log_invalid != 0 {
+            self.invalid.refill(now);
+        }
         for peer in &mut self.handoff.peers {
             while let Ok(frame) = peer.homecoming.pop() {
                 self.pool.free(frame);
@@ -587,9 +616,31 @@ impl<D: Device, O: Observer> Path<D, O> {
             let Ok(named) = self.expired.pop() else { break };
             self.tracker.expire(named, now);
         }
+        self.serve_requests(now);
         if self.published.is_none_or(|then| now.nanos.wrapping_sub(then.nanos) >= super::PUBLISH_NANOS) {
             self.published = Some(now);
             self.publish();
+        }
+    }
+
+    /// Does what control wants done to flows, in the order in which it asked.
+    #[inline]
+    fn serve_requests(&mut self, now: Now) {
+        if self.requests.is_empty() && !self.tracker.is_flushing() {
+            return;
+        }
+        for _ in 0..REQUESTS_MAX {
+            if self.tracker.is_flushing() {
+                if !self.tracker.flush_on() {
+                    return;
+                }
+                self.counters.polls.served.add(1);
+            }
+            let Ok(request) = self.requests.pop() else { return };
+            self.tracker.serve(request, now);
+            if !self.tracker.is_flushing() {
+                self.counters.polls.served.add(1);
+            }
         }
     }
 
@@ -615,6 +666,8 @@ impl<D: Device, O: Observer> Path<D, O> {
     pub(super) fn nothing_waits(&self) -> bool {
         self.handoff.peers.iter().all(|peer| peer.packets_in.is_empty() && peer.homecoming.is_empty())
             && self.expired.is_empty()
+            && self.requests.is_empty()
+            && !self.tracker.is_flushing()
             && self.mailbox.observe(self.snapshot.generation).is_none()
             && !self.lanes.iter().any(|lane| lane.device.is_tx_pending())
     }

@@ -12,15 +12,15 @@ use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Rules and settings as of one generation.
+/// Rules and settings as of one generation. Snapshots that differ in their settings share their rules.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Which generation this is.
     pub generation: Generation,
     /// The IPv4 rules.
-    pub v4: FamilyRules,
+    pub v4: Arc<FamilyRules>,
     /// The IPv6 rules.
-    pub v6: FamilyRules,
+    pub v6: Arc<FamilyRules>,
     /// Everything else a worker has to know.
     pub settings: Settings,
 }
@@ -28,6 +28,8 @@ pub struct Snapshot {
 /// One family's rules, ready to run.
 #[derive(Debug)]
 pub struct FamilyRules {
+    /// Generation they came with: what verdicts cached in flows are of.
+    pub since: Generation,
     /// The compiled form.
     pub compiled: Compiled,
     /// Rule counters, one set per worker, written by that worker only.
@@ -106,19 +108,19 @@ impl Default for Settings {
 }
 
 impl FamilyRules {
-    /// Wraps compiled rules for `workers` workers.
+    /// Wraps compiled rules, which come with generation `since`, for `workers` workers.
     #[must_use]
-    pub fn new(compiled: Compiled, workers: usize, track_always: bool) -> Self {
+    pub fn new(compiled: Compiled, since: Generation, workers: usize, track_always: bool) -> Self {
         let counters = (0..workers).map(|_| RuleCounters::new(compiled.lines().len())).collect();
         let track = track_always || compiled.uses_conntrack();
-        Self { compiled, counters, track }
+        Self { since, compiled, counters, track }
     }
 }
 
 impl Snapshot {
     /// The rules of one family.
     #[must_use]
-    pub fn rules(&self, family: Family) -> &FamilyRules {
+    pub fn rules(&self, family: Family) -> &Arc<FamilyRules> {
         match family {
             Family::V4 => &self.v4,
             Family::V6 => &self.v6,

@@ -26,6 +26,13 @@ impl Frame {
         self.len
     }
 
+    /// Names the frame among all of its UMEM that somebody has in hand.
+    #[inline]
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.addr
+    }
+
     /// How many chunks the packet spans.
     #[must_use]
     pub const fn segments(&self) -> u32 {

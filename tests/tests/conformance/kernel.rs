@@ -4,7 +4,7 @@
 
 use dataplane::packet::Family;
 use dataplane::testing::packets::udp;
-use palisade_tests::lab::{Netns, PacketSocket};
+use palisade_tests::lab::{Netns, PacketSocket, Process};
 use std::fs;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -19,6 +19,9 @@ const MARKER_ENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new
 
 /// No rules.
 const EMPTY: &str = "*raw\nCOMMIT\n*mangle\nCOMMIT\n*filter\n:FORWARD ACCEPT\nCOMMIT\n";
+
+/// Source of connections that nobody has, made to be told of: then all that happened before was told too.
+const BELL: &str = "203.0.113.7";
 
 /// No rule sees it.
 const MARKERS_PASS: &str = "\
@@ -76,6 +79,7 @@ pub(crate) struct Kernel {
     /// Behind the sockets: they are closed first.
     _ends: Netns,
     batches: u32,
+    bells: u16,
 }
 
 impl Kernel {
@@ -114,7 +118,7 @@ impl Kernel {
         }
         let sockets = ["left", "right"].map(|name| PacketSocket::open(&ends, name));
         let macs = ["left", "right"].map(|name| mac_of(&wire, name));
-        let kernel = Self { wire, ends: sockets, topology, macs, _ends: ends, batches: 0 };
+        let kernel = Self { wire, ends: sockets, topology, macs, _ends: ends, batches: 0, bells: 0 };
         kernel.load(&[], &[]);
         kernel.settle();
         kernel
@@ -217,10 +221,65 @@ impl Kernel {
         !self.collect()[1 - side].is_empty()
     }
 
+    /// What `conntrack -L expect` says of one family.
+    pub(crate) fn expectations(&self, family: Family) -> String {
+        let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
+        self.wire.run("conntrack", &["-L", "expect", "-f", family])
+    }
+
+    /// Starts `conntrack -E`, and waits until it listens.
+    pub(crate) fn listen(&mut self, options: &str) -> Process {
+        let args: Vec<&str> = ["-E"].into_iter().chain(options.split_whitespace()).collect();
+        let listener = self.wire.spawn("conntrack", &args);
+        self.wait_for_events(&listener);
+        listener
+    }
+
+    /// Waits until everything that has happened was told.
+    pub(crate) fn wait_for_events(&mut self, listener: &Process) {
+        for _ in 0..200 {
+            self.bells += 1;
+            let port = self.bells.to_string();
+            let bell = ["-p", "udp", "-s", BELL, "-d", BELL, "--sport", &port, "--dport", &port];
+            let _ = self.wire.exec("conntrack", &[&["-I", "-t", "100"], &bell[..]].concat());
+            let _ = self.wire.exec("conntrack", &[&["-D"], &bell[..]].concat());
+            // The last word about it, in whichever form.
+            let ports = [
+                format!("sport={port} dport={port} "),
+                format!("<sport>{port}</sport><dport>{port}</dport>"),
+                format!("--sport {port} --dport {port} "),
+            ];
+            let is_last = |line: &str| {
+                Self::is_bell(line)
+                    && ["[DESTROY]", "type=\"destroy\"", "-D "].iter().any(|word| line.contains(word))
+            };
+            let told = |text: &str| {
+                text.lines().any(|line| is_last(line) && ports.iter().any(|ports| line.contains(ports)))
+            };
+            for _ in 0..20 {
+                if told(&listener.stdout()) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        panic!("conntrack -E tells nothing: {}", listener.stderr());
+    }
+
+    /// Whether an event is about a connection made to be told of.
+    pub(crate) fn is_bell(line: &str) -> bool {
+        line.contains(BELL)
+    }
+
     /// What `conntrack -L` says of one family.
     pub(crate) fn connections(&self, family: Family) -> String {
+        self.connections_as(family, &[])
+    }
+
+    /// The same with options.
+    pub(crate) fn connections_as(&self, family: Family, options: &[&str]) -> String {
         let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
-        self.wire.run("conntrack", &["-L", "-f", family])
+        self.wire.run("conntrack", &[&["-L", "-f", family], options].concat())
     }
 }
 

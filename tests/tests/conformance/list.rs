@@ -1,5 +1,7 @@
 //! Lists of connections, the kernel's and ours, as values that compare.
 
+use control::api::{Shown, expect_row, flow_row};
+use control::cli::{Output, write_expectation, write_flow};
 use dataplane::clock::Tick;
 use dataplane::flow::FlowView;
 use dataplane::packet::{Family, Tuple, proto};
@@ -75,8 +77,7 @@ pub(crate) fn lines(text: &str) -> Vec<String> {
         let mut words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
         (words.len() > 5).then(|| {
             words.remove(2);
-            // A zone of one direction is printed as one of both.
-            words.retain(|word| !word.starts_with("use=") && !word.starts_with("zone"));
+            words.retain(|word| !word.starts_with("use="));
             words.join(" ")
         })
     };
@@ -85,14 +86,35 @@ pub(crate) fn lines(text: &str) -> Vec<String> {
     lines
 }
 
+/// Lines of `conntrack -L expect` without their timers, sorted.
+pub(crate) fn lines_of_expectations(text: &str) -> Vec<String> {
+    let without_timer =
+        |line: &str| line.split_once(' ').map_or_else(String::new, |(_, rest)| rest.to_owned());
+    let mut lines: Vec<String> = text.lines().map(without_timer).collect();
+    lines.sort();
+    lines
+}
+
+/// Ours as `fwctl flows -L expect` prints it.
+pub(crate) fn our_expectations(gateway: &mut Gateway, family: Family) -> String {
+    let now = gateway.now().tick();
+    let mut text = Vec::new();
+    let expectations = gateway.workers[0].tracker_mut().expectations().list(now);
+    for expectation in expectations.iter().filter(|expectation| expectation.family == family) {
+        write_expectation(&expect_row(expectation, now), &mut text).unwrap();
+    }
+    String::from_utf8(text).unwrap()
+}
+
 /// Ours as `fwctl flows -L` prints it.
-pub(crate) fn our_text(gateway: &mut Gateway, family: Family) -> String {
+pub(crate) fn our_text(gateway: &mut Gateway, family: Family, output: &Output) -> String {
     let now: Tick = gateway.now().tick();
     let mut text = Vec::new();
     for worker in &mut gateway.workers {
         worker.tracker_mut().region().walk(now, |view| {
             if view.orig.family == family && view.secs_left > 2 {
-                control::cli::write_flow(&control::api::flow_row(view), &[], &mut text).unwrap();
+                let row = flow_row(view, &Shown::default());
+                write_flow(&row, output, &mut text).unwrap();
             }
         });
     }

@@ -1,10 +1,10 @@
 //! The kernel as judge: the same frames, with the same gaps, through Linux (a bridge with br_netfilter, and a router)
 //! and through Palisade's worker, tracker and rules. Compared per frame: forwarded or not, in which connection state,
-//! what came back; and then the lists of connections: tuple, state, flags and timer. No expected value is written down
-//! anywhere.
+//! what came back; then the lists of connections: tuple, state, flags and timer; and what is told of them meanwhile. No
+//! expected value is written down anywhere.
 //!
-//! `kernel` is the judge in network namespaces, `stage` drives both sides and compares, `talk` lets a scenario read as a
-//! conversation; the other files are scenarios. Needs root; skips otherwise. `PALISADE_SEED` and `PALISADE_PACKETS`
+//! `kernel` is the judge in network namespaces, `stage` drives both sides and compares, `list` and `hear` what is compared,
+//! `talk` lets a scenario read as a conversation; the other files are scenarios. Needs root; skips otherwise. `PALISADE_SEED` and `PALISADE_PACKETS`
 //! choose another or a longer random run.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -12,10 +12,12 @@
 mod asked;
 mod connlimit;
 mod datagrams;
+mod events;
 mod expectations;
 mod fragment_limits;
 mod fragments;
 mod headers;
+mod hear;
 mod join;
 mod kernel;
 mod list;

@@ -3,6 +3,7 @@
 
 use super::stage::Setting;
 use super::talk::{Client, End, ISN, SYN_OPTIONS, Server, Talk, flag_bits, perform};
+use control::cli::Output;
 use dataplane::testing::packets::{Builder, icmp, icmp_error, ip, ping, pong, udp};
 use std::env;
 
@@ -287,11 +288,17 @@ fn run(talk: &mut Talk<'_>, seed: u64, packets: u64) {
     }
 }
 
-#[test]
-fn random_conversations_are_judged_alike() {
+/// Seed and number of packets.
+fn length() -> (u64, u64) {
     let number = |name: &str, default: u64| env::var(name).map_or(default, |text| text.parse().unwrap());
     let (seed, packets) = (number("PALISADE_SEED", 0x5eed), number("PALISADE_PACKETS", PACKETS));
     println!("PALISADE_SEED={seed} PALISADE_PACKETS={packets}");
+    (seed, packets)
+}
+
+#[test]
+fn random_conversations_are_judged_alike() {
+    let (seed, packets) = length();
     let plain = Setting { v4: "", v6: "", sysctls: &[] };
     let share = packets / 6;
     let first = |talk: &mut Talk<'_>| run(talk, seed, share * 3);
@@ -302,4 +309,16 @@ fn random_conversations_are_judged_alike() {
         ("liberal", Setting { sysctls: &[("tcp_be_liberal", "1"), ("checksum", "0")], ..plain }, &second),
         ("invalid rst ignored", Setting { sysctls: &[("tcp_ignore_invalid_rst", "1")], ..plain }, &second),
     ]);
+}
+
+#[test]
+fn random_conversations_are_told_alike() {
+    let (seed, packets) = length();
+    let plain = Setting { v4: "", v6: "", sysctls: &[] };
+    let scenario = |talk: &mut Talk<'_>| {
+        talk.stage.listen("", Output::default());
+        run(talk, seed, packets / 6);
+        talk.stage.compare_events();
+    };
+    perform(&[("told", plain, &scenario)]);
 }

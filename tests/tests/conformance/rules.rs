@@ -121,6 +121,7 @@ fn ftp_is_helped_as_the_kernel_helps_it() {
                 for line in lines {
                     let mut control = Control::open(talk);
                     control.line(talk, from, line);
+                    talk.stage.compare_expectations();
                     tried(talk, from == 0, 2000);
                     tried(talk, from == 0, 2999);
                     let end = if from == 0 { Client } else { Server };
@@ -144,6 +145,7 @@ fn ftp_is_helped_as_the_kernel_helps_it() {
         let mut control = Control::open(talk);
         control.line(talk, 0, "PORT 10,0,0,1,7,208\r\n");
         control.line(talk, 0, "PORT 10,0,0,1,7,209\r\n");
+        talk.stage.compare_expectations();
         tried(talk, true, 2000);
         tried(talk, true, 2001);
         control.line(talk, 0, "PORT 10,0,0,1,7,210\r\n");
@@ -185,6 +187,7 @@ fn ftp_is_helped_as_the_kernel_helps_it() {
                 &udp(CLIENT, SERVER).ports(4000, 69).payload(request),
                 &format!("request {request:?}"),
             );
+            talk.stage.compare_expectations();
             for port in [5000, 5000, 5001] {
                 talk.send(Server, &answer(port), &format!("answer from {port}"));
             }

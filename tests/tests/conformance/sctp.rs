@@ -2,6 +2,7 @@
 
 use super::stage::Setting;
 use super::talk::{Client, End, Server, Talk, perform};
+use control::cli::Output;
 use dataplane::packet::proto;
 use dataplane::testing::packets::{Builder, ip};
 use dataplane::wire::checksum::crc32c;
@@ -298,4 +299,25 @@ fn timers_run_alike() {
         ("each its own", Setting { sysctls: short, ..PLAIN }, &reach),
         ("running out", Setting { sysctls: shortest, ..PLAIN }, &expire),
     ]);
+}
+
+#[test]
+fn associations_tell_what_happens_to_them_as_conntrack_tells_it() {
+    let scenario = |talk: &mut Talk<'_>| {
+        talk.stage.listen("", Output::default());
+        for reach in STATES {
+            for kind in [INIT, INIT_ACK, 3, 4, 5, 6, SHUTDOWN, SHUTDOWN_ACK, COOKIE_ECHO, SHUTDOWN_COMPLETE] {
+                for (end, kind) in reach {
+                    says(talk, *end, *kind);
+                }
+                says(talk, Client, kind);
+                says(talk, Server, kind);
+                talk.again();
+            }
+        }
+        talk.stage.compare_events();
+        talk.stage.forget();
+        talk.stage.compare_events();
+    };
+    perform(&[("events", PLAIN, &scenario)]);
 }

@@ -1,11 +1,13 @@
 //! Both sides on one stage: each frame goes into both, and what they make of it is compared.
 
+use super::hear::{self, Ears};
 use super::join::join;
 use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
+use control::cli::{Format, Output};
 use control::config::Config;
 use control::rules_file::understand;
-use dataplane::flow::Policies;
+use dataplane::flow::{Policies, Request};
 use dataplane::ids::PortId;
 use dataplane::packet::{Family, proto};
 use dataplane::rules::model::CtState;
@@ -50,6 +52,8 @@ pub(crate) struct Stage<'a> {
     /// Whether IPv6 datagrams are compared and not their fragments.
     pub(crate) joins: bool,
     restore: Vec<(String, String)>,
+    /// Both sides' events, once somebody listens.
+    ears: Option<Ears>,
     history: Vec<String>,
     /// Frames that the two disagreed about, and lists that differed.
     pub(crate) disagreements: Vec<String>,
@@ -99,6 +103,7 @@ impl<'a> Stage<'a> {
             out: [Vec::new(), Vec::new()],
             joins: false,
             restore,
+            ears: None,
             history: Vec::new(),
             disagreements: Vec::new(),
             frames: 0,
@@ -125,6 +130,7 @@ impl<'a> Stage<'a> {
         self.kernel.send(side, &frame);
         self.tick();
         let outcome = self.ours.send(if side == 0 { LEFT } else { RIGHT }, &frame);
+        self.hear();
         self.frames += 1;
         let state = outcome.fate.and_then(|fate| fate.ct_state).map(CtState::name);
         self.out[1 - side].extend(outcome.forwarded.into_iter().map(|frame| Seen { frame, state }));
@@ -141,6 +147,28 @@ impl<'a> Stage<'a> {
         std::thread::sleep(time);
         self.tick();
         self.ours.age();
+        self.hear();
+    }
+
+    /// From here on both sides tell what happens to flows, printed with these options of conntrack's.
+    pub(crate) fn listen(&mut self, options: &str, output: Output) {
+        self.tick();
+        self.ears = Some(Ears::new(self.kernel, &mut self.ours, options, output));
+    }
+
+    fn hear(&mut self) {
+        if let Some(ears) = &mut self.ears {
+            ears.hear();
+        }
+    }
+
+    /// Compares what was told since the last time.
+    pub(crate) fn compare_events(&mut self) {
+        self.compare();
+        let ears = self.ears.as_mut().expect("somebody listens");
+        for difference in ears.differences(self.kernel) {
+            self.note(difference, false);
+        }
     }
 
     /// Compares what came of the frames sent so far.
@@ -211,15 +239,12 @@ impl<'a> Stage<'a> {
     pub(crate) fn forget(&mut self) {
         self.compare();
         self.kernel.forget();
-        let now = self.ours.now().tick();
-        for worker in &mut self.ours.workers {
-            let tracker = worker.tracker_mut();
-            let mut slots = Vec::new();
-            tracker.region().walk(now, |view| slots.push(view.slot));
-            for slot in slots {
-                tracker.remove(slot);
-            }
+        self.tick();
+        for worker in 0..self.ours.workers.len() {
+            self.ours.ask(worker, Request::Flush).expect("there is room for one request");
         }
+        self.ours.age();
+        self.hear();
     }
 
     /// Compares the lists of connections.
@@ -233,7 +258,7 @@ impl<'a> Stage<'a> {
             let mut found = differences(&theirs, &ours);
             if found.is_empty() {
                 // The same flows: then every line must be the same too, but for those about to end.
-                let printed = list::lines(&list::our_text(&mut self.ours, family));
+                let printed = list::lines(&list::our_text(&mut self.ours, family, &Output::default()));
                 let known = list::lines(&text);
                 found.extend(
                     printed
@@ -244,6 +269,35 @@ impl<'a> Stage<'a> {
             }
             for difference in found {
                 self.note(format!("list: {difference}"), false);
+            }
+        }
+    }
+
+    /// Compares the lists of connections in the other forms that conntrack prints, but for those about to end.
+    pub(crate) fn compare_forms(&mut self) {
+        self.compare();
+        self.tick();
+        for family in [Family::V4, Family::V6] {
+            for (option, format) in [("xml", Format::Xml), ("save", Format::Save)] {
+                let theirs = self.kernel.connections_as(family, &["-o", option]);
+                let output = Output { format, ..Output::default() };
+                let ours = list::our_text(&mut self.ours, family, &output);
+                for difference in hear::differences(&theirs, &ours) {
+                    self.note(format!("{option}: {difference}"), false);
+                }
+            }
+        }
+    }
+
+    /// Compares the connections that helpers expect, line by line but for their timers.
+    pub(crate) fn compare_expectations(&mut self) {
+        self.compare();
+        self.tick();
+        for family in [Family::V4, Family::V6] {
+            let theirs = list::lines_of_expectations(&self.kernel.expectations(family));
+            let ours = list::lines_of_expectations(&list::our_expectations(&mut self.ours, family));
+            if theirs != ours {
+                self.note(format!("expectations: kernel {theirs:#?}, we {ours:#?}"), false);
             }
         }
     }

@@ -1,7 +1,8 @@
-//! Tracked flows, and how to ask for some of them.
+//! Tracked flows.
 
-use super::Family;
+use super::{Family, FlowFilter, Mark};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// One direction of a flow.
@@ -14,10 +15,15 @@ pub struct FlowSide {
     /// What tells flows between the same addresses apart.
     #[serde(flatten)]
     pub key: FlowKey,
-    /// Packets seen.
-    pub packets: u64,
-    /// Their bytes, IP header on.
-    pub bytes: u64,
+    /// Zone of this direction alone; 0 if it has none of its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub zone: u16,
+    /// Packets seen; missing while `acct` is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+    /// Their bytes, IP header on; missing while `acct` is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// What tells flows between the same addresses apart.
@@ -60,11 +66,11 @@ pub struct FlowRow {
     /// IP protocol number.
     pub proto: u8,
     /// Its name as `conntrack -L` writes it, `unknown` if it has none.
-    pub proto_name: String,
+    pub proto_name: Cow<'static, str>,
     /// Seconds until it ends if nothing more comes.
     pub timeout_secs: u32,
     /// Protocol state as netfilter calls it (`ESTABLISHED`, `SYN_SENT`); `None` where the protocol has none.
-    pub state: Option<String>,
+    pub state: Option<Cow<'static, str>>,
     /// The direction of the first packet.
     pub orig: FlowSide,
     /// The other one.
@@ -73,92 +79,70 @@ pub struct FlowRow {
     pub seen_reply: bool,
     /// Whether it is safe from being ended early.
     pub assured: bool,
+    /// Whether another flow announced it.
+    #[serde(default)]
+    pub expected: bool,
     /// Mark.
     pub mark: u32,
     /// Its helper, if a rule gave it one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub helper: Option<String>,
-    /// Its zone; 0 is where flows are that no rule put elsewhere.
+    pub helper: Option<Cow<'static, str>>,
+    /// Zone of both directions; 0 is where flows are that no rule put elsewhere.
     #[serde(default)]
     pub zone: u16,
+    /// When its first packet came, in milliseconds since 1970; only while `timestamp` is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ms: Option<u64>,
+    /// When it ended; only of a flow that has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_ms: Option<u64>,
     /// Worker that tracks it.
     pub worker: u8,
     /// Names it, for as long as the daemon runs.
     pub id: u64,
 }
 
-/// Which flows are asked for; what is `None` does not narrow. In a URL each field is a parameter of its name.
+/// How many flows there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCount {
+    /// That many.
+    pub count: u64,
+}
+
+/// What has come of flows that were to be deleted or changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tally {
+    /// How many it was done to.
+    pub count: u64,
+    /// How many are as they were, because a worker does not answer.
+    pub remained: u64,
+}
+
+/// A line of the answer to a request that deletes or changes flows: the flows, and at the end how many.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
+pub enum TallyLine {
+    /// The last line.
+    End(Tally),
+    /// A flow: as it was before it was deleted, as it is since it was changed.
+    Flow(FlowRow),
+}
+
+/// What to change about flows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FlowFilter {
-    /// Address family.
+pub struct UpdateRequest {
+    /// Which flows.
+    #[serde(default)]
+    pub filter: FlowFilter,
+    /// Their new mark: bits of the mask are cleared, then those of the value flipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub family: Option<u8>,
-    /// IP protocol number.
+    pub mark: Option<Mark>,
+    /// Seconds until they end if nothing more comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proto: Option<u8>,
-    /// Source of the original direction: an address or `ADDRESS/BITS`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub src: Option<Net>,
-    /// Destination of the original direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dst: Option<Net>,
-    /// Source of the reply direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply_src: Option<Net>,
-    /// Destination of the reply direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply_dst: Option<Net>,
-    /// Source port of the original direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sport: Option<u16>,
-    /// Destination port of the original direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dport: Option<u16>,
-    /// Protocol state, in capitals.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
-    /// Whether it is safe from being ended early.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub assured: Option<bool>,
-    /// Whether a packet came in reply direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seen_reply: Option<bool>,
-    /// Mark.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<u32>,
-}
-
-/// What was deleted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Deleted {
-    /// How many have gone.
-    pub count: u64,
-    /// Which, unless all were to go.
-    pub flows: Vec<FlowRow>,
-}
-
-/// What happened to a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum EventKind {
-    /// It was made.
-    New,
-    /// Its state, status or mark has changed.
-    Update,
-    /// It has gone.
-    Destroy,
-}
-
-/// Something that happened to a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventRow {
-    /// What.
-    pub kind: EventKind,
-    /// Events before this one that were lost because nobody took them in time.
-    pub lost: u64,
-    /// The flow as it was then.
-    pub flow: FlowRow,
+    pub timeout_secs: Option<u32>,
 }
 
 /// One worker's tracker, under the names of `conntrack -S`.
@@ -189,125 +173,9 @@ pub struct SetRequest {
     pub value: String,
 }
 
-/// An address with the number of leading bits that count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Net {
-    addr: IpAddr,
-    bits: u8,
-}
-
-/// How many flows there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlowCount {
-    /// That many.
-    pub count: u64,
-}
-
-impl Net {
-    /// The address as given, bits that do not count included.
-    #[must_use]
-    pub const fn addr(&self) -> IpAddr {
-        self.addr
-    }
-
-    /// How many leading bits count.
-    #[must_use]
-    pub const fn bits(&self) -> u8 {
-        self.bits
-    }
-
-    /// Whether `addr` is inside.
-    #[must_use]
-    pub fn contains(&self, addr: IpAddr) -> bool {
-        match (self.addr, addr) {
-            (IpAddr::V4(net), IpAddr::V4(addr)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
-                (net.to_bits() ^ addr.to_bits()) & mask == 0
-            }
-            (IpAddr::V6(net), IpAddr::V6(addr)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
-                (net.to_bits() ^ addr.to_bits()) & mask == 0
-            }
-            _ => false,
-        }
-    }
-}
-
-impl std::str::FromStr for Net {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (addr, bits) = text.split_once('/').map_or((text, None), |(addr, bits)| (addr, Some(bits)));
-        let addr: IpAddr = addr.parse().map_err(|_| format!("`{addr}` is no IP address"))?;
-        let most = if addr.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
-            None => most,
-            Some(bits) => bits
-                .parse()
-                .ok()
-                .filter(|bits| *bits <= most)
-                .ok_or_else(|| format!("`/{bits}` is no prefix length; 0 to {most} are"))?,
-        };
-        Ok(Self { addr, bits })
-    }
-}
-
-impl TryFrom<String> for Net {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Net> for String {
-    fn from(net: Net) -> Self {
-        format!("{}/{}", net.addr, net.bits)
-    }
-}
-
-impl FlowFilter {
-    /// Whether a flow is one of those asked for.
-    #[must_use]
-    pub fn fits(&self, row: &FlowRow) -> bool {
-        fn is<T: PartialEq + Copy>(wanted: Option<T>, got: T) -> bool {
-            wanted.is_none_or(|wanted| wanted == got)
-        }
-        let within = |net: Option<Net>, addr| net.is_none_or(|net| net.contains(addr));
-        let Self {
-            family,
-            proto,
-            src,
-            dst,
-            reply_src,
-            reply_dst,
-            sport,
-            dport,
-            state,
-            assured,
-            seen_reply,
-            mark,
-        } = self;
-        let port = |wanted: Option<u16>, pick: fn(u16, u16) -> u16| {
-            wanted.is_none_or(|wanted| match row.orig.key {
-                FlowKey::Ports { sport, dport } => pick(sport, dport) == wanted,
-                _ => false,
-            })
-        };
-        is(*family, row.family.number())
-            && is(*proto, row.proto)
-            && within(*src, row.orig.src)
-            && within(*dst, row.orig.dst)
-            && within(*reply_src, row.reply.src)
-            && within(*reply_dst, row.reply.dst)
-            && port(*sport, |sport, _| sport)
-            && port(*dport, |_, dport| dport)
-            && state.as_ref().is_none_or(|state| row.state.as_ref() == Some(state))
-            && is(*assured, row.assured)
-            && is(*seen_reply, row.seen_reply)
-            && is(*mark, row.mark)
-    }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+const fn is_zero(number: &u16) -> bool {
+    *number == 0
 }
 
 /// Names `conntrack -L` has for protocols; all others are `unknown`.

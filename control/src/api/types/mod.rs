@@ -1,11 +1,19 @@
 //! What the API says, as data: shared by the server and `fwctl`. Field names are the JSON names and stay as they are.
 //! All counters count since the daemon started unless said otherwise; bytes of packets are Ethernet frames without FCS.
 
+mod events;
+mod expect;
+mod filter;
 mod flows;
+mod net;
 mod rules;
 mod stats;
 
+pub use events::*;
+pub use expect::*;
+pub use filter::*;
 pub use flows::*;
+pub use net::*;
 pub use rules::*;
 pub use stats::*;
 
@@ -42,7 +50,7 @@ pub enum ErrorKind {
     BadRules,
     /// The rules are right but ask for something not supported.
     Unsupported,
-    /// Another `apply` is under way.
+    /// Others are at it: an `apply` is under way, or too many listen to events.
     Busy,
     /// The daemon failed.
     #[default]

@@ -83,7 +83,7 @@ struct Ct {
     helper: Option<(Helper, Span)>,
     timeout: Option<Timeout>,
     events: Option<CtEvents>,
-    /// We tell nothing of expectations; but asked for these alone, the connection's own events are none.
+    /// Asked for these alone, the connection's own events are none.
     expectation_events: Option<CtEvents>,
     zone: u16,
     zone_is_mark: bool,
@@ -161,7 +161,12 @@ impl Ct {
         let word = first(given)?;
         let Some(helper) = Helper::ALL.into_iter().find(|helper| helper.name() == word.text) else {
             let names = Helper::ALL.map(Helper::name).join(", ");
-            let hint = format!("helpers are {names}");
+            let hint = match word.text.as_str() {
+                "h323" => {
+                    "H.323 has three, called Q.931, H.245 and RAS; none of them is supported".to_owned()
+                }
+                _ => format!("helpers are {names}"),
+            };
             return Err(if OTHER_HELPERS.contains(&word.text.as_str()) {
                 Diagnostic::unsupported(word.span, format!("helper `{}` is not supported", word.text))
                     .hint(hint)
@@ -278,7 +283,13 @@ impl Instance for Ct {
             zone_is_mark: *zone_is_mark,
             helper: helper.map(|(helper, _)| helper),
             timeouts: timeout.as_ref().and_then(|timeout| timeout.id),
-            events: events.or(expectation_events.map(|_| CtEvents::default())),
+            events: match (events, expectation_events) {
+                (None, None) => None,
+                (events, expected) => {
+                    let new = expected.is_some_and(|expected| !expected.and(CtEvents::NEW).is_empty());
+                    Some(events.unwrap_or_default().or(CtEvents::EXPECT_NEW.when(new)))
+                }
+            },
         };
         Lowered::Target(Target::Effect(Effect::Order(orders)))
     }

@@ -1,0 +1,236 @@
+//! What the API asks, answered from the workers' counters and flow regions and from the publisher. API threads.
+
+mod events;
+mod expect;
+mod flows;
+mod rules;
+mod settings;
+mod stats;
+
+use super::plane::Plane;
+use crate::api::backend::{ApplyError, Backend};
+use crate::api::types::{
+    ApplyReport, ApplyRequest, ErrorKind, EventRow, ExpectEventRow, ExpectRow, Family, FlowFilter, FlowRow,
+    RulesText, RulesView, Stats, Tally, TrackRow, UpdateRequest,
+};
+use crate::config::Config;
+use crate::publish::Publisher;
+use crate::requests::Desk;
+use crate::rules_file::Rules;
+use dataplane::clock::Now;
+use dataplane::flow::{Expectations, Region, TimeoutPolicy};
+use dataplane::ids::{Generation, PortId};
+use dataplane::packet::Family as Fam;
+use dataplane::rules::CompileError;
+use dataplane::worker::{PortState, WorkerCounters};
+use events::Hub;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long an `apply` waits for the workers to take the rules over; they look between bursts.
+const ADOPTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What never changes about a NIC.
+#[derive(Debug)]
+struct PortFacts {
+    name: String,
+    wire: String,
+    zero_copy: bool,
+}
+
+/// One worker, for reading.
+#[derive(Debug)]
+struct WorkerFacts {
+    core: u16,
+    counters: Arc<WorkerCounters>,
+    region: Arc<Region>,
+    /// Where it takes requests; whoever holds the lock is served alone.
+    desk: Arc<Mutex<Desk>>,
+    lanes: Vec<(PortId, u32)>,
+}
+
+/// The running gateway, for reading and for new rules.
+#[derive(Debug)]
+pub(super) struct LiveBackend {
+    started: Instant,
+    publisher: Arc<Publisher>,
+    workers: Vec<WorkerFacts>,
+    ports: Vec<PortFacts>,
+    states: Arc<[PortState]>,
+    flows_max: u32,
+    /// What rules that come in may name.
+    policies: Vec<TimeoutPolicy>,
+    /// Which NICs run generic XDP, filled in once they are attached.
+    generic: Mutex<Vec<bool>>,
+    /// One `apply` at a time.
+    applying: Mutex<()>,
+    /// Whoever listens to events.
+    hub: Hub,
+    expectations: Arc<Expectations>,
+    /// How many listen to what becomes of these.
+    expecting: Mutex<usize>,
+}
+
+impl LiveBackend {
+    pub(super) fn new(config: &Config, plane: &Plane) -> Self {
+        let port = |port: &super::plane::Port| PortFacts {
+            name: port.nic.name.clone(),
+            wire: port.wire.clone(),
+            zero_copy: port.zero_copy,
+        };
+        let worker = |handle: &super::plane::WorkerHandle| WorkerFacts {
+            core: handle.core,
+            counters: Arc::clone(&handle.counters),
+            region: Arc::clone(&handle.region),
+            desk: Arc::clone(&handle.desk),
+            lanes: handle.lanes.clone(),
+        };
+        Self {
+            started: plane.started,
+            publisher: Arc::clone(&plane.publisher),
+            workers: plane.workers.iter().map(worker).collect(),
+            ports: plane.ports.iter().map(port).collect(),
+            states: Arc::clone(&plane.states),
+            flows_max: config.flows.max,
+            policies: config.rules.timeout_policies.clone(),
+            generic: Mutex::new(Vec::new()),
+            applying: Mutex::new(()),
+            hub: Hub::new(
+                Arc::clone(&plane.listening),
+                plane.workers.iter().map(|handle| &handle.events),
+                plane.publisher.track_settings().events.0 != 0,
+            ),
+            expectations: Arc::clone(&plane.expectations),
+            expecting: Mutex::new(0),
+        }
+    }
+
+    /// Notes how the NICs were attached.
+    pub(super) fn attached(&self, plane: &Plane) {
+        let generic = plane.ports.iter().map(|port| !port.xdp.is_native()).collect();
+        *self.generic.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = generic;
+    }
+
+    /// Publishes rules and waits until every worker works with them.
+    pub(super) fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
+        let generation = self.publisher.publish(v4, v6)?;
+        let deadline = Instant::now() + ADOPTION_TIMEOUT;
+        while !self.publisher.is_settled() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.publisher.reclaim();
+        Ok(generation)
+    }
+
+    fn now(&self) -> Now {
+        Now::since(self.started)
+    }
+}
+
+impl Backend for LiveBackend {
+    fn stats(&self) -> Stats {
+        self.all_stats()
+    }
+
+    fn rules(&self, family: Family) -> Option<RulesView> {
+        let fam = match family {
+            Family::V4 => Fam::V4,
+            Family::V6 => Fam::V6,
+        };
+        let (rules, counts) = self.publisher.rules(fam);
+        Some(rules::rules_view(family, self.publisher.generation(), &rules, &counts))
+    }
+
+    fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) {
+        self.list(filter, each);
+    }
+
+    fn count_flows(&self, filter: &FlowFilter) -> u64 {
+        self.count(filter)
+    }
+
+    fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) -> Tally {
+        self.delete(filter, each)
+    }
+
+    fn update_flows(
+        &self,
+        request: &UpdateRequest,
+        each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>,
+    ) -> Tally {
+        self.update(request, each)
+    }
+
+    fn flush_flows(&self) -> Tally {
+        self.flush()
+    }
+
+    fn events(
+        &self,
+        filter: &FlowFilter,
+        each: &mut dyn FnMut(Option<EventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        self.listen(filter, each)
+    }
+
+    fn expectations(&self, family: Option<Family>) -> Vec<ExpectRow> {
+        self.expected(family)
+    }
+
+    fn flush_expectations(&self) -> u64 {
+        self.expectations.flush() as u64
+    }
+
+    fn expect_events(
+        &self,
+        family: Option<Family>,
+        each: &mut dyn FnMut(Option<ExpectEventRow>) -> ControlFlow<()>,
+    ) -> Result<(), String> {
+        self.listen_to_expectations(family, each)
+    }
+
+    fn track_stats(&self) -> Vec<TrackRow> {
+        self.tracked()
+    }
+
+    fn settings(&self) -> Vec<(String, u32)> {
+        self.all_settings()
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<(), String> {
+        self.change_setting(name, value)
+    }
+
+    fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {
+        let Ok(_one_at_a_time) = self.applying.try_lock() else {
+            let message = "another apply is under way".to_owned();
+            return Err(ApplyError { kind: ErrorKind::Busy, message, diagnostics: Vec::new() });
+        };
+        let mut warnings = Vec::new();
+        let mut load = |text: Option<RulesText>, family| {
+            text.map(|text| rules::load(&text, family, &self.policies, &mut warnings)).transpose()
+        };
+        let v4 = load(request.v4, Fam::V4)?;
+        let v6 = load(request.v6, Fam::V6)?;
+        let refused = |error: CompileError| ApplyError {
+            kind: ErrorKind::BadRules,
+            message: error.to_string(),
+            diagnostics: Vec::new(),
+        };
+        let generation = self.publish(v4, v6).map_err(refused)?;
+        if !self.publisher.is_settled() {
+            warnings.push("a worker has not taken the rules over yet: is it stuck?".to_owned());
+        }
+        let count = |family| {
+            let (rules, _) = self.publisher.rules(family);
+            rules.ruleset.chains.iter().map(|chain| chain.rules.len() as u64).sum::<u64>()
+        };
+        Ok(ApplyReport {
+            generation: generation.0,
+            rules: count(Fam::V4) + count(Fam::V6),
+            flows_kept: self.flow_stats().count,
+            warnings,
+        })
+    }
+}

@@ -1,0 +1,106 @@
+//! Rules in and out: read from a request, shown with their counters.
+
+use crate::api::backend::ApplyError;
+use crate::api::types::{
+    ChainView, Diagnostic, ErrorKind, Family, PolicyView, RuleView, RulesText, RulesView,
+};
+use crate::iptables::diagnostics::Severity;
+use crate::iptables::printer::{self, policy_name};
+use crate::iptables::syntax::Counters;
+use crate::publish::Counts;
+use crate::rules_file::{self, Rules};
+use dataplane::flow::TimeoutPolicy;
+use dataplane::ids::Generation;
+use dataplane::packet::Family as Fam;
+use dataplane::rules::model::{RuleId, RuleRef};
+use std::collections::HashMap;
+
+/// Reads rules that came with a request.
+pub(super) fn load(
+    text: &RulesText,
+    family: Fam,
+    policies: &[TimeoutPolicy],
+    warnings: &mut Vec<String>,
+) -> Result<Rules, ApplyError> {
+    let bytes = text.text.as_bytes();
+    let loaded = rules_file::understand(bytes, &text.file, family, policies);
+    let wrong = loaded.worst() == Some(Severity::Error);
+    if loaded.ruleset.is_some() {
+        let notes = loaded.diagnostics.iter();
+        warnings.extend(notes.map(|note| format!("{}:{}: {}", text.file, note.span.line, note.message)));
+    }
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    let diagnostics: Vec<Diagnostic> = loaded
+        .diagnostics
+        .iter()
+        .map(|found| Diagnostic {
+            file: text.file.clone(),
+            line: found.span.line,
+            column: number(found.column(bytes)),
+            message: found.message.clone(),
+            hint: found.hint.clone(),
+            rendered: found.render(bytes, &text.file, false),
+        })
+        .collect();
+    Rules::from_loaded(loaded).ok_or_else(|| ApplyError {
+        kind: if wrong { ErrorKind::BadRules } else { ErrorKind::Unsupported },
+        message: format!("{} was not loaded; the old rules stay in force", text.file),
+        diagnostics,
+    })
+}
+
+/// One family's rules in force.
+pub(super) fn rules_view(
+    family: Family,
+    generation: Generation,
+    rules: &Rules,
+    counts: &HashMap<RuleRef, Counts>,
+) -> RulesView {
+    let count = |by: RuleRef| {
+        let (packets, bytes) = counts.get(&by).copied().unwrap_or_default();
+        Counters { packets, bytes }
+    };
+    let ordered = printer::tables(&rules.file).into_iter().flat_map(|table| {
+        let references = printer::references(&rules.file, table);
+        printer::print_order(&rules.file, table)
+            .into_iter()
+            .map(move |(id, chain)| (id, chain, references.get(chain.name.as_str()).copied().unwrap_or(0)))
+    });
+    let chains = ordered.map(|(id, chain, references)| ChainView {
+        table: chain.table.name().to_owned(),
+        name: chain.name.clone(),
+        policy: chain.policy.map(|_| {
+            let Counters { packets, bytes } = count(RuleRef { chain: id, rule: None });
+            PolicyView { verdict: policy_name(chain.policy).to_owned(), packets, bytes }
+        }),
+        references: u32::try_from(references).unwrap_or(u32::MAX),
+        rules: (0_u32..)
+            .zip(&chain.rules)
+            .map(|(number, rule)| {
+                let by = RuleRef { chain: id, rule: Some(number) };
+                let id = rules.ruleset.chain(id).rules[number as usize].id;
+                rule_view(number + 1, id, printer::row(rule, rules.ruleset.family), count(by))
+            })
+            .collect(),
+    });
+    RulesView { family, generation: generation.0, chains: chains.collect(), text: rules.save(&count) }
+}
+
+fn rule_view(num: u32, id: RuleId, row: printer::Row, counters: Counters) -> RuleView {
+    let not = |invert: bool| if invert { "!" } else { "" };
+    RuleView {
+        num,
+        id: format!("{:016x}", id.0),
+        packets: counters.packets,
+        bytes: counters.bytes,
+        target: row.target,
+        goto: row.goto,
+        prot: format!("{}{}", not(row.proto.1), row.proto.0),
+        opt: row.opt.to_owned(),
+        in_iface: row.in_iface,
+        out_iface: row.out_iface,
+        source: format!("{}{}", not(row.src.1), row.src.0),
+        destination: format!("{}{}", not(row.dst.1), row.dst.0),
+        extra: row.extra.trim().to_owned(),
+    }
+}
