@@ -116,7 +116,7 @@ pub(super) struct Tail {
     pub(super) sides: [SideWords; 2],
     /// TCP: sequence number of the last packet looked at, and above it its acknowledgement number.
     pub(super) last: AtomicU64,
-    /// TCP: the rest of that packet, see [`super::tcp::store`].
+    /// TCP: the rest of that packet, see `tcp/store.rs`.
     pub(super) last_rest: AtomicU64,
     /// TCP: scales and flags, see there. SCTP: everything but the tags.
     pub(super) bits: AtomicU32,
