@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use control::rules_file::understand;
+use dataplane::clock::Now;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
@@ -384,6 +385,8 @@ fn verdicts_remembered_with_flows_are_those_the_rules_mean() {
         let ct_state = fate.ct_state.unwrap();
         let facts = dataplane::rules::Facts {
             packet: &packet,
+            bytes: &bytes,
+            now: Now::default(),
             ct_state,
             conn: None,
             flows: &NoFlows,

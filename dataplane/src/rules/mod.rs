@@ -28,6 +28,7 @@ pub use conncount::ConnCount;
 pub use counters::{PathId, RuleCounters};
 pub use validate::CompileError;
 
+use crate::clock::Now;
 use crate::ids::PortId;
 use crate::packet::Packet;
 use conn::{Conn, Flows};
@@ -38,6 +39,10 @@ use model::{CtState, RuleRef, Verdict};
 pub struct Facts<'a> {
     /// The parsed packet; its family is the ruleset's.
     pub packet: &'a Packet,
+    /// The frame it is in, from its first byte on; empty where only headers are known.
+    pub bytes: &'a [u8],
+    /// When it is judged.
+    pub now: Now,
     /// Its connection state.
     pub ct_state: CtState,
     /// Its connection: `None` if it has none, and where no rule asks ([`Compiled::asks_conn`]).

@@ -4,6 +4,7 @@
 use super::conn::{Conn, ConnMatch, Conntrack, Marks, NoFlows};
 use super::model::{CtState, Match, RuleRef, Ruleset};
 use super::{Compiled, Decision, Facts, Matched, linear};
+use crate::clock::Now;
 use crate::flow::Direction;
 use crate::ids::PortId;
 use crate::packet::{Family, Fragment, Hint, Kind, Packet, Tuple, proto};
@@ -91,7 +92,17 @@ pub(super) fn facts<'a>(
     conn: Option<&'a Conn>,
     ingress: PortId,
 ) -> Facts<'a> {
-    Facts { packet, ct_state, conn, flows: &NoFlows, is_raw: false, ingress, egress: ingress.peer() }
+    Facts {
+        packet,
+        bytes: &[],
+        now: Now::default(),
+        ct_state,
+        conn,
+        flows: &NoFlows,
+        is_raw: false,
+        ingress,
+        egress: ingress.peer(),
+    }
 }
 
 const STATES: [CtState; 5] =

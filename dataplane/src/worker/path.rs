@@ -282,7 +282,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         let mut orders = Orders::default();
         self.marks.begin();
         if self.snapshot.rules(packet.tuple.family).compiled.has_raw() {
-            match self.raw(packet, ingress, now) {
+            match self.raw(source, packet, ingress, now) {
                 Ok(ordered) => orders = ordered,
                 Err(by) => {
                     let fate =
@@ -295,7 +295,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         if let Some(reason) = tracked.invalid {
             self.note_invalid(source, packet, ingress, reason);
         }
-        let decided = self.decide(packet, &tracked, ingress, now);
+        let decided = self.decide(source, packet, &tracked, ingress, now);
         let mut fate = Fate { ingress, dropped: None, ct_state: Some(tracked.state), rule: Some(decided.by) };
         let mut reject = None;
         match decided.verdict {
@@ -319,12 +319,20 @@ impl<D: Device, O: Observer> Path<D, O> {
     // Tracking and rules.
 
     /// The raw rules on a packet that is not tracked yet: their orders to the tracker, or the rule that dropped it.
-    fn raw(&mut self, packet: &Packet, ingress: PortId, now: Now) -> Result<Orders, RuleRef> {
-        let Self { snapshot, tracker, matched, marks, id, .. } = self;
+    fn raw(
+        &mut self,
+        source: Source<'_>,
+        packet: &Packet,
+        ingress: PortId,
+        now: Now,
+    ) -> Result<Orders, RuleRef> {
+        let Self { snapshot, tracker, matched, marks, id, umem, .. } = self;
         let rules = snapshot.rules(packet.tuple.family);
         let flows = tracker.tables(now);
         let facts = Facts {
             packet,
+            bytes: source.bytes(umem),
+            now,
             ct_state: CtState::Invalid,
             conn: None,
             flows: &flows,
@@ -415,8 +423,15 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Rules on a packet. Tier one: the flow has a verdict of this generation for this direction and ingress NIC.
     /// Else classify, and remember the path through the rules if only facts of the flow decided it.
     #[inline]
-    fn decide(&mut self, packet: &Packet, tracked: &Tracked, ingress: PortId, now: Now) -> Decided {
-        let Self { snapshot, tracker, counters, matched, marks, id, .. } = self;
+    fn decide(
+        &mut self,
+        source: Source<'_>,
+        packet: &Packet,
+        tracked: &Tracked,
+        ingress: PortId,
+        now: Now,
+    ) -> Decided {
+        let Self { snapshot, tracker, counters, matched, marks, id, umem, .. } = self;
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
         let bytes = u64::from(packet.l3_len);
@@ -434,6 +449,8 @@ impl<D: Device, O: Observer> Path<D, O> {
         marks.reset(if asks_conn { tracker.mark(tracked) } else { 0 });
         let facts = Facts {
             packet,
+            bytes: source.bytes(umem),
+            now,
             ct_state: tracked.state,
             conn: conn.as_ref(),
             flows: &tracker.tables(now),
