@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod iptables;
+pub mod lint;
 pub mod net;
 pub mod packet_log;
 pub mod publish;

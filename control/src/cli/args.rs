@@ -65,25 +65,58 @@ pub struct StatsArgs {
 
 /// Arguments of `fwctl rules`.
 #[derive(Clone, Debug, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "as many switches as iptables has")]
 pub struct RulesArgs {
     /// Print the rules as iptables-save does, ready for `fwctl apply`.
     #[arg(short = 'S', long = "save")]
     pub save: bool,
 
+    /// List as iptables -L does, with the columns that -v, -x and --line-numbers ask for. Without -L: all columns.
+    #[arg(short = 'L', long = "list", conflicts_with = "save")]
+    pub list: bool,
+
+    /// With -L: counters and interfaces too.
+    #[arg(short = 'v', long, requires = "list")]
+    pub verbose: bool,
+
+    /// With -L: exact counters.
+    #[arg(short = 'x', long, requires = "list")]
+    pub exact: bool,
+
+    /// With -L: each rule's number.
+    #[arg(long = "line-numbers", requires = "list")]
+    pub line_numbers: bool,
+
+    /// Numbers instead of names, as always here.
+    #[arg(short = 'n', long)]
+    pub numeric: bool,
+
+    /// With -S: each rule with its counters, as iptables-save -c does.
+    #[arg(short = 'c', long, requires = "save")]
+    pub counters: bool,
+
     /// One family; both unless given.
     #[arg(long, value_name = "4|6", hide_possible_values = true)]
     pub family: Option<FamilyArg>,
 
-    /// Chains of this table: filter, mangle or raw. `--save` prints all tables.
-    #[arg(short = 't', long, value_name = "TABLE", default_value = "filter", conflicts_with = "save")]
-    pub table: String,
+    /// IPv4 only.
+    #[arg(short = '4', long = "ipv4", conflicts_with = "family")]
+    pub v4: bool,
+
+    /// IPv6 only.
+    #[arg(short = '6', long = "ipv6", conflicts_with_all = ["family", "v4"])]
+    pub v6: bool,
+
+    /// Only this table: filter, mangle or raw. Unless given, filter is listed, and -S prints all.
+    #[arg(short = 't', long, value_name = "TABLE")]
+    pub table: Option<String>,
 
     /// Only this chain.
     #[arg(value_name = "CHAIN", conflicts_with = "save")]
     pub chain: Option<String>,
 
     /// JSON as the daemon sends it.
-    #[arg(long, conflicts_with = "save")]
+    #[arg(long, conflicts_with_all = ["save", "list"])]
     pub json: bool,
 }
 
