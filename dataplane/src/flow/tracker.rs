@@ -12,6 +12,8 @@ mod opening;
 mod protocols;
 mod verdicts;
 
+pub use verdicts::INGRESS_SHIFT;
+
 use super::events::{Events, FlowEvent, Listening};
 use super::expect::Expectations;
 use super::helped::Helped;

@@ -83,11 +83,24 @@ impl Compiled {
     /// If chains loop, nest too deeply or unfold to too much; or if the compiled form disagrees with the plain one
     /// about some header, a defect that must never reach a packet: the error is a reproducer.
     pub fn new(ruleset: Arc<Ruleset>, ports: &[String]) -> Result<Self, CompileError> {
-        let compiled = Self::unchecked(ruleset, ports)?;
-        if let Some(disagreement) = selfcheck::run(&compiled, ports) {
-            return Err(CompileError::SelfCheck(disagreement.to_string()));
+        Self::unchecked(ruleset, ports)?.checked(ports)
+    }
+
+    /// Held against what the rules mean.
+    ///
+    /// # Errors
+    /// About which header they disagree.
+    pub(super) fn checked(self, ports: &[String]) -> Result<Self, CompileError> {
+        match selfcheck::run(&self, ports) {
+            Some(disagreement) => Err(CompileError::SelfCheck(disagreement.to_string())),
+            None => Ok(self),
         }
-        Ok(compiled)
+    }
+
+    /// The same compiled form for rules of another meaning: a defect.
+    #[cfg(test)]
+    pub(super) fn of_another_meaning(self, ruleset: Arc<Ruleset>) -> Self {
+        Self { ruleset, ..self }
     }
 
     /// Compiles without the self-check.

@@ -6,12 +6,29 @@
 
 use super::{Tracker, rules_state};
 use crate::flow::record::Record;
-use crate::flow::tracked::{FlowRef, Tracked};
-use crate::ids::Generation;
+use crate::flow::tracked::{Direction, FlowRef, Tracked};
+use crate::ids::{Generation, PortId};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// No verdict cached. Not a path that can be cached.
 const NO_VERDICT: u32 = u32::MAX;
+
+/// Bit from which on a cached verdict names the ingress NIC that it holds for.
+pub const INGRESS_SHIFT: u32 = 24;
+
+impl Record<'_> {
+    /// The ingress NIC of the original direction, by what is cached under whichever rules. Any thread.
+    pub(in crate::flow) fn ingress(&self) -> Option<PortId> {
+        if self.common.verdict_generation.load(Relaxed) == 0 {
+            return None;
+        }
+        let port = |direction: Direction| {
+            let word = self.common.verdicts[direction.index()].load(Relaxed);
+            (word != NO_VERDICT).then(|| PortId((word >> INGRESS_SHIFT).to_le_bytes()[0]))
+        };
+        port(Direction::Orig).or_else(|| port(Direction::Reply).map(PortId::peer))
+    }
+}
 
 impl Tracker {
     /// The verdict cached for packets like this one (same flow, direction and ct state) under these rules.
