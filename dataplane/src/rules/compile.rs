@@ -4,6 +4,7 @@ use super::conn::{Asked, Marks};
 use super::counters::MATCHED_MAX;
 use super::model::{RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
+use super::rate::Tables;
 use super::tree::{Tree, words};
 use super::validate::{self, CompileError};
 use super::{Decision, Facts, linear, selfcheck};
@@ -79,7 +80,19 @@ impl Compiled {
     /// If chains loop, nest too deeply or unfold to too much; or if the compiled form disagrees with the plain one
     /// about some header, a defect that must never reach a packet: the error is a reproducer.
     pub fn new(ruleset: Arc<Ruleset>, ports: &[String]) -> Result<Self, CompileError> {
-        let compiled = Self::unchecked(ruleset, ports)?;
+        Self::with_tables(ruleset, ports, &Tables::default())
+    }
+
+    /// The same with the tables that other rules have filled. None is asked here.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_tables(
+        ruleset: Arc<Ruleset>,
+        ports: &[String],
+        tables: &Tables,
+    ) -> Result<Self, CompileError> {
+        let compiled = Self::unchecked(tables.bound(ruleset)?, ports)?;
         if let Some(disagreement) = selfcheck::run(&compiled, ports) {
             return Err(CompileError::SelfCheck(disagreement.to_string()));
         }

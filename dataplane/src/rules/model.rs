@@ -2,6 +2,7 @@
 //! [`super::linear`] (the meaning) and by the compiler. Immutable once built.
 
 use super::conn::{ConnMatch, Effect};
+use super::rate::RateMatch;
 use crate::packet::Family;
 
 /// One family's tables.
@@ -127,6 +128,8 @@ pub enum Match {
     CtState { states: CtStateSet, invert: bool },
     /// Whatever else asks about the packet's connection or its mark.
     Conn(ConnMatch),
+    /// What keeps state or asks the clock.
+    Rate(RateMatch),
 }
 
 /// Which ports a match looks at.

@@ -11,6 +11,7 @@
 use super::conn::{Asked, ConnMatch, Conntrack, Effect, Marks};
 use super::matching::{flags_match, has_ports, icmp_matches, ports_match};
 use super::model::{ChainId, CtState, Hook, Match, PortSide, RuleRef, Ruleset, Table, Target, Verdict};
+use super::rate::RateMatch;
 use super::{CompileError, Facts, linear};
 use crate::ids::PORTS_MAX;
 use crate::packet::Fragment;
@@ -83,6 +84,7 @@ pub(super) enum Test {
     LaterFragment { invert: bool },
     TcpFlags { mask: u8, comp: u8, invert: bool },
     Conn(ConnMatch),
+    Rate(RateMatch),
 }
 
 impl Test {
@@ -91,6 +93,7 @@ impl Test {
         let tuple = &packet.tuple;
         match self {
             Self::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
+            Self::Rate(condition) => condition.holds(facts, marks),
             Self::Src { addr, mask, invert } => (tuple.src & mask == *addr) != *invert,
             Self::Dst { addr, mask, invert } => (tuple.dst & mask == *addr) != *invert,
             Self::NotProto(proto) => tuple.proto != *proto,
@@ -116,6 +119,7 @@ impl Test {
             }
             Match::Icmp { ty, codes, invert } => Self::Icmp { ty: *ty, codes: *codes, invert: *invert },
             Match::Conn(condition) => Self::Conn(condition.clone()),
+            Match::Rate(condition) => Self::Rate(condition.clone()),
             Match::InIface { .. }
             | Match::OutIface { .. }
             | Match::Src { .. }
@@ -126,13 +130,16 @@ impl Test {
     }
 
     const fn counts(&self) -> bool {
-        matches!(self, Self::Conn(ConnMatch::ConnLimit(_)))
+        match self {
+            Self::Rate(condition) => condition.counts(),
+            _ => matches!(self, Self::Conn(ConnMatch::ConnLimit(_))),
+        }
     }
 
     /// Whether packets of one flow and direction may differ in this. ICMP type and code are part of a query's tuple;
     /// later fragments belong to no flow. What a connection is asked for changes from packet to packet.
     pub(super) const fn is_volatile(&self) -> bool {
-        matches!(self, Self::TcpFlags { .. } | Self::Conn(_))
+        matches!(self, Self::TcpFlags { .. } | Self::Conn(_) | Self::Rate(_))
     }
 }
 
@@ -200,6 +207,10 @@ impl Line {
                 add(&mut self.more, Test::Conn(condition.clone()));
                 true
             }
+            Match::Rate(condition) => {
+                add(&mut self.more, Test::Rate(condition.clone()));
+                true
+            }
             Match::Src { addr, mask, invert } => {
                 let test = Test::Src { addr: *addr, mask: *mask, invert: *invert };
                 require_address(&mut self.src, &mut self.src_mask, &mut self.more, test)
@@ -253,14 +264,14 @@ impl Line {
     }
 
     fn asks_conn(&self) -> bool {
-        self.more.iter().any(|test| matches!(test, Test::Conn(_)))
+        self.more.iter().any(|test| matches!(test, Test::Conn(_) | Test::Rate(_)))
     }
 
     /// Drops the conditions that only a line itself may ask.
     fn forget_conn(&mut self) {
         if self.asks_conn() {
             let mut tests = std::mem::take(&mut self.more).into_vec();
-            tests.retain(|test| !matches!(test, Test::Conn(_)));
+            tests.retain(|test| !matches!(test, Test::Conn(_) | Test::Rate(_)));
             self.more = tests.into();
             self.ordered_from = u32::MAX;
         }

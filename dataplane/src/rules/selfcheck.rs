@@ -3,6 +3,7 @@
 
 use super::conn::{Conn, ConnMatch, Conntrack, Marks, NoFlows};
 use super::model::{CtState, Match, RuleRef, Ruleset};
+use super::rate::Rates;
 use super::{Compiled, Decision, Facts, Matched, linear};
 use crate::clock::Now;
 use crate::flow::Direction;
@@ -96,6 +97,7 @@ pub(super) fn facts<'a>(
         packet,
         bytes: &[],
         now: Now::default(),
+        rates: Rates::Probe(0x9a11_5ade),
         ct_state,
         conn,
         flows: &NoFlows,
@@ -242,6 +244,7 @@ impl Edges {
             | Match::InIface { .. }
             | Match::OutIface { .. }
             | Match::LaterFragment { .. }
+            | Match::Rate(_)
             | Match::CtState { .. } => {}
             Match::Conn(condition) => self.add_conn(condition, family),
         }
