@@ -4,15 +4,19 @@
 //! Control threads only. A replaced snapshot stays here until every worker has moved on; then the counts of rules that no
 //! other snapshot runs are folded into the history and it is freed, here and not on a worker.
 
+use crate::net::minutes_west;
 use crate::rules_file::Rules;
+use dataplane::clock::Now;
 use dataplane::flow::{SettingError, TrackSettings};
 use dataplane::ids::{Generation, WorkerId};
 use dataplane::packet::Family;
 use dataplane::rules::model::{RuleId, RuleRef, Ruleset, Table};
+use dataplane::rules::rate::Tables;
 use dataplane::rules::{CompileError, Compiled};
 use dataplane::worker::{FamilyRules, Mailbox, Settings, Snapshot};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Packets and bytes (IP lengths, as iptables counts them).
 pub type Counts = (u64, u64);
@@ -51,6 +55,8 @@ pub struct Publisher {
     workers: usize,
     ports: Vec<String>,
     track_always: bool,
+    /// What `hashlimit` and `recent` rules have seen, by name: kept while rules in force name it.
+    tables: Tables,
     state: Mutex<State>,
 }
 
@@ -78,12 +84,13 @@ impl Publisher {
         track_always: bool,
     ) -> Result<Self, CompileError> {
         let generation = Generation(1);
-        let compile = |rules: &Rules| compile(rules, generation, &ports, workers, track_always);
+        let tables = Tables::default();
+        let compile = |rules: &Rules| compile(rules, &tables, generation, &ports, workers, track_always);
         let (v4, v6) = (compile(&rules.v4)?, compile(&rules.v6)?);
         let first = Snapshot { generation, v4, v6, settings: settings.clone() };
         let mailbox = Arc::new(Mailbox::new(first, workers));
         let state = State { rules, settings, generation, retired: Vec::new(), history: HashMap::new() };
-        Ok(Self { mailbox, workers, ports, track_always, state: Mutex::new(state) })
+        Ok(Self { mailbox, workers, ports, track_always, tables, state: Mutex::new(state) })
     }
 
     /// What workers read.
@@ -105,7 +112,8 @@ impl Publisher {
         let take_up = |new: Option<Rules>, old: &Arc<Rules>, running: &Arc<FamilyRules>| match new {
             None => Ok((Arc::clone(old), Arc::clone(running))),
             Some(new) => {
-                let compiled = compile(&new, generation, &self.ports, self.workers, self.track_always)?;
+                let Self { ports, workers, tables, track_always, .. } = self;
+                let compiled = compile(&new, tables, generation, ports, *workers, *track_always)?;
                 Ok((Arc::new(new), compiled))
             }
         };
@@ -163,6 +171,19 @@ impl Publisher {
         retired.clear();
     }
 
+    /// Tells workers what the clock on the wall shows at `now`. Called now and then: somebody may set it.
+    pub fn follow_wall_clock(&self, now: Now) {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let unix_nanos = i64::try_from(since_1970).unwrap_or(i64::MAX);
+        self.state().settings.wall.set(now, unix_nanos, minutes_west());
+    }
+
+    /// Tables of `hashlimit` and `recent` rules.
+    #[must_use]
+    pub const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     /// The generation last published.
     #[must_use]
     pub fn generation(&self) -> Generation {
@@ -214,12 +235,13 @@ impl State {
 
 fn compile(
     rules: &Rules,
+    tables: &Tables,
     since: Generation,
     ports: &[String],
     workers: usize,
     track_always: bool,
 ) -> Result<Arc<FamilyRules>, CompileError> {
-    let compiled = Compiled::new(Arc::clone(&rules.ruleset), ports)?;
+    let compiled = Compiled::with_tables(Arc::clone(&rules.ruleset), ports, tables)?;
     Ok(Arc::new(FamilyRules::new(compiled, since, workers, track_always)))
 }
 

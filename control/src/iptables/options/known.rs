@@ -16,7 +16,6 @@ const MATCHES: &[&str] = &[
     "esp",
     "eui64",
     "frag",
-    "hashlimit",
     "hbh",
     "hl",
     "ipcomp",
@@ -24,7 +23,6 @@ const MATCHES: &[&str] = &[
     "ipv6header",
     "ipvs",
     "length",
-    "limit",
     "mac",
     "mh",
     "nfacct",
@@ -33,20 +31,16 @@ const MATCHES: &[&str] = &[
     "physdev",
     "pkttype",
     "policy",
-    "quota",
     "rateest",
     "realm",
-    "recent",
     "rpfilter",
     "rt",
     "set",
     "socket",
     "srh",
     "standard",
-    "statistic",
     "string",
     "tcpmss",
-    "time",
     "tos",
     "ttl",
     "u32",
@@ -108,6 +102,9 @@ pub fn is_target(name: &str) -> bool {
 /// Why a match will stay unsupported, if it will.
 #[must_use]
 pub fn why_not(name: &str) -> Option<&'static str> {
+    if name == "connlabel" {
+        return Some("flows have no labels here; `-m connmark` gives them 32 bits");
+    }
     HOST_MATCHES
         .contains(&name)
         .then_some("it asks about the local host; a bump in the wire only sees packets pass")

@@ -20,14 +20,20 @@ pub mod connlimit;
 pub mod connmark;
 pub mod conntrack;
 pub mod ct;
+pub mod hashlimit;
 pub mod helper;
 pub mod icmp;
 pub mod known;
+pub mod limit;
 pub mod mark;
 pub mod multiport;
 pub mod ports;
+pub mod quota;
+pub mod recent;
 pub mod reject;
+pub mod statistic;
 pub mod tcp;
+pub mod time;
 
 /// Whether an extension is used with `-m` or `-j`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,18 +161,24 @@ pub const EXTENSIONS: &[&Extension] = &[
     &conntrack::STATE,
     &ct::CT,
     &ct::NOTRACK,
+    &hashlimit::HASHLIMIT,
     &helper::HELPER,
     &icmp::ICMP,
     &icmp::ICMP6,
+    &limit::LIMITED,
     &mark::MARK,
     &mark::SET_MARK,
     &multiport::MULTIPORT,
     &ports::DCCP,
     &ports::SCTP,
     &ports::UDP,
+    &quota::QUOTA,
+    &recent::RECENT,
     &reject::REJECT4,
     &reject::REJECT6,
+    &statistic::STATISTIC,
     &tcp::TCP,
+    &time::TIME,
 ];
 
 impl Extension {
