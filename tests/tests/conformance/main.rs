@@ -22,6 +22,7 @@ mod join;
 mod kernel;
 mod list;
 mod random;
+mod rates;
 mod raw;
 mod rules;
 mod sctp;
