@@ -85,7 +85,8 @@ impl Publisher {
     ) -> Result<Self, CompileError> {
         let generation = Generation(1);
         let tables = Tables::default();
-        let compile = |rules: &Rules| compile(rules, &tables, generation, &ports, workers, track_always);
+        let compile =
+            |rules: &Rules| compile(rules, &tables, None, generation, &ports, workers, track_always);
         let (v4, v6) = (compile(&rules.v4)?, compile(&rules.v6)?);
         let first = Snapshot { generation, v4, v6, settings: settings.clone() };
         let mailbox = Arc::new(Mailbox::new(first, workers));
@@ -113,7 +114,8 @@ impl Publisher {
             None => Ok((Arc::clone(old), Arc::clone(running))),
             Some(new) => {
                 let Self { ports, workers, tables, track_always, .. } = self;
-                let compiled = compile(&new, tables, generation, ports, *workers, *track_always)?;
+                let compiled =
+                    compile(&new, tables, Some(running), generation, ports, *workers, *track_always)?;
                 Ok((Arc::new(new), compiled))
             }
         };
@@ -222,6 +224,12 @@ impl Publisher {
         (rules, by_ref)
     }
 
+    /// The rules in force.
+    #[must_use]
+    pub fn running(&self) -> BothRules {
+        self.state().rules.clone()
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -236,12 +244,18 @@ impl State {
 fn compile(
     rules: &Rules,
     tables: &Tables,
+    before: Option<&FamilyRules>,
     since: Generation,
     ports: &[String],
     workers: usize,
     track_always: bool,
 ) -> Result<Arc<FamilyRules>, CompileError> {
-    let compiled = Compiled::with_tables(Arc::clone(&rules.ruleset), ports, tables)?;
+    let compiled = Compiled::with_tables(
+        Arc::clone(&rules.ruleset),
+        ports,
+        tables,
+        before.map(|rules| rules.compiled.ruleset()),
+    )?;
     Ok(Arc::new(FamilyRules::new(compiled, since, workers, track_always)))
 }
 
@@ -347,5 +361,70 @@ mod tests {
         }
         third.v4.counters[0].count_lines(&[0], 100);
         assert_eq!((packets(&publisher, Family::V4), packets(&publisher, Family::V6)), (2, 1));
+    }
+
+    /// Whether rules of a generation let a packet pass.
+    fn passes(publisher: &Publisher) -> bool {
+        use dataplane::rules::conn::{Marks, NoFlows};
+        use dataplane::rules::model::{CtState, Verdict};
+        use dataplane::rules::rate::Rates;
+        use dataplane::rules::{Facts, Matched};
+        let newest = publisher.mailbox.newest();
+        let packet = dataplane::packet::Packet::EMPTY;
+        let port = dataplane::ids::PortId(0);
+        let facts = Facts {
+            packet: &packet,
+            bytes: &[],
+            now: Now::from_secs(5),
+            rates: Rates::Live(&newest.settings.wall),
+            ct_state: CtState::New,
+            conn: None,
+            flows: &NoFlows,
+            is_raw: false,
+            ingress: port,
+            egress: port.peer(),
+        };
+        let decision = newest.v4.compiled.classify(&facts, &mut Marks::default(), &mut Matched::default());
+        decision.verdict == Verdict::Accept
+    }
+
+    #[test]
+    fn what_rules_have_counted_outlives_a_load_of_the_same_rules() {
+        let table = "-A FORWARD -m hashlimit --hashlimit-upto 1/hour --hashlimit-burst 2 --hashlimit-name t -j ACCEPT";
+        let quicker = table.replace("burst 2", "burst 3");
+        let list = "-A FORWARD -m recent ! --rcheck --hitcount 2 --name t -m recent --set --name t -j ACCEPT";
+        let limit = "-A FORWARD -m limit --limit 1/hour --limit-burst 2 -j ACCEPT";
+        let other = "-A FORWARD -p tcp -j ACCEPT\n";
+        for rule in [table, limit, list] {
+            let publisher = publisher();
+            let load = |text: &str| {
+                let text = format!(":FORWARD DROP\n{text}");
+                publisher.publish(Some(rules(&text, Family::V4)), None).unwrap();
+                adopt(&publisher);
+            };
+            load(rule);
+            assert!(passes(&publisher), "{rule}");
+            load(&format!("{other}{rule}"));
+            assert!(passes(&publisher) && !passes(&publisher), "{rule}: one was left");
+            load(rule);
+            assert!(!passes(&publisher), "{rule}");
+            load(other);
+            load(rule);
+            assert!(passes(&publisher), "{rule}: nobody remembers it");
+        }
+        let publisher = publisher();
+        for (text, wanted) in [(table, 2), (&quicker, 3)] {
+            let text = format!(":FORWARD DROP\n{text}");
+            publisher.publish(Some(rules(&text, Family::V4)), None).unwrap();
+            assert_eq!(
+                (0..9).filter(|_| passes(&publisher)).count(),
+                wanted,
+                "another limit is another table"
+            );
+        }
+        let mixed =
+            format!("{table}\n{}", table.replace("1/hour", "1mb/s").replace(" --hashlimit-burst 2", ""));
+        let error = publisher.publish(Some(rules(&mixed, Family::V4)), None).unwrap_err();
+        assert!(error.to_string().contains("--hashlimit-name t"), "{error}");
     }
 }

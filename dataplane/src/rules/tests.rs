@@ -125,6 +125,24 @@ fn goto_from_the_base_chain_falls_to_the_policy() {
 }
 
 #[test]
+fn a_defect_of_the_compiled_form_is_caught_before_it_meets_a_packet() {
+    let rules = |port, target| {
+        let last = rule(vec![tcp()], Target::Continue);
+        Arc::new(ruleset(Policy::Drop, vec![rule(vec![tcp(), dport(port)], target), last], vec![]))
+    };
+    let right = rules(22, Target::Accept);
+    let defects = [rules(23, Target::Accept), rules(22, Target::Drop), rules(22, Target::Continue)];
+    for meaning in defects {
+        let compiled = Compiled::unchecked(Arc::clone(&right), &names()).unwrap().of_another_meaning(meaning);
+        let Err(CompileError::SelfCheck(said)) = compiled.checked(&names()) else {
+            panic!("the defect goes unnoticed")
+        };
+        assert!(said.contains("compiled: ") && said.contains("meaning: "), "{said}");
+    }
+    assert!(Compiled::new(right, &names()).is_ok());
+}
+
+#[test]
 fn a_rule_without_target_only_counts() {
     let rules = ruleset(Policy::Accept, vec![rule(vec![tcp()], Target::Continue)], vec![]);
     assert_eq!(judge(rules, 80), (Verdict::Accept, vec![(1, Some(0)), (1, None)]));
@@ -352,25 +370,21 @@ fn any_ruleset() -> impl Strategy<Value = Ruleset> {
     })
 }
 
-/// The same rules, whose states nothing has been counted in, with what iptables asks first in front.
-fn fresh(mut ruleset: Ruleset) -> Ruleset {
+/// The same rules with what iptables asks first in front.
+fn in_order(mut ruleset: Ruleset) -> Ruleset {
+    let is_later = |condition: &Match| {
+        !matches!(
+            condition,
+            Match::InIface { .. }
+                | Match::OutIface { .. }
+                | Match::Src { .. }
+                | Match::Dst { .. }
+                | Match::Proto { .. }
+                | Match::LaterFragment { .. }
+        )
+    };
     for rule in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
-        for condition in &mut rule.matches {
-            if let Match::Rate(rate) = condition {
-                *rate = rate.fresh();
-            }
-        }
-        rule.matches.sort_by_key(|condition| {
-            !matches!(
-                condition,
-                Match::InIface { .. }
-                    | Match::OutIface { .. }
-                    | Match::Src { .. }
-                    | Match::Dst { .. }
-                    | Match::Proto { .. }
-                    | Match::LaterFragment { .. }
-            )
-        });
+        rule.matches.sort_by_key(is_later);
     }
     ruleset
 }
@@ -419,7 +433,7 @@ proptest! {
     #[test]
     fn compiled_rules_ask_what_keeps_state_just_when_the_chains_do(ruleset in any_ruleset(), seed in 1..u64::MAX) {
         // Each side has states of its own: they part as soon as one asks what the other does not.
-        let bound = |ruleset: &Ruleset| Tables::default().bound(Arc::new(fresh(ruleset.clone()))).unwrap();
+        let bound = |ruleset: &Ruleset| Tables::default().bound(Arc::new(in_order(ruleset.clone())), None).unwrap();
         let meant = bound(&ruleset);
         let compiled = Compiled::unchecked(bound(&ruleset), &names()).unwrap();
         let edges = Edges::of(&meant);

@@ -3,8 +3,8 @@
 //!
 //! State is shared by all workers and made of atomics: nobody waits for anybody, and what is counted is exact in total.
 //! [`slots`] says what two workers that meet a new address in the same instant may cost. Memory is taken when rules are
-//! compiled, never by a packet. State of `limit`, `quota` and `statistic` belongs to one rule and begins with it: a reload
-//! starts it anew, as in the kernel. Tables of `hashlimit` and `recent` belong to their name, see [`Tables`].
+//! compiled, never by a packet. State of `limit`, `quota` and `statistic` belongs to one rule and begins with it; a load that
+//! has the same rule again keeps it, where iptables-restore would start it anew and `iptables -A` would not. Tables of `hashlimit` and `recent` belong to their name, see [`Tables`].
 
 mod bucket;
 mod hashlimit;

@@ -1,10 +1,10 @@
-//! Tables that belong to a name: rules of one family that name the same one share it, and it lives as long as rules name
+//! What outlives a load. Tables that belong to a name: rules of one family that name the same one share it, and it lives as long as rules name
 //! it, whatever is loaded meanwhile. Control threads only; a question finds its table in the rule.
 
 use super::{HashConfig, HashTable, RateMatch, RecentTable};
 use crate::packet::Family;
 use crate::rules::CompileError;
-use crate::rules::model::{Match, Ruleset};
+use crate::rules::model::{Match, Rule, RuleId, Ruleset};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -35,22 +35,39 @@ pub(super) const fn prefix_mask(family: Family, prefix: u8) -> u128 {
 }
 
 impl Tables {
-    /// The rules with their tables.
+    /// The rules with their tables and states: that of a rule that also was among those `before`, else an empty one.
     ///
     /// # Errors
     /// If two rules count different things in one table.
-    pub(in crate::rules) fn bound(&self, ruleset: Arc<Ruleset>) -> Result<Arc<Ruleset>, CompileError> {
-        if !rates(&ruleset).any(|rate| matches!(rate, RateMatch::Hashlimit(_) | RateMatch::Recent(_))) {
+    pub(in crate::rules) fn bound(
+        &self,
+        ruleset: Arc<Ruleset>,
+        before: Option<&Ruleset>,
+    ) -> Result<Arc<Ruleset>, CompileError> {
+        if !rates(&ruleset).any(RateMatch::counts) {
             return Ok(ruleset);
         }
         let (hash, recent) = (self.hash_tables(&ruleset)?, self.recent_tables(&ruleset));
+        let known: HashMap<RuleId, &Rule> = before
+            .into_iter()
+            .flat_map(Ruleset::rules)
+            .filter(|rule| rule.matches.iter().any(|condition| matches!(condition, Match::Rate(_))))
+            .map(|rule| (rule.id, rule))
+            .collect();
         let mut ruleset = Arc::unwrap_or_clone(ruleset);
-        let rules = ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules);
-        for condition in rules.flat_map(|rule| &mut rule.matches) {
-            match condition {
-                Match::Rate(RateMatch::Hashlimit(rule)) => rule.table = hash.get(&rule.name).cloned(),
-                Match::Rate(RateMatch::Recent(rule)) => rule.table = recent.get(&rule.name).cloned(),
-                _ => {}
+        for rule in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+            let same = known.get(&rule.id).filter(|same| same.matches == rule.matches);
+            for (at, condition) in rule.matches.iter_mut().enumerate() {
+                let Match::Rate(rate) = condition else { continue };
+                *rate = match same.map(|same| &same.matches[at]) {
+                    Some(Match::Rate(kept)) => kept.clone(),
+                    _ => rate.fresh(),
+                };
+                match rate {
+                    RateMatch::Hashlimit(rule) => rule.table = hash.get(&rule.name).cloned(),
+                    RateMatch::Recent(rule) => rule.table = recent.get(&rule.name).cloned(),
+                    _ => {}
+                }
             }
         }
         Ok(Arc::new(ruleset))
