@@ -194,8 +194,7 @@ mod tests {
 
     #[test]
     fn an_unsupported_file_exits_three() {
-        let (outcome, out, _) =
-            check("*filter\n-A FORWARD -m limit --limit 5/s -j ACCEPT\nCOMMIT\n", false, true);
+        let (outcome, out, _) = check("*filter\n-A FORWARD -m rateest -j ACCEPT\nCOMMIT\n", false, true);
         assert_eq!(outcome.code(), 3);
         let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(answer["outcome"], "unsupported");

@@ -387,6 +387,7 @@ fn verdicts_remembered_with_flows_are_those_the_rules_mean() {
             packet: &packet,
             bytes: &bytes,
             now: Now::default(),
+            rates: dataplane::rules::rate::Rates::Probe(0),
             ct_state,
             conn: None,
             flows: &NoFlows,

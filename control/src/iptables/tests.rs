@@ -195,7 +195,7 @@ fn errors_say_what_is_wrong() {
 #[test]
 fn the_unsupported_is_told_from_the_unknown() {
     for (rule, expected) in [
-        ("-A FORWARD -m limit --limit 5/s", "match `limit` is valid iptables, not supported yet"),
+        ("-A FORWARD -m rateest", "match `rateest` is valid iptables, not supported yet"),
         ("-A FORWARD -j LOG --log-prefix x", "target `LOG` is valid iptables, not supported yet"),
         (
             "-A FORWARD -m addrtype --dst-type LOCAL",
@@ -221,7 +221,7 @@ fn options_abbreviate_as_getopt_allows() {
 
 #[test]
 fn all_errors_of_a_file_come_at_once_and_in_order() {
-    let text = "*filter\n-A FORWARD -p tpc\n-A FORWARD -m limit\n:FOO\n-A NO -j DROP\n*nat\nCOMMIT\nx\n";
+    let text = "*filter\n-A FORWARD -p tpc\n-A FORWARD -m rateest\n:FOO\n-A NO -j DROP\n*nat\nCOMMIT\nx\n";
     let loaded = load(text, "t", Family::V4);
     let lines: Vec<u32> = loaded.diagnostics.iter().map(|diagnostic| diagnostic.span.line).collect();
     assert_eq!(lines, [2, 3, 4, 5, 6, 8]);

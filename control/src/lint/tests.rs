@@ -297,6 +297,7 @@ fn judge(ruleset: &Ruleset, packet: &Packet, ct_state: CtState, ingress: PortId)
         packet,
         bytes: &[],
         now: Now::default(),
+        rates: dataplane::rules::rate::Rates::Probe(0),
         ct_state,
         conn: None,
         flows: &NoFlows,

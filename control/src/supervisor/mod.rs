@@ -18,6 +18,7 @@ use crate::reproducer;
 use crate::rules_file::{self, Rules};
 use crate::system::{capabilities, signals::Signals};
 use backend::LiveBackend;
+use dataplane::clock::Now;
 use dataplane::flow::{Policies, TimeoutPolicy};
 use dataplane::packet::Family;
 use dataplane::worker::{AnswerRate, L2Policy, Settings};
@@ -103,6 +104,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     })?;
     let backend = Arc::new(LiveBackend::new(config, &plane));
     let server = Server::start(&config.api.socket, config.api.group.as_deref(), Arc::clone(&backend) as _)?;
+    plane.publisher.follow_wall_clock(Now::since(plane.started));
     plane.start(config)?;
     backend.attached(&plane);
     plane.wait_until_polling(START_TIMEOUT)?;
@@ -146,6 +148,7 @@ fn watch(
         }
         links.look();
         plane.publisher.reclaim();
+        plane.publisher.follow_wall_clock(Now::since(plane.started));
         invalid.look(plane);
         std::thread::sleep(LOOK_AROUND);
     }

@@ -5,6 +5,7 @@ use super::conn::{Asked, Marks};
 use super::counters::MATCHED_MAX;
 use super::model::{RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
+use super::rate::Tables;
 use super::validate::{self, CompileError};
 use super::{Decision, Facts, boxes, linear, selfcheck};
 use crate::packet::Family;
@@ -83,7 +84,21 @@ impl Compiled {
     /// If chains loop, nest too deeply or unfold to too much; or if the compiled form disagrees with the plain one
     /// about some header, a defect that must never reach a packet: the error is a reproducer.
     pub fn new(ruleset: Arc<Ruleset>, ports: &[String]) -> Result<Self, CompileError> {
-        Self::unchecked(ruleset, ports)?.checked(ports)
+        Self::with_tables(ruleset, ports, &Tables::default(), None)
+    }
+
+    /// The same with the tables that other rules have filled, and what rules `before` that are the same have counted. None
+    /// of it is asked here.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_tables(
+        ruleset: Arc<Ruleset>,
+        ports: &[String],
+        tables: &Tables,
+        before: Option<&Ruleset>,
+    ) -> Result<Self, CompileError> {
+        Self::unchecked(tables.bound(ruleset, before)?, ports)?.checked(ports)
     }
 
     /// Held against what the rules mean.

@@ -36,6 +36,7 @@ pub(super) fn holds(
         Match::TcpFlags { mask, comp, invert } => flags_match(packet, *mask, *comp, *invert),
         Match::Icmp { ty, codes, invert } => icmp_matches(packet, *ty, *codes, *invert),
         Match::CtState { states, invert } => states.contains(Asked::about(facts, marks).state()) != *invert,
+        Match::Rate(condition) => condition.holds(facts, marks),
         Match::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
         Match::Header(HeaderMatch::Device(device)) => device.resolve(hook, ports).holds(facts, marks),
         Match::Header(condition) => condition.holds(facts, marks),

@@ -20,6 +20,7 @@ pub mod linear;
 mod matching;
 pub mod model;
 mod program;
+pub mod rate;
 pub mod selfcheck;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use crate::ids::PortId;
 use crate::packet::Packet;
 use conn::{Conn, Flows};
 use model::{CtState, RuleRef, Verdict};
+use rate::Rates;
 
 /// Everything a rule may ask about one packet.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,8 @@ pub struct Facts<'a> {
     pub bytes: &'a [u8],
     /// When it is judged.
     pub now: Now,
+    /// How conditions that keep state or ask the clock are answered.
+    pub rates: Rates<'a>,
     /// Its connection state.
     pub ct_state: CtState,
     /// Its connection: `None` if it has none, and where no rule asks ([`Compiled::asks_conn`]).

@@ -3,6 +3,7 @@
 
 use super::conn::{ConnMatch, Effect};
 use super::header::HeaderMatch;
+use super::rate::RateMatch;
 use crate::packet::Family;
 
 /// One family's tables.
@@ -130,6 +131,8 @@ pub enum Match {
     Conn(ConnMatch),
     /// What is in the packet beyond the above.
     Header(HeaderMatch),
+    /// What keeps state or asks the clock.
+    Rate(RateMatch),
 }
 
 /// Which ports a match looks at.

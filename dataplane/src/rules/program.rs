@@ -12,6 +12,7 @@ use super::conn::{Asked, ConnMatch, Conntrack, Effect, Marks};
 use super::header::HeaderMatch;
 use super::matching::{flags_match, has_ports, icmp_matches, ports_match};
 use super::model::{ChainId, CtState, Hook, Match, PortSide, RuleRef, Ruleset, Table, Target, Verdict};
+use super::rate::RateMatch;
 use super::{CompileError, Facts, linear};
 use crate::ids::PORTS_MAX;
 use crate::packet::Fragment;
@@ -85,6 +86,7 @@ pub(super) enum Test {
     TcpFlags { mask: u8, comp: u8, invert: bool },
     Conn(ConnMatch),
     Header(HeaderMatch),
+    Rate(RateMatch),
 }
 
 impl Test {
@@ -94,6 +96,7 @@ impl Test {
         match self {
             Self::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
             Self::Header(condition) => condition.holds(facts, marks),
+            Self::Rate(condition) => condition.holds(facts, marks),
             Self::Src { addr, mask, invert } => (tuple.src & mask == *addr) != *invert,
             Self::Dst { addr, mask, invert } => (tuple.dst & mask == *addr) != *invert,
             Self::NotProto(proto) => tuple.proto != *proto,
@@ -120,6 +123,7 @@ impl Test {
             Match::Icmp { ty, codes, invert } => Self::Icmp { ty: *ty, codes: *codes, invert: *invert },
             Match::Conn(condition) => Self::Conn(condition.clone()),
             Match::Header(condition) => Self::Header(condition.clone()),
+            Match::Rate(condition) => Self::Rate(condition.clone()),
             Match::InIface { .. }
             | Match::OutIface { .. }
             | Match::Src { .. }
@@ -134,6 +138,7 @@ impl Test {
         match self {
             Self::Conn(condition) => matches!(condition, ConnMatch::ConnLimit(_)),
             Self::Header(condition) => condition.may_drop(),
+            Self::Rate(condition) => condition.counts(),
             _ => false,
         }
     }
@@ -141,7 +146,7 @@ impl Test {
     /// Whether only its own line may ask: the lines of a called chain may have changed what it is about.
     const fn is_asked_once(&self) -> bool {
         match self {
-            Self::Conn(_) => true,
+            Self::Conn(_) | Self::Rate(_) => true,
             Self::Header(condition) => condition.is_volatile(),
             _ => false,
         }
@@ -151,7 +156,7 @@ impl Test {
     /// later fragments belong to no flow. What a connection is asked for changes from packet to packet.
     pub(super) const fn is_volatile(&self) -> bool {
         match self {
-            Self::TcpFlags { .. } | Self::Conn(_) => true,
+            Self::TcpFlags { .. } | Self::Conn(_) | Self::Rate(_) => true,
             Self::Header(condition) => condition.is_volatile(),
             _ => false,
         }
@@ -226,6 +231,10 @@ impl Line {
                 true
             }
             Match::Header(condition) => self.require_header(condition),
+            Match::Rate(condition) => {
+                add(&mut self.more, Test::Rate(condition.clone()));
+                true
+            }
             Match::Src { addr, mask, invert } => {
                 let test = Test::Src { addr: *addr, mask: *mask, invert: *invert };
                 require_address(&mut self.src, &mut self.src_mask, &mut self.more, test)

@@ -4,6 +4,7 @@
 use super::conn::{Conn, ConnMatch, Conntrack, Marks, NoFlows};
 use super::header::HeaderEdges;
 use super::model::{CtState, Match, RuleRef, Ruleset};
+use super::rate::Rates;
 use super::{Compiled, Decision, Facts, Matched, linear};
 use crate::clock::Now;
 use crate::flow::Direction;
@@ -98,6 +99,7 @@ pub(super) fn facts<'a>(
         packet,
         bytes: &[],
         now: Now::default(),
+        rates: Rates::Probe(0x9a11_5ade),
         ct_state,
         conn,
         flows: &NoFlows,
@@ -249,6 +251,7 @@ impl Edges {
             | Match::InIface { .. }
             | Match::OutIface { .. }
             | Match::LaterFragment { .. }
+            | Match::Rate(_)
             | Match::CtState { .. } => {}
             Match::Conn(condition) => self.add_conn(condition, family),
             Match::Header(condition) => self.header.add(condition),

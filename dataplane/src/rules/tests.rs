@@ -2,9 +2,11 @@
 
 use super::conn::*;
 use super::model::*;
+use super::rate::*;
 use super::selfcheck::{Edges, Random, compare, facts};
 use super::validate::CHAIN_DEPTH_MAX;
-use super::{CompileError, Compiled, Facts, Matched};
+use super::{CompileError, Compiled, Facts, Matched, linear};
+use crate::clock::{Now, WallClock};
 use crate::flow::Direction;
 use crate::ids::PortId;
 use crate::packet::{Family, proto};
@@ -237,6 +239,55 @@ fn condition() -> impl Strategy<Value = Match> {
         3 => (1..32_u8, invert).prop_map(|(states, invert)| Match::CtState { states: CtStateSet(states), invert }),
         2 => conn_condition().prop_map(Match::Conn),
         3 => super::header::tests::condition().prop_map(Match::Header),
+        2 => rate_condition().prop_map(Match::Rate),
+    ]
+}
+
+fn rate_condition() -> impl Strategy<Value = RateMatch> {
+    let limit = |burst| RateMatch::Limit(Arc::new(Limit::new(1, 1, burst)));
+    let nth = (1..4_u32, 0..4_u32, any::<bool>()).prop_map(|(every, packet, invert)| {
+        let nth = Nth { every, packet: packet % every };
+        RateMatch::Statistic(Arc::new(Statistic::nth(nth, invert)))
+    });
+    let hashlimit = (any::<[bool; 2]>(), 1..4_u64, any::<bool>()).prop_map(|([src, dst], burst, above)| {
+        let keys = HashKeys { src, dst, ..HashKeys::default() };
+        let rate = HashRate::Packets(1_000_000);
+        let (size, max, gc_interval, expire) = (16, 16, 1000, 10_000);
+        let config = HashConfig {
+            keys,
+            rate,
+            burst,
+            interval: None,
+            src_prefix: 32,
+            dst_prefix: 8,
+            size,
+            max,
+            gc_interval,
+            expire,
+        };
+        RateMatch::Hashlimit(Box::new(Hashlimit { name: "h".into(), config, above, table: None }))
+    });
+    let check = (any::<bool>(), 0..3_u32, 0..3_u32).prop_map(|(update, seconds, hits)| RecentTask::Check {
+        update,
+        seconds,
+        hits,
+        reap: seconds > 1,
+        ttl: false,
+    });
+    let task = prop_oneof![2 => Just(RecentTask::Set), 2 => check, 1 => Just(RecentTask::Remove)];
+    let recent = (task, any::<[bool; 2]>()).prop_map(|(task, [invert, by_dst])| {
+        let mask = u128::from(u32::MAX);
+        RateMatch::Recent(Box::new(Recent { name: "r".into(), task, invert, by_dst, mask, table: None }))
+    });
+    prop_oneof![
+        2 => (1..4_u32).prop_map(limit),
+        1 => (0..300_u64, any::<bool>()).prop_map(|(total, invert)| RateMatch::Quota(Arc::new(Quota::new(total, invert)))),
+        2 => nth,
+        2 => hashlimit,
+        2 => recent,
+        1 => (0..86_400_u32, 0..86_400_u32).prop_map(|daytimes| RateMatch::Time(TimeMatch {
+            dates: (0, u32::MAX), daytimes, monthdays: TimeMatch::ALL_MONTHDAYS, weekdays: 0b10_1010, kernel_tz: false, contiguous: false,
+        })),
     ]
 }
 
@@ -336,6 +387,25 @@ fn any_ruleset() -> impl Strategy<Value = Ruleset> {
     })
 }
 
+/// The same rules with what iptables asks first in front.
+fn in_order(mut ruleset: Ruleset) -> Ruleset {
+    let is_later = |condition: &Match| {
+        !matches!(
+            condition,
+            Match::InIface { .. }
+                | Match::OutIface { .. }
+                | Match::Src { .. }
+                | Match::Dst { .. }
+                | Match::Proto { .. }
+                | Match::LaterFragment { .. }
+        )
+    };
+    for rule in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+        rule.matches.sort_by_key(is_later);
+    }
+    ruleset
+}
+
 /// The same ruleset with addresses spread over 128 bits.
 fn widened(mut ruleset: Ruleset) -> Ruleset {
     ruleset.family = Family::V6;
@@ -374,6 +444,36 @@ proptest! {
                     let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
                     prop_assert!(found.is_none(), "{}", found.unwrap());
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn compiled_rules_ask_what_keeps_state_just_when_the_chains_do(ruleset in any_ruleset(), seed in 1..u64::MAX) {
+        // Each side has states of its own: they part as soon as one asks what the other does not.
+        let bound = |ruleset: &Ruleset| Tables::default().bound(Arc::new(in_order(ruleset.clone())), None).unwrap();
+        let meant = bound(&ruleset);
+        let compiled = Compiled::unchecked(bound(&ruleset), &names()).unwrap();
+        let edges = Edges::of(&meant);
+        let mut random = Random(seed);
+        let (mut matched, mut walked) = (Matched::default(), Vec::new());
+        let wall = WallClock::default();
+        let mut now = Now::default();
+        for step in 0..120 {
+            now = now.plus_nanos((seed >> (step % 50)) % 3 * 400_000_000);
+            let packet = edges.packet(&mut random, Family::V4);
+            let conn = edges.conn(&mut random, &packet, CtState::New);
+            let facts = facts(&packet, CtState::New, conn.as_ref(), PortId((step % 4) as u8));
+            let facts = Facts { now, rates: Rates::Live(&wall), ..facts };
+            let marks = edges.marks(&mut random);
+            let decision = compiled.classify(&facts, &mut marks.clone(), &mut matched);
+            let plain = linear::evaluate(&meant, &names(), &facts, &mut marks.clone(), &mut walked);
+            let lines: Vec<_> = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect();
+            prop_assert_eq!((decision.verdict, decision.by, &lines), (plain.verdict, plain.by, &walked));
+            if let Some(decision) = compiled.classify_raw(&facts, &mut marks.clone(), &mut matched) {
+                let plain = linear::evaluate_raw(&meant, &names(), &facts, &mut marks.clone(), &mut walked);
+                let lines: Vec<_> = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect();
+                prop_assert_eq!((decision.verdict, decision.by, &lines), (plain.verdict, plain.by, &walked));
             }
         }
     }

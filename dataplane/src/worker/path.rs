@@ -21,6 +21,7 @@ use crate::packet::{Family, Fragment, Packet, Tuple, proto};
 use crate::reason::DropReason;
 use crate::rules::conn::{Flows, Marks, Orders};
 use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
+use crate::rules::rate::Rates;
 use crate::rules::{Decision, Facts, Matched, PathId};
 use crate::wire::{self, checksum};
 use crate::xsk::{Frame, FramePool, Umem};
@@ -334,6 +335,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             packet,
             bytes: source.bytes(umem),
             now,
+            rates: Rates::Live(&snapshot.settings.wall),
             ct_state: CtState::Invalid,
             conn: None,
             flows: &flows,
@@ -452,6 +454,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             packet,
             bytes: source.bytes(umem),
             now,
+            rates: Rates::Live(&snapshot.settings.wall),
             ct_state: tracked.state,
             conn: conn.as_ref(),
             flows: &tracker.tables(now),

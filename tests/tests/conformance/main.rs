@@ -23,6 +23,7 @@ mod kernel;
 mod list;
 mod packets;
 mod random;
+mod rates;
 mod raw;
 mod rules;
 mod sctp;

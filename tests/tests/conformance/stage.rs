@@ -6,7 +6,9 @@ use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
 use control::cli::{Format, Output};
 use control::config::Config;
+use control::net::minutes_west;
 use control::rules_file::understand;
+use dataplane::clock::Now;
 use dataplane::flow::{Policies, Request};
 use dataplane::ids::PortId;
 use dataplane::packet::{Family, proto};
@@ -14,7 +16,7 @@ use dataplane::rules::model::CtState;
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, RIGHT};
 use dataplane::worker::AnswerRate;
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Frames sent before what came out is looked at: more could overflow a queue on the way.
 const BATCH: usize = 64;
@@ -87,6 +89,8 @@ impl<'a> Stage<'a> {
         let mut config =
             GatewayConfig { max_flows: 65_536, frames_per_worker: 65_536, ..GatewayConfig::default() };
         config.settings.answers = AnswerRate { per_sec: 0, ..config.settings.answers };
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        config.settings.wall.set(Now::from_secs(1), i64::try_from(since_1970).unwrap(), minutes_west());
         let track = &mut config.settings.track;
         (track.half_open_percent, track.management_reserve_percent, track.adaptive_start_percent) =
             (100, 0, 0);
@@ -119,7 +123,7 @@ impl<'a> Stage<'a> {
     /// Our clock follows the real one.
     fn tick(&mut self) {
         let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.ours.set_clock(dataplane::clock::Now::from_secs(1).plus_nanos(elapsed));
+        self.ours.set_clock(Now::from_secs(1).plus_nanos(elapsed));
     }
 
     /// Sends a frame into one side of both.

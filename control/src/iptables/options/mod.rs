@@ -24,22 +24,28 @@ pub mod ct;
 pub mod dccp;
 pub mod ecn;
 pub mod extension6;
+pub mod hashlimit;
 pub mod helper;
 pub mod hops;
 pub mod icmp;
 pub mod ipv6header;
 pub mod known;
+pub mod limit;
 pub mod link;
 pub mod mark;
 pub mod multiport;
 pub mod physdev;
 pub mod ports;
+pub mod quota;
+pub mod recent;
 pub mod reject;
 pub mod rt;
 pub mod sctp;
 pub mod spans;
+pub mod statistic;
 pub mod string;
 pub mod tcp;
+pub mod time;
 pub mod tos;
 pub mod u32;
 mod values;
@@ -175,15 +181,20 @@ pub const EXTENSIONS: &[&Extension] = &[
     &conntrack::STATE,
     &ct::CT,
     &ct::NOTRACK,
+    &hashlimit::HASHLIMIT,
     &helper::HELPER,
     &icmp::ICMP,
     &icmp::ICMP6,
+    &limit::LIMITED,
     &mark::MARK,
     &mark::SET_MARK,
     &multiport::MULTIPORT,
     &ports::UDP,
+    &quota::QUOTA,
+    &recent::RECENT,
     &reject::REJECT4,
     &reject::REJECT6,
+    &statistic::STATISTIC,
     &tcp::TCP,
     &addresses::ADDRTYPE,
     &addresses::IPRANGE,
@@ -210,6 +221,7 @@ pub const EXTENSIONS: &[&Extension] = &[
     &tos::DSCP,
     &tos::TOS,
     &u32::U32_MATCH,
+    &time::TIME,
 ];
 
 impl Extension {
