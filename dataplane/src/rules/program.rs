@@ -291,8 +291,9 @@ impl Line {
                         false => (&mut self.src, &mut self.src_mask, Test::Src { addr, mask, invert: false }),
                         true => (&mut self.dst, &mut self.dst_mask, Test::Dst { addr, mask, invert: false }),
                     };
-                    if !require_address(have, have_mask, &mut self.more, test) {
-                        return false;
+                    let is_possible = require_address(have, have_mask, &mut self.more, test);
+                    if !is_possible || range.is_all_of(mask) {
+                        return is_possible;
                     }
                 }
             }

@@ -300,4 +300,9 @@ impl Range<u128> {
         let mask = u128::MAX.checked_shl(128 - free).unwrap_or(0);
         Some((self.low & mask, mask))
     }
+
+    /// Whether it is every number with such common bits.
+    pub(super) const fn is_all_of(&self, mask: u128) -> bool {
+        self.low & !mask == 0 && self.high & !mask == !mask
+    }
 }

@@ -136,10 +136,14 @@ pub(in crate::rules) fn condition() -> impl Strategy<Value = HeaderMatch> {
                 not_strict,
             }))
         });
-    let address =
-        (any::<bool>(), any::<u32>(), any::<u32>(), invert()).prop_map(|(of_dst, low, high, invert)| {
-            HeaderMatch::Address { of_dst, range: Range { low: low.into(), high: high.into(), invert } }
-        });
+    let border = || {
+        let of_net = (any::<u8>(), any::<bool>())
+            .prop_map(|(net, is_last)| u32::from_be_bytes([net, 1, 2, if is_last { 0xff } else { 0 }]));
+        prop_oneof![any::<u32>(), of_net]
+    };
+    let address = (any::<bool>(), border(), border(), invert()).prop_map(|(of_dst, low, high, invert)| {
+        HeaderMatch::Address { of_dst, range: Range { low: low.into(), high: high.into(), invert } }
+    });
     let first = prop_oneof![
         any_range().prop_map(HeaderMatch::Length),
         hops.prop_map(HeaderMatch::Hops),
@@ -244,6 +248,8 @@ proptest! {
         let (addr, mask) = Range { low, high, invert: false }.common_bits().unwrap();
         let value = low + u128::from(at).min(high - low);
         prop_assert_eq!(value & mask, addr);
+        let is_all = (low, high) == (addr, addr | !mask);
+        prop_assert_eq!(Range { low, high, invert: false }.is_all_of(mask), is_all);
     }
 }
 

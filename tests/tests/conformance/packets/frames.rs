@@ -50,6 +50,7 @@ pub(super) fn plain(key: &Key) -> Vec<Frame> {
         frame("needle", &datagram(b"needle")),
         frame("needle behind 100", &datagram(&[&[b'.'; 100][..], b"needle"].concat())),
         frame("needle behind 1200", &datagram(&[&[b'.'; 1200][..], b"needle", &[b'.'; 9]].concat())),
+        frame("needle behind 5000", &datagram(&[&[b'.'; 5000][..], b"needle"].concat())),
         frame("needle cut", &datagram(b"....needl")),
         frame("upper case", &datagram(b"..NEEDLE")),
         frame("mixed case", &datagram(b"..NeEdLe..")),
