@@ -12,5 +12,6 @@ pub mod publish;
 pub mod replay;
 pub mod requests;
 pub mod rules_file;
+pub mod sets;
 pub mod supervisor;
 pub mod system;

@@ -3,7 +3,7 @@
 use super::types::Family;
 use super::types::{
     ApplyReport, ApplyRequest, Diagnostic, ErrorKind, EventRow, ExpectEventRow, ExpectRow, FlowFilter,
-    FlowRow, RulesView, Stats, Tally, TrackRow, UpdateRequest, Version,
+    FlowRow, RulesView, SetsAnswer, SetsRequest, Stats, Tally, TrackRow, UpdateRequest, Version,
 };
 use std::ops::ControlFlow;
 
@@ -80,6 +80,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Says what is wrong; the old rules stay in force then.
     fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError>;
+
+    /// Carries out a command about sets, or a file of them.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    fn command_sets(&self, request: &SetsRequest) -> Result<SetsAnswer, ApplyError>;
 
     /// Which daemon this is.
     fn version(&self) -> Version {

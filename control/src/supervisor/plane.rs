@@ -10,12 +10,14 @@ use crate::config::{Auto, Config, Cores, Idle, Offloads, XdpMode};
 use crate::net::{Nic, frame_fits};
 use crate::publish::Publisher;
 use crate::requests::{Desk, REQUEST_RING};
+use crate::sets::orders::ASK_RING;
 use crate::system::{capabilities, cores};
 use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
 use dataplane::rules::CompileError;
+use dataplane::sets::SetAsk;
 use dataplane::worker::{
     Handoff, IdlePolicy, InvalidNote, Lane, Parts, PortState, Waker, Worker, WorkerCounters,
 };
@@ -84,6 +86,8 @@ pub(super) struct Plane {
     pub(super) publisher: Arc<Publisher>,
     pub(super) listening: Arc<Listening>,
     pub(super) expectations: Arc<Expectations>,
+    /// What rules want done to sets.
+    pub(super) set_asks: Vec<Consumer<SetAsk>>,
 }
 
 impl Plane {
@@ -128,6 +132,7 @@ impl Plane {
             publisher,
             listening: Arc::default(),
             expectations: Arc::default(),
+            set_asks: Vec::new(),
         };
         plane.make_workers(config, &cores, &umem, devices)?;
         Ok(plane)
@@ -169,6 +174,8 @@ impl Plane {
             self.aged.push(Aged { region: Arc::clone(&region), named: named as Producer<Expired> });
             let (asked, requests) = RingBuffer::new(REQUEST_RING);
             let (noted, invalid) = RingBuffer::new(INVALID_RING);
+            let (ask_sets, set_asks) = RingBuffer::new(ASK_RING);
+            self.set_asks.push(set_asks);
             let desk = Desk::new(asked, Arc::clone(&waker), Arc::clone(&counters));
             let handle = WorkerHandle {
                 core: cores[index],
@@ -195,6 +202,7 @@ impl Plane {
                         expired,
                         requests,
                         invalid: Some(noted),
+                        set_asks: Some(ask_sets),
                     },
                     (),
                 )),

@@ -36,6 +36,7 @@ pub(super) fn holds(
         Match::Icmp { ty, codes, invert } => icmp_matches(packet, *ty, *codes, *invert),
         Match::CtState { states, invert } => states.contains(Asked::about(facts, marks).state()) != *invert,
         Match::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
+        Match::Set(set) => set.at(hook).holds(facts),
     }
 }
 

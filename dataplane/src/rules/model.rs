@@ -3,6 +3,7 @@
 
 use super::conn::{ConnMatch, Effect};
 use crate::packet::Family;
+use crate::sets::SetMatch;
 
 /// One family's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +128,8 @@ pub enum Match {
     CtState { states: CtStateSet, invert: bool },
     /// Whatever else asks about the packet's connection or its mark.
     Conn(ConnMatch),
+    /// `-m set`.
+    Set(SetMatch),
 }
 
 /// Which ports a match looks at.

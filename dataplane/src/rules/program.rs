@@ -14,6 +14,7 @@ use super::model::{ChainId, CtState, Hook, Match, PortSide, RuleRef, Ruleset, Ta
 use super::{CompileError, Facts, linear};
 use crate::ids::PORTS_MAX;
 use crate::packet::Fragment;
+use crate::sets::SetMatch;
 
 /// Most lines a ruleset may unfold to.
 pub(super) const LINES_MAX: usize = 1 << 20;
@@ -83,6 +84,7 @@ pub(super) enum Test {
     LaterFragment { invert: bool },
     TcpFlags { mask: u8, comp: u8, invert: bool },
     Conn(ConnMatch),
+    Set(SetMatch),
 }
 
 impl Test {
@@ -91,6 +93,7 @@ impl Test {
         let tuple = &packet.tuple;
         match self {
             Self::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
+            Self::Set(set) => set.holds(facts),
             Self::Src { addr, mask, invert } => (tuple.src & mask == *addr) != *invert,
             Self::Dst { addr, mask, invert } => (tuple.dst & mask == *addr) != *invert,
             Self::NotProto(proto) => tuple.proto != *proto,
@@ -102,7 +105,7 @@ impl Test {
     }
 
     /// A condition as a test; `None` for those that iptables tries before all of these, wherever they stand.
-    fn of(condition: &Match) -> Option<Self> {
+    fn of(condition: &Match, hook: Hook) -> Option<Self> {
         Some(match condition {
             Match::Ports { which, ranges, invert } => {
                 Self::Ports { which: *which, ranges: ranges.as_slice().into(), invert: *invert }
@@ -116,6 +119,7 @@ impl Test {
             }
             Match::Icmp { ty, codes, invert } => Self::Icmp { ty: *ty, codes: *codes, invert: *invert },
             Match::Conn(condition) => Self::Conn(condition.clone()),
+            Match::Set(set) => Self::Set(set.at(hook)),
             Match::InIface { .. }
             | Match::OutIface { .. }
             | Match::Src { .. }
@@ -126,13 +130,13 @@ impl Test {
     }
 
     const fn counts(&self) -> bool {
-        matches!(self, Self::Conn(ConnMatch::ConnLimit(_)))
+        matches!(self, Self::Conn(ConnMatch::ConnLimit(_)) | Self::Set(_))
     }
 
     /// Whether packets of one flow and direction may differ in this. ICMP type and code are part of a query's tuple;
     /// later fragments belong to no flow. What a connection is asked for changes from packet to packet.
     pub(super) const fn is_volatile(&self) -> bool {
-        matches!(self, Self::TcpFlags { .. } | Self::Conn(_))
+        matches!(self, Self::TcpFlags { .. } | Self::Conn(_) | Self::Set(_))
     }
 }
 
@@ -176,7 +180,7 @@ impl Line {
 
     /// Adds a condition; false if no packet can match any more.
     fn require(&mut self, condition: &Match, hook: Hook, ports: &[String]) -> bool {
-        if let Some(test) = Test::of(condition)
+        if let Some(test) = Test::of(condition, hook)
             && (self.ordered_from != u32::MAX || test.counts())
         {
             self.require_in_order(test);
@@ -200,6 +204,10 @@ impl Line {
                 add(&mut self.more, Test::Conn(condition.clone()));
                 true
             }
+            Match::Set(set) => {
+                self.require_in_order(Test::Set(set.at(hook)));
+                true
+            }
             Match::Src { addr, mask, invert } => {
                 let test = Test::Src { addr: *addr, mask: *mask, invert: *invert };
                 require_address(&mut self.src, &mut self.src_mask, &mut self.more, test)
@@ -220,7 +228,7 @@ impl Line {
             Match::Ports { which, ranges, invert } => self.require_ports(*which, ranges, *invert),
             // Orders change it on the way.
             Match::CtState { .. } if hook == Hook::Raw => {
-                Test::of(condition).into_iter().for_each(|test| add(&mut self.more, test));
+                Test::of(condition, hook).into_iter().for_each(|test| add(&mut self.more, test));
                 true
             }
             Match::CtState { states, invert } => {
@@ -253,14 +261,14 @@ impl Line {
     }
 
     fn asks_conn(&self) -> bool {
-        self.more.iter().any(|test| matches!(test, Test::Conn(_)))
+        self.more.iter().any(|test| matches!(test, Test::Conn(_) | Test::Set(_)))
     }
 
     /// Drops the conditions that only a line itself may ask.
     fn forget_conn(&mut self) {
         if self.asks_conn() {
             let mut tests = std::mem::take(&mut self.more).into_vec();
-            tests.retain(|test| !matches!(test, Test::Conn(_)));
+            tests.retain(|test| !matches!(test, Test::Conn(_) | Test::Set(_)));
             self.more = tests.into();
             self.ordered_from = u32::MAX;
         }
@@ -397,7 +405,7 @@ impl Flatten<'_> {
             (line.action, line.accepts) = match rule.target {
                 Target::Jump(_) | Target::Goto(_) if line.asks_conn() => (Action::Gate(0), false),
                 Target::Continue | Target::Jump(_) | Target::Goto(_) => (Action::Count, false),
-                Target::Effect(effect) => (Action::Do(effect), false),
+                Target::Effect(effect) => (Action::Do(effect.at(self.hook)), false),
                 Target::Accept => self.decision(Verdict::Accept, line.by),
                 Target::Drop => self.decision(Verdict::Drop, line.by),
                 Target::Reject(with) => self.decision(Verdict::Reject(with), line.by),
@@ -453,7 +461,7 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
             _ => false,
         };
         let speaks = match rule.target {
-            Target::Effect(Effect::SetMark { .. }) => false,
+            Target::Effect(Effect::SetMark { .. } | Effect::Set(_)) => false,
             Target::Effect(Effect::Order(orders)) => !orders.notrack,
             Target::Effect(_) => true,
             _ => false,
@@ -465,7 +473,7 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
 /// Whether any rule asks for more of a connection than its state.
 pub(super) fn asks_conn(ruleset: &Ruleset) -> bool {
     ruleset.rules().any(|rule| {
-        matches!(rule.target, Target::Effect(effect) if !matches!(effect, Effect::SetMark { .. } | Effect::Order(_)))
+        matches!(rule.target, Target::Effect(effect) if !matches!(effect, Effect::SetMark { .. } | Effect::Order(_) | Effect::Set(_)))
             || rule.matches.iter().any(
                 |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
             )

@@ -25,6 +25,7 @@ mod random;
 mod raw;
 mod rules;
 mod sctp;
+mod sets;
 mod stage;
 mod talk;
 mod tcp;

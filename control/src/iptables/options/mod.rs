@@ -27,6 +27,7 @@ pub mod mark;
 pub mod multiport;
 pub mod ports;
 pub mod reject;
+pub mod set;
 pub mod tcp;
 
 /// Whether an extension is used with `-m` or `-j`.
@@ -166,6 +167,8 @@ pub const EXTENSIONS: &[&Extension] = &[
     &ports::UDP,
     &reject::REJECT4,
     &reject::REJECT6,
+    &set::SET,
+    &set::SET_TARGET,
     &tcp::TCP,
 ];
 

@@ -4,6 +4,7 @@ mod events;
 mod expect;
 mod flows;
 mod rules;
+mod sets;
 mod settings;
 mod stats;
 
@@ -11,12 +12,13 @@ use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend};
 use crate::api::types::{
     ApplyReport, ApplyRequest, ErrorKind, EventRow, ExpectEventRow, ExpectRow, Family, FlowFilter, FlowRow,
-    RulesText, RulesView, Stats, Tally, TrackRow, UpdateRequest,
+    RulesText, RulesView, SetsAnswer, SetsRequest, Stats, Tally, TrackRow, UpdateRequest,
 };
 use crate::config::Config;
 use crate::publish::Publisher;
 use crate::requests::Desk;
 use crate::rules_file::Rules;
+use crate::sets::Store;
 use dataplane::clock::Now;
 use dataplane::flow::{Expectations, Region, TimeoutPolicy};
 use dataplane::ids::{Generation, PortId};
@@ -61,6 +63,8 @@ pub(super) struct LiveBackend {
     flows_max: u32,
     /// What rules that come in may name.
     policies: Vec<TimeoutPolicy>,
+    /// What they may also name.
+    sets: Arc<Store>,
     /// Which NICs run generic XDP, filled in once they are attached.
     generic: Mutex<Vec<bool>>,
     /// One `apply` at a time.
@@ -73,7 +77,7 @@ pub(super) struct LiveBackend {
 }
 
 impl LiveBackend {
-    pub(super) fn new(config: &Config, plane: &Plane) -> Self {
+    pub(super) fn new(config: &Config, plane: &Plane, sets: Arc<Store>) -> Self {
         let port = |port: &super::plane::Port| PortFacts {
             name: port.nic.name.clone(),
             wire: port.wire.clone(),
@@ -94,6 +98,7 @@ impl LiveBackend {
             states: Arc::clone(&plane.states),
             flows_max: config.flows.max,
             policies: config.rules.timeout_policies.clone(),
+            sets,
             generic: Mutex::new(Vec::new()),
             applying: Mutex::new(()),
             hub: Hub::new(
@@ -120,7 +125,14 @@ impl LiveBackend {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.publisher.reclaim();
+        self.note_sets();
         Ok(generation)
+    }
+
+    /// Takes down which sets the rules in force use.
+    pub(super) fn note_sets(&self) {
+        let rules = [Fam::V4, Fam::V6].map(|family| self.publisher.rules(family).0);
+        self.sets.used_by(&rules.each_ref().map(|rules| &*rules.ruleset));
     }
 
     fn now(&self) -> Now {
@@ -202,14 +214,19 @@ impl Backend for LiveBackend {
         self.change_setting(name, value)
     }
 
+    fn command_sets(&self, request: &SetsRequest) -> Result<SetsAnswer, ApplyError> {
+        self.change_sets(request)
+    }
+
     fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {
         let Ok(_one_at_a_time) = self.applying.try_lock() else {
             let message = "another apply is under way".to_owned();
             return Err(ApplyError { kind: ErrorKind::Busy, message, diagnostics: Vec::new() });
         };
         let mut warnings = Vec::new();
+        let sets = self.sets.slots();
         let mut load = |text: Option<RulesText>, family| {
-            text.map(|text| rules::load(&text, family, &self.policies, &mut warnings)).transpose()
+            text.map(|text| rules::load(&text, family, &self.policies, &sets, &mut warnings)).transpose()
         };
         let v4 = load(request.v4, Fam::V4)?;
         let v6 = load(request.v6, Fam::V6)?;
