@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod load;
 pub mod report;
 pub mod rig;
+pub mod sets;
 pub mod sink;
 pub mod tracker;
 

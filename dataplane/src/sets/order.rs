@@ -1,7 +1,7 @@
 //! `-j SET`: what rules want added to sets and removed. A worker only notes it: [`SetAsk`]s wait with the packet's marks
 //! until it has been judged, go over a bounded ring to control, and are carried out there, in order, milliseconds later.
 
-use super::kind::Spec;
+use super::kind::{NetPart, Spec};
 use super::set::{Content, Extras, Set};
 use super::slot::SlotId;
 use super::subject::{Directions, Subject};
@@ -71,7 +71,13 @@ impl SetAsk {
         }
         let now = Now { nanos: self.subject.nanos };
         let iface = |port: PortId| set.nic_number(port);
-        let Some(element) = self.subject.element(spec, directions, iface) else { return false };
+        let Some(mut element) = self.subject.element(spec, directions, iface) else { return false };
+        // Linux `INIT_CIDR`: rules add and remove networks as long as the smallest there is.
+        match (spec.kind.net(), set.longest_prefix()) {
+            (NetPart::First, Some(prefix)) => element.prefix = prefix,
+            (NetPart::Second, Some(prefix)) => element.prefix2 = prefix,
+            _ => {}
+        }
         if !is_allowed(&element, spec) {
             return false;
         }

@@ -96,6 +96,8 @@ struct Writer {
     free: Vec<u64>,
     /// Numbers given so far.
     counters: u64,
+    /// Of networks with NICs: how many entries a network has. It has a mark in the table, an entry without a NIC.
+    nets: HashMap<Key, usize>,
     /// Names of NICs by number, from 1.
     ifaces: Vec<String>,
     /// The part that is swept next.
@@ -160,7 +162,7 @@ impl Set {
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.content {
-            Content::Table(table) => table.len(),
+            Content::Table(table) => table.len() - self.writer().nets.len(),
             Content::List(list) => list.load().len(),
         }
     }
@@ -209,32 +211,46 @@ impl Set {
         if self.spec.kind.net() == NetPart::None {
             return self.find(&element.masked(&self.spec)).filter(|value| fits(value));
         }
-        let mut ask = |prefix: u8| {
-            let mut net = element;
-            match self.spec.kind.net() {
-                NetPart::Second => net.prefix2 = prefix,
-                _ => net.prefix = prefix,
-            }
-            let net = net.masked(&self.spec);
-            let bridged = Element { physdev: true, ..net };
-            let found = self.find(&net).filter(|value| fits(value));
-            if self.spec.kind != Kind::HashNetIface {
-                return found;
-            }
-            found.or_else(|| self.find(&bridged).filter(|value| fits(value)))
-        };
         for (word, prefixes) in self.prefixes.iter().enumerate().rev() {
             let mut left = prefixes.load(Ordering::Acquire);
             while left != 0 {
                 let bit = 63 - left.leading_zeros();
                 left &= !(1 << bit);
                 let prefix = u8::try_from(word).unwrap_or(0) * 64 + u8::try_from(bit).unwrap_or(0);
-                if let Some(found) = ask(prefix) {
+                let mut net = element;
+                match self.spec.kind.net() {
+                    NetPart::Second => net.prefix2 = prefix,
+                    _ => net.prefix = prefix,
+                }
+                let net = net.masked(&self.spec);
+                let found = self.find(&net);
+                if let Some(found) = found.filter(&mut fits) {
                     return Some(found);
+                }
+                if self.spec.kind != Kind::HashNetIface {
+                    continue;
+                }
+                let bridged = self.find(&Element { physdev: true, ..net });
+                if let Some(found) = bridged.filter(&mut fits) {
+                    return Some(found);
+                }
+                // Linux `mtype_test_cidrs`: a network that is there for other NICs ends the search.
+                let is_there = self.find(&Element { iface: 0, physdev: false, ..net }).is_some();
+                if found.is_none() && bridged.is_none() && is_there {
+                    return None;
                 }
             }
         }
         None
+    }
+
+    /// The longest prefix of the networks that are there.
+    pub(super) fn longest_prefix(&self) -> Option<u8> {
+        let words = self.prefixes.iter().enumerate().rev();
+        words
+            .map(|(at, word)| (at, word.load(Ordering::Acquire)))
+            .find(|(_, word)| *word != 0)
+            .and_then(|(at, word)| u8::try_from(at * 64 + 63 - word.leading_zeros() as usize).ok())
     }
 
     /// The counters with a number.
@@ -296,7 +312,7 @@ impl Set {
             return Err(EditError::Exists);
         }
         let mut counter = found.map(|value| value.counter);
-        if found.is_none() && table.len() >= self.spec.entries_max() {
+        if found.is_none() && table.len() - writer.nets.len() >= self.spec.entries_max() {
             self.make_room(&mut writer, table, now)?;
         }
         if self.spec.counters {
@@ -310,6 +326,7 @@ impl Set {
             table.update(&key, value);
         } else {
             self.count_prefix(&mut writer, &key, true);
+            self.mark_net(&mut writer, table, &element, true);
             table.insert(&key, value);
         }
         if self.spec.comment {
@@ -361,6 +378,7 @@ impl Set {
                 }
                 table.clear();
                 writer.prefixes.clear();
+                writer.nets.clear();
                 writer.comments.clear();
                 (writer.free, writer.counters) = (Vec::new(), 0);
             }
@@ -374,6 +392,7 @@ impl Set {
     fn take(&self, writer: &mut Writer, table: &Table, key: &Key) -> Option<Value> {
         let value = table.remove(key)?;
         self.count_prefix(writer, key, false);
+        self.mark_net(writer, table, &Element::of_key(key, &self.spec), false);
         writer.comments.remove(key);
         if self.spec.counters {
             writer.free.push(value.counter);
@@ -386,7 +405,7 @@ impl Set {
         for shard in 0..SHARDS {
             self.sweep_shard(writer, table, shard, now);
         }
-        if table.len() < self.spec.entries_max() {
+        if table.len() - writer.nets.len() < self.spec.entries_max() {
             return Ok(());
         }
         if !self.spec.forceadd {
@@ -396,7 +415,9 @@ impl Set {
         for at in 0..SHARDS {
             if victim.is_none() {
                 table.each_of((writer.hand + at) % SHARDS, |key, _| {
-                    victim.get_or_insert(key);
+                    if !self.is_mark(&key) {
+                        victim.get_or_insert(key);
+                    }
                 });
             }
         }
@@ -440,6 +461,29 @@ impl Set {
         }
     }
 
+    /// Whether it is the mark of a network.
+    fn is_mark(&self, key: &Key) -> bool {
+        self.spec.kind == Kind::HashNetIface && Element::of_key(key, &self.spec).iface == 0
+    }
+
+    /// Keeps the mark of a network as long as it has entries.
+    fn mark_net(&self, writer: &mut Writer, table: &Table, element: &Element, comes: bool) {
+        if self.spec.kind != Kind::HashNetIface {
+            return;
+        }
+        let mark = Element { iface: 0, physdev: false, ..*element }.masked(&self.spec).key(&self.spec);
+        let count = writer.nets.entry(mark).or_default();
+        *count = if comes { *count + 1 } else { count.saturating_sub(1) };
+        match (*count, comes) {
+            (1, true) => table.insert(&mark, Value::default()),
+            (0, _) => {
+                writer.nets.remove(&mark);
+                table.remove(&mark);
+            }
+            _ => {}
+        }
+    }
+
     fn set_counters(&self, number: u64, counts: Option<(u64, u64)>) {
         let (page, _) = page_of(number);
         if let Some(page_at) = self.pages.get(page) {
@@ -477,7 +521,7 @@ impl Set {
             Content::Table(table) => {
                 for shard in 0..SHARDS {
                     table.each_of(shard, |key, value| {
-                        if !is_over(&value, now.nanos) {
+                        if !is_over(&value, now.nanos) && !self.is_mark(&key) {
                             entries.push(self.entry(&writer, &key, &value, now));
                         }
                     });

@@ -1,9 +1,12 @@
 //! `-m set` and `-j SET` with the kernel's ipset as judge: the same sets, rules and frames on both sides.
 
 use super::stage::Setting;
-use super::talk::{CLIENT, CLIENT6, Client, SERVER, SERVER6, Scenario, Server, Talk, perform_with_sets};
+use super::talk::{
+    CLIENT, CLIENT6, Client, SERVER, SERVER6, Scenario, Server, Talk, perform_with_sets,
+    perform_with_sets_on_router,
+};
 use dataplane::packet::proto;
-use dataplane::testing::packets::{Builder, fragments, ip, ping, tcp, udp};
+use dataplane::testing::packets::{Builder, ip, ping, tcp, udp};
 use std::net::Ipv4Addr;
 
 const SETS: &str = "\
@@ -163,13 +166,9 @@ fn sets_of_every_type_hold_what_the_kernel_says() {
         "--match-set list src",
         "! --match-set list dst",
     ];
-    let texts: Vec<_> = v4.iter().map(|condition| (*condition, dropping(condition), String::new()));
-    let texts: Vec<_> = texts
-        .into_iter()
-        .chain(
-            v6.iter().map(|condition| (*condition, String::new(), dropping(condition))).collect::<Vec<_>>(),
-        )
-        .collect();
+    let four = v4.iter().map(|condition| (*condition, dropping(condition), String::new()));
+    let six = v6.iter().map(|condition| (*condition, String::new(), dropping(condition)));
+    let texts: Vec<_> = four.chain(six).collect();
     let scenarios: Vec<Scenario<'_>> = texts
         .iter()
         .map(|(name, v4, v6)| (*name, Setting { v4, v6, sysctls: &[] }, &all as &dyn Fn(&mut Talk<'_>)))
@@ -213,7 +212,7 @@ fn rules_put_addresses_into_sets_and_take_them_out() {
         -A FORWARD -j SET --add-set masked src\n-A FORWARD -j SET --add-set ippnet src,dst,dst\n\
         -A FORWARD -j SET --add-set netport src,src\nCOMMIT\n";
     let raw = "*raw\n-A PREROUTING -m set ! --match-set net src -j SET --add-set brief src\nCOMMIT\n*mangle\n\
-        -A POSTROUTING -m set --match-set brief src -j DROP\nCOMMIT\n*filter\nCOMMIT\n";
+        -A POSTROUTING -m set --match-set brief dst -j DROP\nCOMMIT\n*filter\nCOMMIT\n";
     let scenarios: [Scenario<'_>; 5] = [
         ("added and removed", setting(add), &all),
         ("exist", setting(exist), &all),
@@ -249,19 +248,23 @@ fn sets_change_under_the_rules() {
 }
 
 #[test]
-fn fragments_have_no_ports_to_look_for() {
-    // No tracking, so that fragments pass one by one.
-    let rules = "*raw\n-A PREROUTING -m set --match-set ipport dst,dst -j DROP\n\
-        -A PREROUTING -m set --match-set netport src,dst -j DROP\nCOMMIT\n*filter\nCOMMIT\n";
-    let scenario = |talk: &mut Talk<'_>| {
-        for proto in [proto::TCP, proto::UDP, proto::SCTP, proto::ICMP, 47, 99] {
-            let whole = ip(CLIENT, SERVER, proto).payload(&[0; 64]).build();
-            for (at, piece) in fragments(&whole, 24).into_iter().enumerate() {
-                talk.stage.send(Client.side(), &piece, &format!("piece {at} of {proto}"));
-            }
-        }
-        talk.stage.compare_sets();
+fn nics_are_known_by_name_where_the_rule_stands() {
+    let sets = "create nics hash:net,iface counters\nadd nics 10.0.0.0/24,left\nadd nics 10.0.0.0/8,right\n\
+        add nics 10.0.0.9,left nomatch\ncreate nics6 hash:net,iface family inet6\nadd nics6 fd00::/16,left\n\
+        create filled hash:net,iface timeout 1000\n";
+    let rules = |condition: &str| {
+        format!(
+            "*raw\n-A PREROUTING -m set --match-set nics {condition} -j MARK --set-xmark 1/1\nCOMMIT\n*mangle\n\
+             -A POSTROUTING -m set --match-set nics {condition} -j MARK --set-xmark 2/2\nCOMMIT\n*filter\n\
+             -A FORWARD -m mark --mark 1/1 -p tcp -j DROP\n-A FORWARD -j SET --add-set filled {condition}\n\
+             -A FORWARD -m set --match-set nics {condition} -j DROP\nCOMMIT\n"
+        )
     };
-    let setting = Setting { v4: rules, v6: "", sysctls: &[] };
-    perform_with_sets(SETS, &[("fragments", setting, &scenario)]);
+    let v6 = "*filter\n-A FORWARD -m set --match-set nics6 src,src -j DROP\nCOMMIT\n";
+    let texts = ["src,src", "src,dst", "dst,src", "dst,dst", "src"].map(rules);
+    let scenarios: Vec<Scenario<'_>> = texts
+        .iter()
+        .map(|v4| ("NICs", Setting { v4, v6, sysctls: &[] }, &all as &dyn Fn(&mut Talk<'_>)))
+        .collect();
+    perform_with_sets_on_router(sets, &scenarios);
 }

@@ -50,6 +50,11 @@ pub(crate) fn perform_with_sets(sets: &str, scenarios: &[Scenario<'_>]) {
     perform_all(Topology::Router, sets, scenarios);
 }
 
+/// The same with a router only, whose NICs are called as ours are.
+pub(crate) fn perform_with_sets_on_router(sets: &str, scenarios: &[Scenario<'_>]) {
+    perform_all(Topology::Router, sets, scenarios);
+}
+
 fn perform_on(topology: Topology, scenarios: &[Scenario<'_>]) {
     perform_all(topology, "", scenarios);
 }
