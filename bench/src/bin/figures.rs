@@ -2,8 +2,9 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, conditions, conntrack, gateway, sets};
+use bench::{Error, classifier, conditions, conntrack, gateway, sets, wire_rules};
 use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -21,6 +22,9 @@ struct Args {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
+    /// Folder with ClassBench files (`NAME_1k.rules.gz` and so on) for the classifier, in place of our own sets.
+    #[arg(long)]
+    sets: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,6 +35,10 @@ enum Group {
     Conntrack,
     /// What sets cost a packet, and how soon an edit is seen.
     Sets,
+    /// What long rulesets cost: the classifier by itself, then on the wire.
+    Rules,
+    /// Of these only the classifier, beside DPDK's `rte_acl`.
+    Classifier,
 }
 
 fn main() -> ExitCode {
@@ -67,6 +75,12 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| only == Group::Sets) {
         sets::measure(&plan, &mut report)?;
+    }
+    if args.only.is_none_or(|only| matches!(only, Group::Rules | Group::Classifier)) {
+        classifier::measure(&plan, args.sets.as_deref(), &mut report)?;
+    }
+    if args.only.is_none_or(|only| only == Group::Rules) {
+        wire_rules::measure(&plan, &mut report)?;
     }
     println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
     Ok(report.missed())

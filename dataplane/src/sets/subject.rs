@@ -35,8 +35,9 @@ pub struct Subject {
     ports: Option<(u16, u16)>,
     /// Destination and source MAC address, if the frame is known.
     macs: Option<[u8; 12]>,
-    /// NICs, where the rule is asked they are known.
-    ingress: Option<PortId>,
+    /// The NIC it came in on.
+    ingress: PortId,
+    /// The NIC it leaves on, where the rule is asked that is known.
     egress: Option<PortId>,
     /// IP bytes.
     pub(super) len: u32,
@@ -54,7 +55,8 @@ impl Subject {
             tuple: packet.tuple,
             ports: ports(packet),
             macs: facts.bytes.get(..12).and_then(|macs| macs.try_into().ok()),
-            ingress: (hook != Hook::Postrouting).then_some(facts.ingress),
+            // Not to `-i` but to sets a router's POSTROUTING still tells it.
+            ingress: facts.ingress,
             egress: (!matches!(hook, Hook::Raw | Hook::Prerouting)).then_some(facts.egress),
             len: packet.l3_len,
             nanos: facts.now.nanos,
@@ -110,8 +112,8 @@ impl Subject {
             element.addr2 = self.addr(directions.is_src(2));
         }
         if spec.kind == Kind::HashNetIface {
-            let nic = if directions.is_src(1) { self.ingress } else { self.egress };
-            element.iface = iface(nic?);
+            let nic = if directions.is_src(1) { self.ingress } else { self.egress? };
+            element.iface = iface(nic);
         }
         Some(element)
     }

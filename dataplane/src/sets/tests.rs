@@ -236,9 +236,9 @@ mod packets {
         nics.add(element, &Extras::default(), false, Now::default()).unwrap();
         let in_left = asked(nics, &[true, true]);
         assert!(holds(&in_left, &tcp(A, B).syn()));
-        assert!(!holds(&in_left.at(Hook::Postrouting), &tcp(A, B).syn()));
+        assert!(holds(&in_left.at(Hook::Postrouting), &tcp(A, B).syn()));
         let out = SetMatch { directions: Directions { count: 2, src: 1 }, ..in_left };
-        assert!(!holds(&out, &tcp(A, B).syn()));
+        assert!(!holds(&out, &tcp(A, B).syn()) && !holds(&out.at(Hook::Prerouting), &tcp(A, B).syn()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the API says, as data: shared by the server and `fwctl`. Field names are the JSON names and stay as they are.
 //! All counters count since the daemon started unless said otherwise; bytes of packets are Ethernet frames without FCS.
 
+mod changes;
 mod events;
 mod expect;
 mod filter;
@@ -10,6 +11,7 @@ mod rules;
 mod sets;
 mod stats;
 
+pub use changes::*;
 pub use events::*;
 pub use expect::*;
 pub use filter::*;

@@ -5,6 +5,7 @@ use crate::api::types::{
     ChainView, Diagnostic, ErrorKind, Family, PolicyView, RuleView, RulesText, RulesView,
 };
 use crate::iptables::diagnostics::Severity;
+use crate::iptables::edit::Refused;
 use crate::iptables::printer::{self, policy_name};
 use crate::iptables::syntax::Counters;
 use crate::publish::Counts;
@@ -14,6 +15,9 @@ use dataplane::ids::Generation;
 use dataplane::packet::Family as Fam;
 use dataplane::rules::model::{RuleId, RuleRef};
 use std::collections::HashMap;
+
+/// Most warnings sent along with an answer.
+const WARNINGS_MAX: usize = 20;
 
 /// Reads rules that came with a request.
 pub(super) fn load(
@@ -27,8 +31,11 @@ pub(super) fn load(
     let loaded = rules_file::understand_with_sets(bytes, &text.file, family, policies, sets);
     let wrong = loaded.worst() == Some(Severity::Error);
     if loaded.ruleset.is_some() {
-        let notes = loaded.diagnostics.iter();
+        let notes = loaded.diagnostics.iter().take(WARNINGS_MAX);
         warnings.extend(notes.map(|note| format!("{}:{}: {}", text.file, note.span.line, note.message)));
+        if let Some(more) = loaded.diagnostics.len().checked_sub(WARNINGS_MAX).filter(|more| *more > 0) {
+            warnings.push(format!("{}: {more} more; `fwctl check` tells them all", text.file));
+        }
     }
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
     let diagnostics: Vec<Diagnostic> = loaded
@@ -48,6 +55,26 @@ pub(super) fn load(
         message: format!("{} was not loaded; the old rules stay in force", text.file),
         diagnostics,
     })
+}
+
+/// What is wrong with an edit, as an answer.
+pub(super) fn refused_edit(refused: &Refused) -> ApplyError {
+    let Refused { line, diagnostics } = refused;
+    let is_wrong = diagnostics.iter().any(|found| found.severity == Severity::Error);
+    let text = line.as_bytes();
+    let diagnostics = diagnostics.iter().map(|found| Diagnostic {
+        file: "rule".to_owned(),
+        line: found.span.line,
+        column: u32::try_from(found.column(text)).unwrap_or(u32::MAX),
+        message: found.message.clone(),
+        hint: found.hint.clone(),
+        rendered: found.render(text, "rule", false),
+    });
+    ApplyError {
+        kind: if is_wrong { ErrorKind::BadRules } else { ErrorKind::Unsupported },
+        message: "the rules are as they were".to_owned(),
+        diagnostics: diagnostics.collect(),
+    }
 }
 
 /// One family's rules in force.
