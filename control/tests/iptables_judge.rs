@@ -12,6 +12,7 @@ use control::iptables::diagnostics::Severity;
 use control::iptables::names::FileServices;
 use control::iptables::syntax::Counters;
 use control::iptables::{Loaded, load_with, printer};
+use control::sets::Store;
 use dataplane::packet::Family;
 use dataplane::rules::model::Table;
 
@@ -24,6 +25,10 @@ const TIMEOUT_POLICIES: [&str; 5] = [
     "rest inet generic timeout 7",
     "any6 inet6 generic timeout 7",
 ];
+
+/// Sets that rules may name.
+const SETS: &str = "create one hash:ip\ncreate six hash:ip family inet6\ncreate net hash:net counters\n\
+    create pair hash:ip,port timeout 5\ncreate ports bitmap:port range 0-1023\ncreate all list:set\n";
 
 /// A network namespace that lives as long as the test.
 struct Namespace(String);
@@ -56,6 +61,10 @@ impl Namespace {
                 println!("skipped: nfct cannot add a timeout policy");
                 return None;
             }
+        }
+        if !namespace.run(&["ipset", "restore"], SETS).0 {
+            println!("skipped: ipset cannot make sets");
+            return None;
         }
         Some(namespace)
     }
@@ -117,6 +126,9 @@ fn ours(text: &str, family: Family) -> Loaded {
     let config = Config::from_settings(&[format!("rules.timeout_policies={TIMEOUT_POLICIES:?}")]).unwrap();
     let services = FileServices::parse(&std::fs::read_to_string("/etc/services").unwrap_or_default())
         .with_timeout_policies(&config.rules.timeout_policies);
+    let store = Store::new(&[]);
+    store.restore(SETS.as_bytes(), false, &services).unwrap();
+    let services = services.with_sets(store.slots());
     load_with(text.as_bytes(), "test.rules", family, &services)
 }
 

@@ -82,6 +82,8 @@ pub struct RulesConfig {
     pub v4: Option<PathBuf>,
     /// IPv6 rules in `ip6tables-save` form.
     pub v6: Option<PathBuf>,
+    /// Sets that rules name, in the form of `ipset save`.
+    pub sets: Option<PathBuf>,
     /// What `-j CT --timeout` may name; no name twice.
     pub timeout_policies: Vec<TimeoutPolicy>,
 }

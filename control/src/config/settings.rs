@@ -52,6 +52,8 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "IPv4 rules, as iptables-save prints them. Relative to this file's directory."),
     setting!("rules.v6", optional Kind::File, |c| c.rules.v6, "rules.v6",
         "IPv6 rules, as ip6tables-save prints them. Without rules a family is forwarded, as in the kernel."),
+    setting!("rules.sets", optional Kind::File, |c| c.rules.sets, "sets",
+        "Sets that rules name, as ipset save prints them: made at start. fwctl set changes them."),
     setting!(
         "rules.timeout_policies",
         Kind::TimeoutPolicies,

@@ -10,11 +10,13 @@ use crate::config::{Auto, Config, Cores, Idle, Offloads, XdpMode};
 use crate::net::{Nic, frame_fits};
 use crate::publish::Publisher;
 use crate::requests::{Desk, REQUEST_RING};
+use crate::sets::orders::ASK_RING;
 use crate::system::{capabilities, cores};
 use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
+use dataplane::sets::SetAsk;
 use dataplane::worker::{
     Handoff, IdlePolicy, InvalidNote, Lane, Parts, PortState, Waker, Worker, WorkerCounters,
 };
@@ -83,6 +85,8 @@ pub(super) struct Plane {
     pub(super) publisher: Arc<Publisher>,
     pub(super) listening: Arc<Listening>,
     pub(super) expectations: Arc<Expectations>,
+    /// What rules want done to sets.
+    pub(super) set_asks: Vec<Consumer<SetAsk>>,
 }
 
 impl Plane {
@@ -127,6 +131,7 @@ impl Plane {
             publisher,
             listening: Arc::default(),
             expectations: Arc::default(),
+            set_asks: Vec::new(),
         };
         plane.make_workers(config, &cores, &umem, devices)?;
         Ok(plane)
@@ -168,6 +173,8 @@ impl Plane {
             self.aged.push(Aged { region: Arc::clone(&region), named: named as Producer<Expired> });
             let (asked, requests) = RingBuffer::new(REQUEST_RING);
             let (noted, invalid) = RingBuffer::new(INVALID_RING);
+            let (ask_sets, set_asks) = RingBuffer::new(ASK_RING);
+            self.set_asks.push(set_asks);
             let desk = Desk::new(asked, Arc::clone(&waker), Arc::clone(&counters));
             let handle = WorkerHandle {
                 core: cores[index],
@@ -194,6 +201,7 @@ impl Plane {
                         expired,
                         requests,
                         invalid: Some(noted),
+                        set_asks: Some(ask_sets),
                     },
                     (),
                 )),

@@ -1,7 +1,7 @@
 //! The compiled form of one family's rules: what workers run.
 
 use super::classifier::{self, Classifier};
-use super::conn::{Asked, Marks};
+use super::conn::Marks;
 use super::counters::MATCHED_MAX;
 use super::model::{RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
@@ -264,8 +264,7 @@ impl Program {
                 Action::Do(effect) => {
                     // What is done must be done for each packet.
                     invariant = false;
-                    let has_conn = Asked::about(facts, marks).has_conn();
-                    effect.apply(marks, has_conn);
+                    effect.apply(marks, facts);
                 }
                 Action::Count | Action::Gate(_) | Action::Decide(_) => {}
             }

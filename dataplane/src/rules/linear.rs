@@ -1,7 +1,7 @@
 //! The meaning of a ruleset: walks chains one rule at a time, as iptables does. Slow, obvious, and the oracle that the
 //! compiled form is held against.
 
-use super::conn::{Asked, Marks};
+use super::conn::Marks;
 use super::model::{ChainId, Hook, Policy, RuleRef, Ruleset, Table, Target, Verdict};
 use super::{Decision, Facts, matching};
 
@@ -110,8 +110,7 @@ impl Walk<'_> {
             match rule.target {
                 Target::Continue => {}
                 Target::Effect(effect) => {
-                    let has_conn = Asked::about(self.facts, self.marks).has_conn();
-                    effect.apply(self.marks, has_conn);
+                    effect.at(self.hook).apply(self.marks, self.facts);
                 }
                 Target::Accept => return Some((Verdict::Accept, by)),
                 Target::Drop => return Some((Verdict::Drop, by)),

@@ -40,6 +40,7 @@ pub(super) fn holds(
         Match::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
         Match::Header(HeaderMatch::Device(device)) => device.resolve(hook, ports).holds(facts, marks),
         Match::Header(condition) => condition.holds(facts, marks),
+        Match::Set(set) => set.at(hook).holds(facts),
     }
 }
 

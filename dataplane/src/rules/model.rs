@@ -5,6 +5,7 @@ use super::conn::{ConnMatch, Effect};
 use super::header::HeaderMatch;
 use super::rate::RateMatch;
 use crate::packet::Family;
+use crate::sets::SetMatch;
 
 /// One family's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +134,8 @@ pub enum Match {
     Header(HeaderMatch),
     /// What keeps state or asks the clock.
     Rate(RateMatch),
+    /// `-m set`.
+    Set(SetMatch),
 }
 
 /// Which ports a match looks at.

@@ -16,6 +16,7 @@ use super::rate::RateMatch;
 use super::{CompileError, Facts, linear};
 use crate::ids::PORTS_MAX;
 use crate::packet::Fragment;
+use crate::sets::SetMatch;
 
 /// Most lines a ruleset may unfold to.
 pub(super) const LINES_MAX: usize = 1 << 20;
@@ -87,6 +88,7 @@ pub(super) enum Test {
     Conn(ConnMatch),
     Header(HeaderMatch),
     Rate(RateMatch),
+    Set(SetMatch),
 }
 
 impl Test {
@@ -97,6 +99,7 @@ impl Test {
             Self::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
             Self::Header(condition) => condition.holds(facts, marks),
             Self::Rate(condition) => condition.holds(facts, marks),
+            Self::Set(set) => set.holds(facts),
             Self::Src { addr, mask, invert } => (tuple.src & mask == *addr) != *invert,
             Self::Dst { addr, mask, invert } => (tuple.dst & mask == *addr) != *invert,
             Self::NotProto(proto) => tuple.proto != *proto,
@@ -108,7 +111,7 @@ impl Test {
     }
 
     /// A condition as a test; `None` for those that iptables tries before all of these, wherever they stand.
-    fn of(condition: &Match) -> Option<Self> {
+    fn of(condition: &Match, hook: Hook) -> Option<Self> {
         Some(match condition {
             Match::Ports { which, ranges, invert } => {
                 Self::Ports { which: *which, ranges: ranges.as_slice().into(), invert: *invert }
@@ -124,6 +127,7 @@ impl Test {
             Match::Conn(condition) => Self::Conn(condition.clone()),
             Match::Header(condition) => Self::Header(condition.clone()),
             Match::Rate(condition) => Self::Rate(condition.clone()),
+            Match::Set(set) => Self::Set(set.at(hook)),
             Match::InIface { .. }
             | Match::OutIface { .. }
             | Match::Src { .. }
@@ -137,6 +141,7 @@ impl Test {
     const fn counts(&self) -> bool {
         match self {
             Self::Conn(condition) => matches!(condition, ConnMatch::ConnLimit(_)),
+            Self::Set(_) => true,
             Self::Header(condition) => condition.may_drop(),
             Self::Rate(condition) => condition.counts(),
             _ => false,
@@ -146,7 +151,7 @@ impl Test {
     /// Whether only its own line may ask: the lines of a called chain may have changed what it is about.
     const fn is_asked_once(&self) -> bool {
         match self {
-            Self::Conn(_) | Self::Rate(_) => true,
+            Self::Conn(_) | Self::Rate(_) | Self::Set(_) => true,
             Self::Header(condition) => condition.is_volatile(),
             _ => false,
         }
@@ -156,7 +161,7 @@ impl Test {
     /// later fragments belong to no flow. What a connection is asked for changes from packet to packet.
     pub(super) const fn is_volatile(&self) -> bool {
         match self {
-            Self::TcpFlags { .. } | Self::Conn(_) | Self::Rate(_) => true,
+            Self::TcpFlags { .. } | Self::Conn(_) | Self::Rate(_) | Self::Set(_) => true,
             Self::Header(condition) => condition.is_volatile(),
             _ => false,
         }
@@ -206,7 +211,7 @@ impl Line {
         if let Match::Header(HeaderMatch::Device(device)) = condition {
             return self.require(&Match::Header(device.resolve(hook, ports)), hook, ports);
         }
-        if let Some(test) = Test::of(condition)
+        if let Some(test) = Test::of(condition, hook)
             && (self.ordered_from != u32::MAX || test.counts())
         {
             self.require_in_order(test);
@@ -235,6 +240,10 @@ impl Line {
                 add(&mut self.more, Test::Rate(condition.clone()));
                 true
             }
+            Match::Set(set) => {
+                self.require_in_order(Test::Set(set.at(hook)));
+                true
+            }
             Match::Src { addr, mask, invert } => {
                 let test = Test::Src { addr: *addr, mask: *mask, invert: *invert };
                 require_address(&mut self.src, &mut self.src_mask, &mut self.more, test)
@@ -255,7 +264,7 @@ impl Line {
             Match::Ports { which, ranges, invert } => self.require_ports(*which, ranges, *invert),
             // Orders change it on the way.
             Match::CtState { .. } if hook == Hook::Raw => {
-                Test::of(condition).into_iter().for_each(|test| add(&mut self.more, test));
+                Test::of(condition, hook).into_iter().for_each(|test| add(&mut self.more, test));
                 true
             }
             Match::CtState { states, invert } => {
@@ -458,7 +467,7 @@ impl Flatten<'_> {
             (line.action, line.accepts) = match rule.target {
                 Target::Jump(_) | Target::Goto(_) if line.asks_once() => (Action::Gate(0), false),
                 Target::Continue | Target::Jump(_) | Target::Goto(_) => (Action::Count, false),
-                Target::Effect(effect) => (Action::Do(effect), false),
+                Target::Effect(effect) => (Action::Do(effect.at(self.hook)), false),
                 Target::Accept => self.decision(Verdict::Accept, line.by),
                 Target::Drop => self.decision(Verdict::Drop, line.by),
                 Target::Reject(with) => self.decision(Verdict::Reject(with), line.by),
@@ -514,7 +523,7 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
             _ => false,
         };
         let speaks = match rule.target {
-            Target::Effect(Effect::SetMark { .. }) => false,
+            Target::Effect(Effect::SetMark { .. } | Effect::Set(_)) => false,
             Target::Effect(Effect::Order(orders)) => !orders.notrack,
             Target::Effect(_) => true,
             _ => false,
@@ -526,7 +535,7 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
 /// Whether any rule asks for more of a connection than its state.
 pub(super) fn asks_conn(ruleset: &Ruleset) -> bool {
     ruleset.rules().any(|rule| {
-        matches!(rule.target, Target::Effect(effect) if !matches!(effect, Effect::SetMark { .. } | Effect::Order(_)))
+        matches!(rule.target, Target::Effect(effect) if !matches!(effect, Effect::SetMark { .. } | Effect::Order(_) | Effect::Set(_)))
             || rule.matches.iter().any(
                 |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
             )

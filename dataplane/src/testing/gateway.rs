@@ -8,12 +8,13 @@ use crate::ids::{Generation, PortId, WorkerId};
 use crate::packet::{Family, Packet};
 use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
+use crate::sets::SetAsk;
 use crate::worker::{
     FamilyRules, Fate, Handoff, Lane, Mailbox, Observer, Parts, PortState, Settings, Snapshot, Waker, Worker,
     WorkerCounters,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
-use rtrb::{Producer, RingBuffer};
+use rtrb::{Consumer, Producer, RingBuffer};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -130,6 +131,7 @@ pub struct Gateway {
     seed: Seed,
     expired: Vec<Producer<Expired>>,
     requests: Vec<Producer<Request>>,
+    set_asks: Vec<Consumer<SetAsk>>,
     now: Now,
     /// Packets sent so far.
     sent: u64,
@@ -160,6 +162,7 @@ impl Gateway {
             counters: Vec::new(),
             expired: Vec::new(),
             requests: Vec::new(),
+            set_asks: Vec::new(),
             now: Now::from_secs(1),
             sent: 0,
             under_way: HashMap::new(),
@@ -203,6 +206,7 @@ impl Gateway {
         let id = WorkerId(u8::try_from(index).expect("at most 64 workers"));
         let (named, expired) = RingBuffer::new(1024);
         let (asked, requests) = RingBuffer::new(1024);
+        let (asked_of_sets, set_asks) = RingBuffer::new(1024);
         let ports_count = self.config.wires * 2;
         let nics: Vec<_> = (0..).map(PortId).take(ports_count).collect();
         let counters = Arc::new(WorkerCounters::new(ports_count, &nics));
@@ -222,11 +226,13 @@ impl Gateway {
             expired,
             requests,
             invalid: None,
+            set_asks: Some(asked_of_sets),
         };
         self.workers.push(Worker::new(parts, Notes::default()));
         self.counters.push(counters);
         self.expired.push(named);
         self.requests.push(asked);
+        self.set_asks.push(set_asks);
     }
 
     /// Sends one packet into `side` through worker 0 and waits until all workers are quiet.
@@ -278,6 +284,15 @@ impl Gateway {
     fn collect(&mut self, side: PortId) -> Vec<Vec<u8>> {
         let lanes = self.workers.iter_mut().map(|worker| &mut worker.lanes_mut()[side.index()]);
         lanes.flat_map(|lane| lane.device.collect()).collect()
+    }
+
+    /// What rules have asked of sets since the last time.
+    pub fn set_asks(&mut self) -> Vec<SetAsk> {
+        let mut asks = Vec::new();
+        for worker in &mut self.set_asks {
+            asks.extend(std::iter::from_fn(|| worker.pop().ok()));
+        }
+        asks
     }
 
     /// Turns the clock to `now`.

@@ -94,6 +94,8 @@ pub struct LoopCounters {
     pub flows: Counter,
     /// INVALID packets that should have been logged and were too many.
     pub unlogged: Counter,
+    /// Orders of rules about sets that found no room on the way to control.
+    pub unasked: Counter,
     /// Requests of control's done.
     pub served: Counter,
 }

@@ -39,6 +39,7 @@ use crate::device::{BURST_MAX, Device, FrameBurst};
 use crate::flow::{Expired, Request, Tracker};
 use crate::ids::{PortId, WorkerId};
 use crate::packet::{Kind, Packet};
+use crate::sets::SetAsk;
 use crate::wire;
 use crate::xsk::{FramePool, Umem};
 use handoff::Handed;
@@ -99,6 +100,8 @@ pub struct Parts<D> {
     pub requests: Consumer<Request>,
     /// Where INVALID packets go that are to be logged, if anywhere.
     pub invalid: Option<Producer<InvalidNote>>,
+    /// Where rules' orders about sets go, if anywhere.
+    pub set_asks: Option<Producer<SetAsk>>,
 }
 
 /// A worker. `O` watches what becomes of every packet; `()` watches nothing and costs nothing.

@@ -23,9 +23,10 @@ use crate::rules::conn::{Flows, Marks, Orders};
 use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
 use crate::rules::rate::Rates;
 use crate::rules::{Decision, Facts, Matched, PathId};
+use crate::sets::SetAsk;
 use crate::wire::{self, checksum};
 use crate::xsk::{Frame, FramePool, Umem};
-use rtrb::Consumer;
+use rtrb::{Consumer, Producer};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -57,6 +58,7 @@ pub(super) struct Path<D, O> {
     expired: Consumer<Expired>,
     requests: Consumer<Request>,
     invalid: InvalidLog,
+    set_asks: Option<Producer<SetAsk>>,
     published: Option<Now>,
     matched: Matched,
     marks: Marks,
@@ -132,6 +134,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             expired,
             requests,
             invalid,
+            set_asks,
         } = parts;
         let mut lane_of = [NO_LANE; PORTS_MAX];
         for (index, lane) in lanes.iter().enumerate().rev() {
@@ -165,6 +168,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             expired,
             requests,
             invalid: InvalidLog::new(invalid),
+            set_asks,
             published: None,
             matched: Matched::default(),
             marks: Marks::default(),
@@ -281,6 +285,23 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// What is to become of a packet: raw rules, track, decide, and if it may pass what that entails.
     #[inline]
     fn sentence(&mut self, source: Source<'_>, packet: &Packet, ingress: PortId, now: Now) -> Sentence {
+        let sentence = self.judged(source, packet, ingress, now);
+        self.ask_sets();
+        sentence
+    }
+
+    /// Hands on what rules want changed about sets. What finds no room is counted.
+    #[inline]
+    fn ask_sets(&mut self) {
+        for ask in self.marks.set_asks.drain(..) {
+            if self.set_asks.as_mut().is_some_and(|asks| asks.push(ask).is_err()) {
+                self.counters.polls.unasked.add(1);
+            }
+        }
+    }
+
+    #[inline]
+    fn judged(&mut self, source: Source<'_>, packet: &Packet, ingress: PortId, now: Now) -> Sentence {
         let mut orders = Orders::default();
         self.marks.begin();
         if self.snapshot.rules(packet.tuple.family).compiled.has_raw() {

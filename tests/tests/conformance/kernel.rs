@@ -158,6 +158,27 @@ impl Kernel {
         self.forget();
     }
 
+    /// Makes these sets and no others. No rules are loaded then: they might name one.
+    pub(crate) fn load_sets(&self, text: &str) {
+        self.load(&[], &[]);
+        if text.is_empty() && self.wire.exec("ipset", &["list", "-n"]).stdout.is_empty() {
+            return;
+        }
+        self.ipset(&["flush"], "");
+        self.ipset(&["destroy"], "");
+        self.ipset(&["restore"], text);
+    }
+
+    /// Runs ipset; what it prints.
+    pub(crate) fn ipset(&self, words: &[&str], text: &str) -> String {
+        let mut command = self.wire.command("ipset");
+        let mut child = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "ipset {words:?} refuses\n{text}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Forgets all connections, and with them what they expected.
     pub(crate) fn forget(&self) {
         self.wire.exec("conntrack", &["-F"]);

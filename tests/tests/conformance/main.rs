@@ -27,6 +27,7 @@ mod rates;
 mod raw;
 mod rules;
 mod sctp;
+mod sets;
 mod stage;
 mod talk;
 mod tcp;

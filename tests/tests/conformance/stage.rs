@@ -7,7 +7,9 @@ use super::list::{self, differences};
 use control::cli::{Format, Output};
 use control::config::Config;
 use control::net::minutes_west;
-use control::rules_file::understand;
+use control::rules_file::understand_with_sets;
+use control::sets::Store;
+use control::sets::file::services;
 use dataplane::clock::Now;
 use dataplane::flow::{Policies, Request};
 use dataplane::ids::PortId;
@@ -47,6 +49,7 @@ pub(crate) struct Stage<'a> {
     kernel: &'a mut Kernel,
     ours: Gateway,
     started: Instant,
+    store: Store,
     serial: u32,
     batch: Vec<Sent>,
     /// What has come out on our side and was not compared yet, by side. Fragments come out when their datagram is whole.
@@ -67,6 +70,18 @@ impl<'a> Stage<'a> {
     /// Sets both sides up.
     #[must_use]
     pub(crate) fn new(kernel: &'a mut Kernel, setting: &Setting<'_>) -> Self {
+        Self::with_sets(kernel, setting, "")
+    }
+
+    /// The same with sets that rules may name, as `ipset save` prints them.
+    #[must_use]
+    pub(crate) fn with_sets(kernel: &'a mut Kernel, setting: &Setting<'_>, sets: &str) -> Self {
+        kernel.load_sets(sets);
+        let started = Instant::now();
+        let store = Store::new(&["left".to_owned(), "right".to_owned()]);
+        store.restore(sets.as_bytes(), false, &services()).unwrap();
+        // Our clock begins at one second.
+        store.start_clock(started.checked_sub(Duration::from_secs(1)).unwrap());
         let restore: Vec<_> =
             setting.sysctls.iter().map(|(name, _)| ((*name).to_owned(), kernel.sysctl(name))).collect();
         kernel.load(&[(Family::V4, setting.v4), (Family::V6, setting.v6)], setting.sysctls);
@@ -81,7 +96,7 @@ impl<'a> Stage<'a> {
                 } else {
                     format!("{text}*filter\nCOMMIT\n")
                 };
-                let loaded = understand(text.as_bytes(), "scenario", family, known);
+                let loaded = understand_with_sets(text.as_bytes(), "scenario", family, known, &store.slots());
                 loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
             })
             .collect();
@@ -101,7 +116,8 @@ impl<'a> Stage<'a> {
         Self {
             kernel,
             ours: Gateway::new(&rules, config).unwrap(),
-            started: Instant::now(),
+            started,
+            store,
             serial: 0,
             batch: Vec::new(),
             out: [Vec::new(), Vec::new()],
@@ -134,6 +150,8 @@ impl<'a> Stage<'a> {
         self.kernel.send(side, &frame);
         self.tick();
         let outcome = self.ours.send(if side == 0 { LEFT } else { RIGHT }, &frame);
+        // The kernel does it while the packet passes.
+        self.ours.set_asks().iter().for_each(|ask| self.store.carry_out(ask));
         self.hear();
         self.frames += 1;
         let state = outcome.fate.and_then(|fate| fate.ct_state).map(CtState::name);
@@ -303,6 +321,24 @@ impl<'a> Stage<'a> {
             if theirs != ours {
                 self.note(format!("expectations: kernel {theirs:#?}, we {ours:#?}"), false);
             }
+        }
+    }
+
+    /// Both sides change their sets.
+    pub(crate) fn change_sets(&mut self, commands: &str) {
+        self.compare();
+        self.kernel.ipset(&["restore"], commands);
+        self.store.restore(commands.as_bytes(), false, &services()).unwrap();
+        self.history.push(commands.to_owned());
+    }
+
+    /// Compares what is in the sets.
+    pub(crate) fn compare_sets(&mut self) {
+        self.compare();
+        let theirs = list::lines_of_sets(&self.kernel.ipset(&["save"], ""));
+        let ours = list::lines_of_sets(&self.store.command(b"save", &services()).unwrap().text);
+        if theirs != ours {
+            self.note(format!("sets: kernel {theirs:#?}, we {ours:#?}"), false);
         }
     }
 

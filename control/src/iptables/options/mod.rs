@@ -41,6 +41,7 @@ pub mod recent;
 pub mod reject;
 pub mod rt;
 pub mod sctp;
+pub mod set;
 pub mod spans;
 pub mod statistic;
 pub mod string;
@@ -195,6 +196,8 @@ pub const EXTENSIONS: &[&Extension] = &[
     &reject::REJECT4,
     &reject::REJECT6,
     &statistic::STATISTIC,
+    &set::SET,
+    &set::SET_TARGET,
     &tcp::TCP,
     &addresses::ADDRTYPE,
     &addresses::IPRANGE,

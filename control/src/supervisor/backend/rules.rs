@@ -9,7 +9,7 @@ use crate::iptables::edit::Refused;
 use crate::iptables::printer::{self, policy_name};
 use crate::iptables::syntax::Counters;
 use crate::publish::Counts;
-use crate::rules_file::{self, Rules};
+use crate::rules_file::{self, Rules, Sets};
 use dataplane::flow::TimeoutPolicy;
 use dataplane::ids::Generation;
 use dataplane::packet::Family as Fam;
@@ -24,10 +24,11 @@ pub(super) fn load(
     text: &RulesText,
     family: Fam,
     policies: &[TimeoutPolicy],
+    sets: &Sets,
     warnings: &mut Vec<String>,
 ) -> Result<Rules, ApplyError> {
     let bytes = text.text.as_bytes();
-    let loaded = rules_file::understand(bytes, &text.file, family, policies);
+    let loaded = rules_file::understand_with_sets(bytes, &text.file, family, policies, sets);
     let wrong = loaded.worst() == Some(Severity::Error);
     if loaded.ruleset.is_some() {
         let notes = loaded.diagnostics.iter().take(WARNINGS_MAX);
