@@ -67,7 +67,7 @@ fn perform_all(topology: Topology, sets: &str, scenarios: &[Scenario<'_>]) {
     let mut failures = Vec::new();
     let mut frames = 0;
     for (name, setting, scenario) in scenarios {
-        let stage = Stage::with_sets(&mut kernel, setting, sets);
+        let stage = Stage::new(&mut kernel, setting, sets);
         let mut talk = Talk { stage, ports: (40_000, 80), six: false, options: true };
         scenario(&mut talk);
         talk.stage.compare();
