@@ -147,19 +147,19 @@ fn peer(flows: u32, time: Duration) -> Result<Option<f64>, Error> {
 }
 
 /// Huge pages set aside for as long as this lives.
-struct HugePages(String);
+pub(crate) struct HugePages(String);
 
 impl HugePages {
     const PATH: &'static str = "/proc/sys/vm/nr_hugepages";
 
-    fn ask(pages: u32) -> Result<Self, Error> {
+    pub(crate) fn ask(pages: u32) -> Result<Self, Error> {
         let before = fs::read_to_string(Self::PATH)?;
         fs::write(Self::PATH, pages.to_string())?;
         let kept = Self(before);
         let got: u32 = fs::read_to_string(Self::PATH)?.trim().parse()?;
         if got < pages {
             return Err(
-                format!("the system gives {got} huge pages, rte_hash is measured with {pages}").into()
+                format!("the system gives {got} huge pages, the peer is measured with {pages}").into()
             );
         }
         Ok(kept)

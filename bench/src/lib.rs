@@ -1,10 +1,11 @@
 //! Palisade's benchmarks: a load generator and a sink inside the kernel ([`load`], [`sink`]), the machine they are run
-//! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`conntrack`] with [`tracker`],
+//! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`],
 //! [`wire_rules`], [`report`]).
 //!
 //! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
 
 pub mod affinity;
+pub mod classifier;
 pub mod conditions;
 pub mod conntrack;
 pub mod floor;
@@ -12,6 +13,7 @@ pub mod gateway;
 pub mod load;
 pub mod report;
 pub mod rig;
+pub mod rulesets;
 pub mod sink;
 pub mod tracker;
 pub mod wire_rules;

@@ -201,6 +201,16 @@ fn every_table_takes_and_prints_ipv6_rules_about_connections_as_ip6tables_does()
 }
 
 #[test]
+fn matches_on_ipv4_headers_are_taken_and_printed_as_iptables_does() {
+    tables("headers4.txt", Family::V4);
+}
+
+#[test]
+fn matches_on_ipv6_headers_are_taken_and_printed_as_ip6tables_does() {
+    tables("headers6.txt", Family::V6);
+}
+
+#[test]
 fn file_structure_is_taken_or_refused_as_iptables_restore_does() {
     let Some(namespace) = Namespace::new("files") else { return };
     let text = std::fs::read_to_string(data("structures.txt")).unwrap();

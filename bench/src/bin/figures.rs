@@ -2,8 +2,9 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, conditions, conntrack, gateway, wire_rules};
+use bench::{Error, classifier, conditions, conntrack, gateway, wire_rules};
 use clap::{Parser, ValueEnum};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -21,6 +22,9 @@ struct Args {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 1.5)]
     seconds: f64,
+    /// Folder with ClassBench files (`NAME_1k.rules.gz` and so on) for the classifier, in place of our own sets.
+    #[arg(long)]
+    sets: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,8 +33,10 @@ enum Group {
     Gateway,
     /// The tracker by itself beside DPDK's `rte_hash`, its memory, and a flood of SYNs.
     Conntrack,
-    /// What long rulesets cost.
+    /// What long rulesets cost: the classifier by itself, then on the wire.
     Rules,
+    /// Of these only the classifier, beside DPDK's `rte_acl`.
+    Classifier,
 }
 
 fn main() -> ExitCode {
@@ -64,6 +70,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| only == Group::Conntrack) {
         conntrack::measure(&plan, &mut report)?;
+    }
+    if args.only.is_none_or(|only| matches!(only, Group::Rules | Group::Classifier)) {
+        classifier::measure(&plan, args.sets.as_deref(), &mut report)?;
     }
     if args.only.is_none_or(|only| only == Group::Rules) {
         wire_rules::measure(&plan, &mut report)?;

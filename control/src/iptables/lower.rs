@@ -55,6 +55,7 @@ pub fn assemble(tables: Vec<Table>, family: Family, diagnostics: &mut Vec<Diagno
         }
         let chains = building.finish();
         check_walks(&chains, diagnostics);
+        super::hooks::check(&chains, diagnostics);
         file.chains.extend(chains);
     }
     note_host_chains(&file, diagnostics);

@@ -291,9 +291,8 @@ fn more_match(line: &Line, facts: &Facts<'_>, marks: &mut Marks, invariant: &mut
     if !tests.iter().filter(|test| !test.is_volatile()).all(|test| test.holds(facts, marks)) {
         return false;
     }
-    let mut volatile = tests.iter().filter(|test| test.is_volatile()).chain(ordered).peekable();
-    if volatile.peek().is_some() {
-        *invariant = false;
-    }
-    volatile.all(|test| test.holds(facts, marks))
+    tests.iter().filter(|test| test.is_volatile()).chain(ordered).all(|test| {
+        *invariant &= !test.is_volatile();
+        test.holds(facts, marks)
+    })
 }

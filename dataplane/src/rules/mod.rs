@@ -15,6 +15,7 @@ mod compile;
 pub mod conn;
 mod conncount;
 mod counters;
+pub mod header;
 pub mod linear;
 mod matching;
 pub mod model;

@@ -2,6 +2,7 @@
 //! [`super::linear`] (the meaning) and by the compiler. Immutable once built.
 
 use super::conn::{ConnMatch, Effect};
+use super::header::HeaderMatch;
 use super::rate::RateMatch;
 use crate::packet::Family;
 
@@ -128,6 +129,8 @@ pub enum Match {
     CtState { states: CtStateSet, invert: bool },
     /// Whatever else asks about the packet's connection or its mark.
     Conn(ConnMatch),
+    /// What is in the packet beyond the above.
+    Header(HeaderMatch),
     /// What keeps state or asks the clock.
     Rate(RateMatch),
 }

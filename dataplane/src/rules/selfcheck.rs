@@ -2,6 +2,7 @@
 //! [`linear`], and must agree on verdict, deciding rule and every rule matched on the way. Bounded work, on control.
 
 use super::conn::{Conn, ConnMatch, Conntrack, Marks, NoFlows};
+use super::header::HeaderEdges;
 use super::model::{CtState, Match, RuleRef, Ruleset};
 use super::rate::Rates;
 use super::{Compiled, Decision, Facts, Matched, linear};
@@ -81,7 +82,8 @@ pub fn run(compiled: &Compiled, ports: &[String]) -> Option<Disagreement> {
             PortId(u8::try_from(random.below(nics) & !1).unwrap_or(0) | u8::from(random.below(2) == 1));
         let conn = edges.conn(&mut random, &packet, ct_state);
         let marks = edges.marks(&mut random);
-        let facts = facts(&packet, ct_state, conn.as_ref(), ingress);
+        let frame = edges.frame(&mut random, &packet);
+        let facts = Facts { bytes: &frame, ..facts(&packet, ct_state, conn.as_ref(), ingress) };
         compare(compiled, ports, &facts, &marks, &mut matched)
     })
 }
@@ -188,6 +190,7 @@ pub(super) struct Edges {
     counts: Vec<u64>,
     status: Vec<u16>,
     secs: Vec<u32>,
+    header: HeaderEdges,
 }
 
 impl Edges {
@@ -205,10 +208,14 @@ impl Edges {
             counts: vec![0, 1, 1500],
             status: vec![0, u16::MAX, 1 << 1, 1 << 2],
             secs: vec![0, 30],
+            header: HeaderEdges::default(),
         };
         for condition in ruleset.rules().flat_map(|rule| &rule.matches) {
             edges.add(condition, ruleset.family);
         }
+        let all = if ruleset.family == Family::V4 { u128::from(u32::MAX) } else { u128::MAX };
+        edges.src.extend(edges.header.addresses.iter().map(|address| address & all));
+        edges.dst.extend(edges.header.addresses.iter().map(|address| address & all));
         edges
     }
 
@@ -247,6 +254,7 @@ impl Edges {
             | Match::Rate(_)
             | Match::CtState { .. } => {}
             Match::Conn(condition) => self.add_conn(condition, family),
+            Match::Header(condition) => self.header.add(condition),
         }
     }
 
@@ -319,6 +327,11 @@ impl Edges {
         Marks { packet: random.pick(&self.marks), conn: random.pick(&self.marks), ..Marks::default() }
     }
 
+    /// The frame of a packet, made of bytes that conditions look for; longer ones are cut off.
+    pub(super) fn frame(&self, random: &mut Random, packet: &Packet) -> Vec<u8> {
+        (0..packet.l3_end().min(128)).map(|_| random.pick(&self.header.bytes)).collect()
+    }
+
     /// A header made of such values.
     pub(super) fn packet(&self, random: &mut Random, family: Family) -> Packet {
         let protocol = random.pick(&self.protos);
@@ -344,7 +357,7 @@ impl Edges {
             hash: 0,
             hint: Hint::NONE,
             frame_len: 64,
-            l3_len: 50,
+            l3_len: u32::from(random.pick(&self.header.lengths)),
             l3_offset: 14,
             l4_offset: 34,
             ethertype: 0,

@@ -238,6 +238,7 @@ fn condition() -> impl Strategy<Value = Match> {
             .prop_map(|(ty, codes, invert)| Match::Icmp { ty, codes, invert }),
         3 => (1..32_u8, invert).prop_map(|(states, invert)| Match::CtState { states: CtStateSet(states), invert }),
         2 => conn_condition().prop_map(Match::Conn),
+        3 => super::header::tests::condition().prop_map(Match::Header),
         2 => rate_condition().prop_map(Match::Rate),
     ]
 }
@@ -325,6 +326,19 @@ fn effect() -> impl Strategy<Value = Effect> {
     ]
 }
 
+/// Whether a condition is one of those that stand before all matches.
+const fn is_basic(condition: &Match) -> bool {
+    matches!(
+        condition,
+        Match::InIface { .. }
+            | Match::OutIface { .. }
+            | Match::Src { .. }
+            | Match::Dst { .. }
+            | Match::Proto { .. }
+            | Match::LaterFragment { .. }
+    )
+}
+
 /// Rules of a chain that may call chains from `first` to `last`.
 fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
     let calls = prop_oneof![
@@ -340,8 +354,11 @@ fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
             (true, false) => Target::Jump(ChainId(to)),
         }),
     ];
-    let one = (proptest::collection::vec(condition(), 0..4), calls)
-        .prop_map(|(matches, target)| rule(matches, target));
+    let one = (proptest::collection::vec(condition(), 0..4), calls).prop_map(|(mut matches, target)| {
+        // As rules are written, and as iptables tries them.
+        matches.sort_by_key(|condition| !is_basic(condition));
+        rule(matches, target)
+    });
     proptest::collection::vec(one, 0..14)
 }
 
@@ -421,7 +438,8 @@ proptest! {
                     let packet = edges.packet(&mut random, family);
                     let conn = edges.conn(&mut random, &packet, state);
                     let ingress = PortId(ingress);
-                    let facts = facts(&packet, state, conn.as_ref(), ingress);
+                    let frame = edges.frame(&mut random, &packet);
+                    let facts = Facts { bytes: &frame, ..facts(&packet, state, conn.as_ref(), ingress) };
                     let marks = edges.marks(&mut random);
                     let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
                     prop_assert!(found.is_none(), "{}", found.unwrap());
@@ -471,16 +489,20 @@ proptest! {
             if packet.tuple.proto != proto::TCP || !packet.has_l4 {
                 continue;
             }
-            fn open(packet: &crate::packet::Packet) -> Facts<'_> {
-                facts(packet, CtState::Established, None, PortId(0))
+            fn open<'a>(packet: &'a crate::packet::Packet, bytes: &'a [u8]) -> Facts<'a> {
+                Facts { bytes, ..facts(packet, CtState::Established, None, PortId(0)) }
             }
-            let first = compiled.classify(&open(&packet), &mut Marks::default(), &mut matched);
+            // Of a flow's packets none is cut short.
+            packet.l3_len = 90;
+            let frame = edges.frame(&mut random, &packet);
+            let first = compiled.classify(&open(&packet, &frame), &mut Marks::default(), &mut matched);
             if !first.invariant {
                 continue;
             }
             for flags in [0x02, 0x10, 0x11, 0x18, 0x04, 0x3f] {
                 packet.tcp_flags = flags;
-                let other = compiled.classify(&open(&packet), &mut Marks::default(), &mut again);
+                let frame = edges.frame(&mut random, &packet);
+                let other = compiled.classify(&open(&packet, &frame), &mut Marks::default(), &mut again);
                 prop_assert_eq!(other.by, first.by);
                 prop_assert_eq!(again.lines(), matched.lines());
             }

@@ -21,6 +21,7 @@ mod hear;
 mod join;
 mod kernel;
 mod list;
+mod packets;
 mod random;
 mod rates;
 mod raw;

@@ -49,6 +49,10 @@ const RULES: &[&str] = &[
     "filter -A FORWARD -m multiport -p udp --dports 9,10",
     "filter -A FORWARD -p tcp -m tcp --syn -j REJECT --reject-with tcp-reset",
     "filter -A FORWARD -m comment --comment x",
+    "filter -A FORWARD -m length --length 9000",
+    "filter -A FORWARD -p tcp -m tcpmss --mss 5",
+    "mangle -A FORWARD -m string --algo bm --string x",
+    "raw -A PREROUTING -m addrtype --dst-type MULTICAST",
 ];
 
 /// The tables of a rule. `-N` declares a chain.

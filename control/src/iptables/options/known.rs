@@ -2,52 +2,41 @@
 
 /// Matches of iptables-extensions(8) and ip6tables that are not in [`super::EXTENSIONS`], with why not where it is final.
 const MATCHES: &[&str] = &[
-    "addrtype",
-    "ah",
     "bpf",
     "cgroup",
     "cluster",
     "connlabel",
     "cpu",
     "devgroup",
-    "dscp",
-    "dst",
-    "ecn",
-    "esp",
-    "eui64",
-    "frag",
-    "hbh",
-    "hl",
     "ipcomp",
-    "iprange",
-    "ipv6header",
     "ipvs",
-    "length",
-    "mac",
     "mh",
     "nfacct",
     "osf",
     "owner",
-    "physdev",
-    "pkttype",
     "policy",
     "rateest",
     "realm",
     "rpfilter",
-    "rt",
     "set",
     "socket",
     "srh",
     "standard",
-    "string",
-    "tcpmss",
-    "tos",
-    "ttl",
-    "u32",
 ];
 
-/// Matches that ask about the local host, which a bump in the wire is not.
-const HOST_MATCHES: &[&str] = &["cgroup", "cpu", "owner", "policy", "rpfilter", "socket"];
+/// Matches that will stay unsupported, and why.
+const FINAL: &[(&str, &str)] = &[
+    ("cgroup", LOCAL),
+    ("connlabel", "flows have no labels here; `-m connmark` gives them 32 bits"),
+    ("cpu", "which core takes a packet is for the NIC's queues to say; a rule must not hang on it"),
+    ("mh", "Mobile IPv6's headers are not looked into; `-p mh` matches packets that carry one"),
+    ("owner", LOCAL),
+    ("policy", LOCAL),
+    ("rpfilter", LOCAL),
+    ("socket", LOCAL),
+];
+
+const LOCAL: &str = "it asks about the local host; a bump in the wire only sees packets pass";
 
 /// Targets of iptables-extensions(8) that are not in [`super::EXTENSIONS`].
 const TARGETS: &[&str] = &[
@@ -102,12 +91,7 @@ pub fn is_target(name: &str) -> bool {
 /// Why a match will stay unsupported, if it will.
 #[must_use]
 pub fn why_not(name: &str) -> Option<&'static str> {
-    if name == "connlabel" {
-        return Some("flows have no labels here; `-m connmark` gives them 32 bits");
-    }
-    HOST_MATCHES
-        .contains(&name)
-        .then_some("it asks about the local host; a bump in the wire only sees packets pass")
+    FINAL.iter().find(|(known, _)| *known == name).map(|(_, why)| *why)
 }
 
 /// All matches, for hints.

@@ -21,6 +21,9 @@ use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
+/// How long a change waits for others: enough for whoever only looks.
+const BRIEFLY: Duration = Duration::from_millis(100);
+
 /// What changes of the rules have left behind.
 #[derive(Debug)]
 pub(super) struct Changes {
@@ -80,11 +83,17 @@ impl Pending {
 impl LiveBackend {
     /// The right to change rules; refused while somebody else does.
     fn changing(&self) -> Result<MutexGuard<'_, Changes>, ApplyError> {
-        match self.changes.try_lock() {
-            Ok(changes) => Ok(changes),
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {
-                Err(ApplyError::new(ErrorKind::Busy, "another change of the rules is under way"))
+        let patience = Instant::now() + BRIEFLY;
+        loop {
+            match self.changes.try_lock() {
+                Ok(changes) => return Ok(changes),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(ApplyError::new(ErrorKind::Busy, "another change of the rules is under way"));
+                }
             }
         }
     }

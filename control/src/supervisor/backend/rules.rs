@@ -16,6 +16,9 @@ use dataplane::packet::Family as Fam;
 use dataplane::rules::model::{RuleId, RuleRef};
 use std::collections::HashMap;
 
+/// Most warnings sent along with an answer.
+const WARNINGS_MAX: usize = 20;
+
 /// Reads rules that came with a request.
 pub(super) fn load(
     text: &RulesText,
@@ -27,8 +30,11 @@ pub(super) fn load(
     let loaded = rules_file::understand(bytes, &text.file, family, policies);
     let wrong = loaded.worst() == Some(Severity::Error);
     if loaded.ruleset.is_some() {
-        let notes = loaded.diagnostics.iter();
+        let notes = loaded.diagnostics.iter().take(WARNINGS_MAX);
         warnings.extend(notes.map(|note| format!("{}:{}: {}", text.file, note.span.line, note.message)));
+        if let Some(more) = loaded.diagnostics.len().checked_sub(WARNINGS_MAX).filter(|more| *more > 0) {
+            warnings.push(format!("{}: {more} more; `fwctl check` tells them all", text.file));
+        }
     }
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
     let diagnostics: Vec<Diagnostic> = loaded

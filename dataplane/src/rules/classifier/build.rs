@@ -4,7 +4,7 @@ use super::block::{Block, LANES};
 use super::forest::{Forest, Node};
 use super::select::{self, Bits, Limits};
 use super::ternary::{Ternary, Thresholds};
-use super::{Header, NONE, Rule, TREES_MAX, model};
+use super::{Header, NONE, Rule, TREES_MAX, kernel, model};
 use std::collections::HashMap;
 
 /// Most rules of a set that is tried as one list.
@@ -12,6 +12,8 @@ const LIST_MAX: usize = 256;
 /// Rules from which on a part of them, of this size, chooses the plans.
 const MANY: usize = 24_576;
 const PART: usize = 8_192;
+/// Bytes for each rule, from which on no node is divided further.
+const BYTES_MAX: usize = 1_024;
 /// Deepest node.
 const DEPTH_MAX: usize = 6;
 
@@ -69,7 +71,12 @@ pub(super) fn forest<const A: usize>(rules: &[Rule]) -> Forest<A> {
     let list = (rules.len() <= LIST_MAX).then(|| set.judged(set.start().list(&set.all())));
     let trees = plans.into_iter().map(|plan| set.by_plan(plan));
     let best = list.into_iter().chain(trees).min_by(|a, b| a.cost.total_cmp(&b.cost));
-    best.unwrap_or_else(|| set.start().list(&[]))
+    let mut best = best.unwrap_or_else(|| set.start().list(&[]));
+    best.nodes.shrink_to_fit();
+    best.blocks.shrink_to_fit();
+    kernel::settle(&best.nodes);
+    kernel::settle(&best.blocks);
+    best
 }
 
 /// Rules and what is derived from them for all plans.
@@ -203,7 +210,7 @@ impl<'a, const A: usize> Build<'a, A> {
         let mut limits = plan.inner;
         // No more children than rules, roughly: a node has a price too.
         limits.bits = limits.bits.min(list.len().ilog2() + 1);
-        let bits = if list.len() > LANES && depth < DEPTH_MAX && self.budget > 0 {
+        let bits = if list.len() > LANES && depth < DEPTH_MAX && self.has_room() {
             select::choose(self.bits, list, &limits)
         } else {
             None
@@ -212,6 +219,11 @@ impl<'a, const A: usize> Build<'a, A> {
             Some(bits) => self.inner(at, list, region, &bits, plan, depth),
             None => self.leaf(at, list),
         }
+    }
+
+    /// Whether more copies and nodes may be made.
+    fn has_room(&self) -> bool {
+        self.budget > 0 && self.forest.bytes() < self.rules.len() * BYTES_MAX + (1 << 20)
     }
 
     fn inner(

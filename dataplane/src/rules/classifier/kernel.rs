@@ -1,4 +1,5 @@
-//! The instruction sets: which there are, and the few functions that use them. The only unsafe code of the classifier.
+//! The instruction sets: which there are, and the few functions that use them. With the request for large pages the only
+//! unsafe code of the classifier.
 //!
 //! Each lookup is compiled once per level, as a function for which the compiler may use the level's instructions and
 //! into which the generic code of `lookup` is inlined. The invariant: a function of a level runs only if
@@ -17,7 +18,9 @@ use super::ternary::Words;
 pub enum Level {
     /// None beyond the language.
     Portable,
-    /// AVX2, BMI1 and BMI2.
+    /// AVX2, and bits packed without BMI2: for processors that do that in microcode, bit by bit.
+    Avx2Plain,
+    /// AVX2 and BMI2.
     Avx2,
     /// AVX-512 F, BW, DQ and VL on top.
     Avx512,
@@ -29,9 +32,11 @@ impl Level {
     pub fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
-            let has_bits = is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2");
-            if !has_bits || !is_x86_feature_detected!("avx2") {
+            if !is_x86_feature_detected!("avx2") {
                 return Self::Portable;
+            }
+            if !is_x86_feature_detected!("bmi2") || x86::packs_slowly() {
+                return Self::Avx2Plain;
             }
             let has_512 = is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -47,7 +52,10 @@ impl Level {
     pub(super) fn first<const A: usize>(self, forest: &Forest<A>, keys: &[Words<A>], found: &mut [u32]) {
         match self {
             Self::Portable => lookup::first::<Plain, A>(forest, keys, found),
-            // SAFETY: a classifier's level is one that `Level::best` has found this processor to have.
+            // SAFETY: a classifier's level is at most what `Level::best` has found this processor to have.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2Plain => unsafe { x86::first_avx2_plain(forest, keys, found) },
+            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { x86::first_avx2(forest, keys, found) },
             // SAFETY: as above.
@@ -61,7 +69,7 @@ impl Level {
     #[inline]
     pub(super) fn find<const A: usize>(self, forest: &Forest<A>, key: &Words<A>) -> Cursor {
         match self {
-            Self::Portable => lookup::find::<Plain, A>(forest, key),
+            Self::Portable | Self::Avx2Plain => lookup::find::<Plain, A>(forest, key),
             // SAFETY: as in `first`.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 | Self::Avx512 => unsafe { x86::find_bmi2(forest, key) },
@@ -76,13 +84,26 @@ impl Level {
             Self::Portable => lookup::next::<Plain, A>(forest, cursor, from),
             // SAFETY: as in `first`.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { x86::next_avx2(forest, cursor, from) },
+            Self::Avx2Plain | Self::Avx2 => unsafe { x86::next_avx2(forest, cursor, from) },
             // SAFETY: as in `first`.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { x86::next_avx512(forest, cursor, from) },
             #[cfg(not(target_arch = "x86_64"))]
             _ => unreachable!("no such level here"),
         }
+    }
+}
+
+/// Asks the kernel to put what lies in memory for long onto large pages: random reads then miss the TLB less. Where it
+/// cannot, nothing changes.
+pub(super) fn settle<T>(of: &[T]) {
+    const LARGE: usize = 2 << 20;
+    let bytes = of.as_ptr_range();
+    let (start, end) = (bytes.start.addr().next_multiple_of(LARGE), bytes.end.addr() / LARGE * LARGE);
+    if start < end {
+        let at = of.as_ptr().cast::<u8>().wrapping_add(start - bytes.start.addr());
+        // SAFETY: the range lies within the slice, which is mapped; the call moves its pages and changes no byte.
+        unsafe { libc::madvise(at.cast_mut().cast(), end - start, libc::MADV_COLLAPSE) };
     }
 }
 
@@ -121,41 +142,59 @@ mod x86 {
     use super::*;
     use std::arch::x86_64::*;
 
-    #[target_feature(enable = "avx2,bmi1,bmi2")]
-    pub(super) fn first_avx2<const A: usize>(forest: &Forest<A>, keys: &[Words<A>], found: &mut [u32]) {
-        lookup::first::<Avx2, A>(forest, keys, found);
+    /// Whether this is one of AMD's processors before its family 0x19 (Zen 3).
+    pub(super) fn packs_slowly() -> bool {
+        let vendor = __cpuid(0);
+        let family = __cpuid(1).eax;
+        let family = (family >> 8 & 0xf) + (family >> 20 & 0xff);
+        // "AuthenticAMD"
+        (vendor.ebx, vendor.edx, vendor.ecx) == (0x6874_7541, 0x6974_6e65, 0x444d_4163) && family < 0x19
     }
 
-    #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn first_avx2_plain<const A: usize>(forest: &Forest<A>, keys: &[Words<A>], found: &mut [u32]) {
+        lookup::first::<Avx2<false>, A>(forest, keys, found);
+    }
+
+    #[target_feature(enable = "avx2,bmi2")]
+    pub(super) fn first_avx2<const A: usize>(forest: &Forest<A>, keys: &[Words<A>], found: &mut [u32]) {
+        lookup::first::<Avx2<true>, A>(forest, keys, found);
+    }
+
+    #[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
     pub(super) fn first_avx512<const A: usize>(forest: &Forest<A>, keys: &[Words<A>], found: &mut [u32]) {
         lookup::first::<Avx512, A>(forest, keys, found);
     }
 
-    #[target_feature(enable = "avx2,bmi1,bmi2")]
+    #[target_feature(enable = "avx2,bmi2")]
     pub(super) fn find_bmi2<const A: usize>(forest: &Forest<A>, key: &Words<A>) -> Cursor {
-        lookup::find::<Avx2, A>(forest, key)
+        lookup::find::<Avx2<true>, A>(forest, key)
     }
 
-    #[target_feature(enable = "avx2,bmi1,bmi2")]
+    #[target_feature(enable = "avx2")]
     pub(super) fn next_avx2<const A: usize>(forest: &Forest<A>, cursor: &mut Cursor, from: u32) -> u32 {
-        lookup::next::<Avx2, A>(forest, cursor, from)
+        lookup::next::<Avx2<false>, A>(forest, cursor, from)
     }
 
-    #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
+    #[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
     pub(super) fn next_avx512<const A: usize>(forest: &Forest<A>, cursor: &mut Cursor, from: u32) -> u32 {
         lookup::next::<Avx512, A>(forest, cursor, from)
     }
 
+    /// With or without BMI2.
     #[derive(Debug)]
-    struct Avx2;
+    struct Avx2<const BMI2: bool>;
 
     #[derive(Debug)]
     struct Avx512;
 
-    impl Kernel for Avx2 {
+    impl<const BMI2: bool> Kernel for Avx2<BMI2> {
         #[inline(always)]
         fn extract(word: u64, mask: u64) -> u64 {
-            // SAFETY: only functions with BMI2 enabled use this kernel, and they run only where it is.
+            if !BMI2 {
+                return Plain::extract(word, mask);
+            }
+            // SAFETY: only functions with BMI2 enabled use this kernel so, and they run only where it is.
             unsafe { _pext_u64(word, mask) }
         }
 
@@ -207,7 +246,7 @@ mod x86 {
     impl Kernel for Avx512 {
         #[inline(always)]
         fn extract(word: u64, mask: u64) -> u64 {
-            Avx2::extract(word, mask)
+            Avx2::<true>::extract(word, mask)
         }
 
         #[inline(always)]

@@ -31,6 +31,8 @@ use ternary::Words;
 pub const NONE: u32 = u32::MAX;
 /// Headers looked up together at most; longer bursts are cut.
 pub const BURST: usize = 32;
+/// Most rules.
+pub const RULES_MAX: usize = 1 << 22;
 /// Most trees.
 const TREES_MAX: usize = 8;
 /// Groups of facts of which a header has exactly one each.
@@ -149,14 +151,21 @@ pub struct Cursor {
 impl Classifier {
     /// Builds a classifier for IPv4 or IPv6 rules, numbered as they stand. It never fails: an awkward set takes more
     /// time per header, and memory is bounded by a multiple of the rules.
+    ///
+    /// # Panics
+    /// If there are more than [`RULES_MAX`].
     #[must_use]
     pub fn new(rules: &[Rule], wide: bool) -> Self {
         Self::with_level(rules, wide, Level::best())
     }
 
     /// The same for given vector instructions; those the processor does not have are replaced by what it has.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
     #[must_use]
     pub fn with_level(rules: &[Rule], wide: bool, level: Level) -> Self {
+        assert!(rules.len() <= RULES_MAX, "{} rules", rules.len());
         let forest = if wide { Family::V6(build::forest(rules)) } else { Family::V4(build::forest(rules)) };
         Self { forest, level: level.min(Level::best()) }
     }

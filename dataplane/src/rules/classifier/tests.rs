@@ -3,7 +3,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const LEVELS: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
+const LEVELS: [Level; 4] = [Level::Portable, Level::Avx2Plain, Level::Avx2, Level::Avx512];
 
 /// Whether a rule matches: the meaning.
 fn matches(rule: &Rule, header: &Header) -> bool {
