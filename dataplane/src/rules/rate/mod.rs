@@ -2,7 +2,7 @@
 //! `statistic`, `time`. Asked on worker threads, in the order in which iptables asks them; made on control.
 //!
 //! State is shared by all workers and made of atomics: nobody waits for anybody, and what is counted is exact in total.
-//! [`slots`] says what two workers that meet a new address in the same instant may cost. Memory is taken when rules are
+//! `slots` says what two workers that meet a new address in the same instant may cost. Memory is taken when rules are
 //! compiled, never by a packet. State of `limit`, `quota` and `statistic` belongs to one rule and begins with it; a load that
 //! has the same rule again keeps it, where iptables-restore would start it anew and `iptables -A` would not. Tables of `hashlimit` and `recent` belong to their name, see [`Tables`].
 
