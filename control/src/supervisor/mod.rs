@@ -6,7 +6,8 @@
 //! workers stop, programs are detached, NICs are put back.
 
 mod backend;
-mod invalid;
+mod captures;
+mod notes;
 mod plane;
 mod watch;
 
@@ -17,11 +18,13 @@ use crate::publish::{BothRules, Publisher};
 use crate::rules_file::{self, Rules};
 use crate::system::{capabilities, signals::Signals};
 use backend::LiveBackend;
+use captures::Captures;
 use dataplane::flow::{Policies, TimeoutPolicy};
 use dataplane::packet::Family;
 use dataplane::rules::CompileError;
 use dataplane::worker::{AnswerRate, L2Policy, Settings};
 use dataplane::xsk::XskError;
+use notes::NoteLog;
 use plane::Plane;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -123,7 +126,7 @@ fn watch(
     signals: &Signals,
     links: &mut watch::Links<'_>,
 ) -> Result<(), Fatal> {
-    let mut invalid = invalid::InvalidLog::new();
+    let mut notes = NoteLog::new(Captures::new(&config.log));
     while !signals.stop_asked() {
         if let Some(worker) = plane.ended_worker() {
             error!("worker {worker} has ended");
@@ -134,9 +137,10 @@ fn watch(
         }
         links.look();
         plane.publisher.reclaim();
-        invalid.look(plane);
+        notes.look(plane);
         std::thread::sleep(LOOK_AROUND);
     }
+    notes.look(plane);
     Ok(())
 }
 

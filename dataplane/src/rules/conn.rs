@@ -7,8 +7,10 @@ mod orders;
 pub use orders::{CtEvents, Helper, Orders, PolicyId, Zone};
 
 use super::Facts;
+use super::alter::Alter;
 use super::conncount::{ConnCount, CountKey};
-use super::model::CtState;
+use super::log::Log;
+use super::model::{CtState, Hook};
 use crate::clock::Tick;
 use crate::flow::{Direction, FlowId, status};
 use crate::ids::WorkerId;
@@ -202,6 +204,10 @@ pub enum Effect {
     },
     /// `-j CT`, `-j NOTRACK`: the first one counts.
     Order(Orders),
+    /// The packet itself is changed, by whoever holds its bytes.
+    Alter(Alter),
+    /// It is written down.
+    Log(Log),
 }
 
 /// `--left-shift-mark`, `--right-shift-mark`: bits to the left, negative to the right; 0 is none.
@@ -217,11 +223,26 @@ const fn shifted(value: u32, shift: Shift) -> u32 {
 }
 
 impl Effect {
+    /// The same at a certain place on a packet's way.
+    pub(super) const fn at(self, hook: Hook) -> Self {
+        match self {
+            Self::Log(log) => Self::Log(Log { hook, ..log }),
+            other => other,
+        }
+    }
+
+    /// Whether it is about a connection's mark.
+    pub(super) const fn speaks_of_conn(self) -> bool {
+        matches!(self, Self::SetConnMark { .. } | Self::SaveMark { .. } | Self::RestoreMark { .. })
+    }
+
     /// Does it. Connection marks stay as they are on packets without a connection.
     pub fn apply(self, marks: &mut Marks, has_conn: bool) {
         match self {
             Self::SetMark { set, clear } => marks.packet = (marks.packet & !clear) ^ set,
             Self::Order(orders) => marks.orders = Some(marks.orders.unwrap_or(orders)),
+            // Not to marks.
+            Self::Alter(_) | Self::Log(_) => {}
             _ if !has_conn => {}
             Self::SetConnMark { set, clear, shift } => {
                 marks.set_conn(shifted((marks.conn & !clear) ^ set, shift));

@@ -9,11 +9,14 @@
 //! Built on control, immutable, read by workers through the snapshot. [`RuleCounters`] is the one part that changes,
 //! and each worker has its own.
 
+pub mod alter;
 mod compile;
 pub mod conn;
 mod conncount;
 mod counters;
+pub mod interned;
 pub mod linear;
+pub mod log;
 mod matching;
 pub mod model;
 mod program;
@@ -32,6 +35,7 @@ use crate::clock::Now;
 use crate::ids::PortId;
 use crate::packet::Packet;
 use conn::{Conn, Flows};
+use log::Notes;
 use model::{CtState, RuleRef, Verdict};
 
 /// Everything a rule may ask about one packet.
@@ -55,6 +59,10 @@ pub struct Facts<'a> {
     pub ingress: PortId,
     /// The NIC it would leave on.
     pub egress: PortId,
+    /// The largest IP packet that both can carry, in bytes.
+    pub mtu: u32,
+    /// Where packets go that rules want logged.
+    pub notes: &'a dyn Notes,
 }
 
 /// What the rules say about one packet.

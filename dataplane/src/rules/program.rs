@@ -125,6 +125,21 @@ impl Test {
         })
     }
 
+    /// Whether rules may change what it asks about: marks, the connection's orders, and the packet's own bytes. Addresses,
+    /// ports and what else is named here stay as they are.
+    const fn may_turn(&self) -> bool {
+        !matches!(
+            self,
+            Self::Src { .. }
+                | Self::Dst { .. }
+                | Self::NotProto(_)
+                | Self::Ports { .. }
+                | Self::Icmp { .. }
+                | Self::LaterFragment { .. }
+                | Self::TcpFlags { .. }
+        )
+    }
+
     const fn counts(&self) -> bool {
         matches!(self, Self::Conn(ConnMatch::ConnLimit(_)))
     }
@@ -252,15 +267,15 @@ impl Line {
         self.more = tests.into();
     }
 
-    fn asks_conn(&self) -> bool {
-        self.more.iter().any(|test| matches!(test, Test::Conn(_)))
+    fn may_turn(&self) -> bool {
+        self.more.iter().any(Test::may_turn)
     }
 
     /// Drops the conditions that only a line itself may ask.
-    fn forget_conn(&mut self) {
-        if self.asks_conn() {
+    fn forget_what_may_turn(&mut self) {
+        if self.may_turn() {
             let mut tests = std::mem::take(&mut self.more).into_vec();
-            tests.retain(|test| !matches!(test, Test::Conn(_)));
+            tests.retain(|test| !test.may_turn());
             self.more = tests.into();
             self.ordered_from = u32::MAX;
         }
@@ -395,16 +410,16 @@ impl Flatten<'_> {
                 continue;
             }
             (line.action, line.accepts) = match rule.target {
-                Target::Jump(_) | Target::Goto(_) if line.asks_conn() => (Action::Gate(0), false),
+                Target::Jump(_) | Target::Goto(_) if line.may_turn() => (Action::Gate(0), false),
                 Target::Continue | Target::Jump(_) | Target::Goto(_) => (Action::Count, false),
-                Target::Effect(effect) => (Action::Do(effect), false),
+                Target::Effect(effect) => (Action::Do(effect.at(self.hook)), false),
                 Target::Accept => self.decision(Verdict::Accept, line.by),
                 Target::Drop => self.decision(Verdict::Drop, line.by),
                 Target::Reject(with) => self.decision(Verdict::Reject(with), line.by),
                 Target::Return => (Action::Skip(0), false),
             };
             let at = self.push(line.clone())?;
-            line.forget_conn();
+            line.forget_what_may_turn();
             match rule.target {
                 Target::Return => leaves.push(at),
                 Target::Jump(to) => self.chain(to, &line)?,
@@ -453,9 +468,8 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
             _ => false,
         };
         let speaks = match rule.target {
-            Target::Effect(Effect::SetMark { .. }) => false,
             Target::Effect(Effect::Order(orders)) => !orders.notrack,
-            Target::Effect(_) => true,
+            Target::Effect(effect) => effect.speaks_of_conn(),
             _ => false,
         };
         speaks || rule.matches.iter().any(asks)
@@ -465,7 +479,7 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
 /// Whether any rule asks for more of a connection than its state.
 pub(super) fn asks_conn(ruleset: &Ruleset) -> bool {
     ruleset.rules().any(|rule| {
-        matches!(rule.target, Target::Effect(effect) if !matches!(effect, Effect::SetMark { .. } | Effect::Order(_)))
+        matches!(rule.target, Target::Effect(effect) if effect.speaks_of_conn())
             || rule.matches.iter().any(
                 |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
             )

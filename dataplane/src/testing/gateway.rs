@@ -9,8 +9,8 @@ use crate::packet::{Family, Packet};
 use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
 use crate::worker::{
-    FamilyRules, Fate, Handoff, Lane, Mailbox, Observer, Parts, PortState, Settings, Snapshot, Waker, Worker,
-    WorkerCounters,
+    FamilyRules, Fate, Handoff, Lane, Mailbox, NoteReader, Observer, Parts, PortState, Settings, Snapshot,
+    Waker, Worker, WorkerCounters, note_rings,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Producer, RingBuffer};
@@ -25,6 +25,9 @@ pub const LEFT: PortId = PortId(0);
 pub const RIGHT: PortId = PortId(1);
 
 const TX_RING: usize = 512;
+/// Packets that may wait to be looked at, and bytes of all of them.
+const NOTES: usize = 256;
+const NOTES_BYTES: usize = 64 * 1024;
 
 /// What a gateway is asked to be.
 #[derive(Clone, Debug)]
@@ -126,6 +129,8 @@ pub struct Gateway {
     pub counters: Vec<Arc<WorkerCounters>>,
     /// Where new snapshots go.
     pub mailbox: Arc<Mailbox>,
+    /// Packets that rules wanted logged, and INVALID ones, by worker.
+    pub notes: Vec<NoteReader>,
     umem: Arc<Umem>,
     seed: Seed,
     expired: Vec<Producer<Expired>>,
@@ -158,6 +163,7 @@ impl Gateway {
         let mut gateway = Self {
             workers: Vec::new(),
             counters: Vec::new(),
+            notes: Vec::new(),
             expired: Vec::new(),
             requests: Vec::new(),
             now: Now::from_secs(1),
@@ -203,6 +209,7 @@ impl Gateway {
         let id = WorkerId(u8::try_from(index).expect("at most 64 workers"));
         let (named, expired) = RingBuffer::new(1024);
         let (asked, requests) = RingBuffer::new(1024);
+        let (noted, notes) = note_rings(NOTES, NOTES_BYTES);
         let ports_count = self.config.wires * 2;
         let nics: Vec<_> = (0..).map(PortId).take(ports_count).collect();
         let counters = Arc::new(WorkerCounters::new(ports_count, &nics));
@@ -221,10 +228,11 @@ impl Gateway {
             waker: Arc::clone(waker),
             expired,
             requests,
-            invalid: None,
+            notes: Some(noted),
         };
         self.workers.push(Worker::new(parts, Notes::default()));
         self.counters.push(counters);
+        self.notes.push(notes);
         self.expired.push(named);
         self.requests.push(asked);
     }

@@ -20,7 +20,7 @@ mod answers;
 mod counters;
 mod handoff;
 mod idle;
-mod invalid;
+mod notes;
 mod observer;
 mod path;
 mod snapshot;
@@ -30,7 +30,7 @@ pub use counters::{
 };
 pub use handoff::Handoff;
 pub use idle::{IdlePolicy, Waker};
-pub use invalid::{InvalidNote, NOTED_BYTES};
+pub use notes::{LINE_BYTES, Note, NoteReader, NoteWriter, Why, note_rings};
 pub use observer::{Fate, Observer};
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
 
@@ -43,7 +43,7 @@ use crate::wire;
 use crate::xsk::{FramePool, Umem};
 use handoff::Handed;
 use path::Path;
-use rtrb::{Consumer, Producer};
+use rtrb::Consumer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
@@ -97,8 +97,8 @@ pub struct Parts<D> {
     pub expired: Consumer<Expired>,
     /// What control wants done to flows.
     pub requests: Consumer<Request>,
-    /// Where INVALID packets go that are to be logged, if anywhere.
-    pub invalid: Option<Producer<InvalidNote>>,
+    /// Where packets go that are to be logged, if anywhere.
+    pub notes: Option<NoteWriter>,
 }
 
 /// A worker. `O` watches what becomes of every packet; `()` watches nothing and costs nothing.
@@ -152,10 +152,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
             self.parse(lane);
             self.prefetch();
             let ingress = self.path.lanes[lane].port;
-            let packets = &self.packets[..self.frames.len()];
-            for (at, (frame, packet)) in self.frames.drain(..).zip(packets).enumerate() {
+            let packets = &mut self.packets[..self.frames.len()];
+            for (at, frame) in self.frames.drain(..).enumerate() {
                 self.path.tracker.prefetch_next(packets.get(at + 2));
-                self.path.judge(frame, packet, ingress, now);
+                self.path.judge(frame, &mut packets[at], ingress, now);
             }
         }
         self.path.flush();
@@ -214,10 +214,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
             }
             handled += self.frames.len();
             self.prefetch();
-            let packets = &self.packets[..self.frames.len()];
-            for (at, (frame, packet)) in self.frames.drain(..).zip(packets).enumerate() {
+            let packets = &mut self.packets[..self.frames.len()];
+            for (at, frame) in self.frames.drain(..).enumerate() {
                 self.path.tracker.prefetch_next(packets.get(at + 2));
-                self.path.judge(frame, packet, from[at], now);
+                self.path.judge(frame, &mut packets[at], from[at], now);
             }
         }
         if handled > 0 {
