@@ -23,10 +23,15 @@ pub mod ct;
 pub mod helper;
 pub mod icmp;
 pub mod known;
+pub mod log;
 pub mod mark;
 pub mod multiport;
 pub mod ports;
 pub mod reject;
+pub mod set_ecn;
+pub mod set_hops;
+pub mod set_tcp;
+pub mod set_tos;
 pub mod tcp;
 
 /// Whether an extension is used with `-m` or `-j`.
@@ -138,6 +143,11 @@ pub trait Instance: Debug + Send + Sync {
         false
     }
 
+    /// Built-in chains it may stand in, for targets; `None` is all of them.
+    fn built_in_chains(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
     /// Tables it may stand in, for targets.
     fn tables(&self) -> &'static [model::Table] {
         &[model::Table::Filter, model::Table::Mangle, model::Table::Raw]
@@ -158,6 +168,8 @@ pub const EXTENSIONS: &[&Extension] = &[
     &helper::HELPER,
     &icmp::ICMP,
     &icmp::ICMP6,
+    &log::LOG,
+    &log::NFLOG,
     &mark::MARK,
     &mark::SET_MARK,
     &multiport::MULTIPORT,
@@ -166,6 +178,13 @@ pub const EXTENSIONS: &[&Extension] = &[
     &ports::UDP,
     &reject::REJECT4,
     &reject::REJECT6,
+    &set_ecn::ECN,
+    &set_hops::HL,
+    &set_hops::TTL,
+    &set_tcp::TCPMSS,
+    &set_tcp::TCPOPTSTRIP,
+    &set_tos::DSCP,
+    &set_tos::TOS,
     &tcp::TCP,
 ];
 
