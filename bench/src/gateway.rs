@@ -53,13 +53,9 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
             slowest = slowest.min(speed(plan, napi, flows, report)?);
         }
     }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate is positive and below 2^64"
-    )]
-    let rate_pps = (slowest * SAFE_LOAD) as u64;
-    reload(plan, rate_pps, report)?;
+    let rate_pps = safe(slowest);
+    let other = RULES.replace("COMMIT", "-A FORWARD -p udp -m udp --dport 8000:8999 -j ACCEPT\nCOMMIT");
+    reload(plan, [RULES, &other], (rate_pps, RELOAD_TIME), report)?;
     accounting(plan, rate_pps, report)
 }
 
@@ -73,8 +69,11 @@ fn speed(plan: &Plan, napi: Napi, flows: u32, report: &mut Report) -> Result<f64
         // Who comes first alternates: a machine that slows down or speeds up favours neither.
         let order = if repetition % 2 == 0 { [0, 1] } else { [1, 0] };
         for side in order {
-            let forwarder =
-                if side == 0 { rig.start_floor()? } else { Forwarder::Gateway(rig.start_gateway(RULES)) };
+            let forwarder = if side == 0 {
+                rig.start_floor()?
+            } else {
+                Forwarder::Gateway(rig.gateway().rules(RULES).start())
+            };
             pair[side] = rig.rate(flows, plan.time)?;
             forwarder.stop()?;
         }
@@ -96,20 +95,38 @@ fn speed(plan: &Plan, napi: Napi, flows: u32, report: &mut Report) -> Result<f64
     Ok(median(&gateway))
 }
 
-/// Rules change twenty times a second while packets flow.
-fn reload(plan: &Plan, rate_pps: u64, report: &mut Report) -> Result<(), Error> {
+/// The rate at which nothing is lost to overload, by the top speed.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is positive and below 2^64"
+)]
+pub(crate) fn safe(top_pps: f64) -> u64 {
+    (top_pps * SAFE_LOAD) as u64
+}
+
+/// Rules change back and forth while packets flow, twenty times a second or as often as they can be loaded.
+///
+/// # Errors
+/// If it cannot be measured.
+pub(crate) fn reload(
+    plan: &Plan,
+    rules: [&str; 2],
+    (rate_pps, time): (u64, Duration),
+    report: &mut Report,
+) -> Result<(), Error> {
     let mut storage = Storage::default();
     let rig = Rig::new(&mut storage, plan.cores, FLOWS, Napi::Plain)?;
-    let daemon = rig.start_gateway(RULES);
-    let other = RULES.replace("COMMIT", "-A FORWARD -p udp -m udp --dport 8000:8999 -j ACCEPT\nCOMMIT");
+    let daemon = rig.gateway().rules(rules[0]).start();
     let (offered, sunk) = (rig.offered()?, rig.at_rest()?);
     let load = rig.load(FLOWS, Some(rate_pps));
-    let (sent, reloads) = rig.run(&load, Amount::Time(RELOAD_TIME), |generator| {
-        let mut reloads = 0_u64;
+    let (sent, reloads) = rig.run(&load, Amount::Time(time), |generator| {
+        let mut reloads = 0;
         while !generator.is_finished() {
             thread::sleep(RELOAD_EVERY);
-            daemon.apply(if reloads.is_multiple_of(2) { &other } else { RULES });
             reloads += 1;
+            daemon.apply(rules[reloads % 2]);
         }
         Ok(reloads)
     })?;
@@ -119,19 +136,32 @@ fn reload(plan: &Plan, rate_pps: u64, report: &mut Report) -> Result<(), Error> 
     let offered = rig.offered()? - offered;
     let overload = stats.queues("rx_dropped") + stats.drops("tx_ring_full");
     println!(
-        "  {reloads} reloads at {:.3} Mpps: {} packets sent, {offered} arrived, {sunk} came out; lost to overload, not \
+        "  {reloads} reloads of {} rules at {:.3} Mpps: {} packets sent, {offered} arrived, {sunk} came out; lost to overload, not \
          to reloads: {} before the gateway, {overload} at its rings",
+        rule_count(rules[0]),
         mpps(rate_pps),
         sent.packets,
         sent.packets.saturating_sub(offered),
     );
     let lost = i128::from(offered) - i128::from(overload) - i128::from(sunk);
-    report.exactly("packets lost to rule reloads under load", lost, 0);
+    report.exactly(
+        &format!("packets lost to rule reloads under load, {} rules", rule_count(rules[0])),
+        lost,
+        0,
+    );
     // A flow that was lost would have been made again by its next packet.
     let strays = i128::from(stats.flows_inserted()) - i128::from(FLOWS);
-    report.exactly("flows lost to rule reloads under load", strays, 0);
+    report.exactly(
+        &format!("flows lost to rule reloads under load, {} rules", rule_count(rules[0])),
+        strays,
+        0,
+    );
     let silent = rig.sink.flows()?.iter().filter(|packets| **packets == 0).count();
-    report.exactly("flows that did not come through", i128::try_from(silent)?, 0);
+    report.exactly(
+        &format!("flows that did not come through, {} rules", rule_count(rules[0])),
+        i128::try_from(silent)?,
+        0,
+    );
     Forwarder::Gateway(daemon).stop()
 }
 
@@ -140,7 +170,7 @@ fn accounting(plan: &Plan, rate_pps: u64, report: &mut Report) -> Result<(), Err
     let mut storage = Storage::default();
     let rig = Rig::new(&mut storage, plan.cores, 0, Napi::Plain)?;
     let first = "-A FORWARD -p udp -m udp --sport 1024:1123 -j DROP\n-A FORWARD -m conntrack";
-    let daemon = rig.start_gateway(&RULES.replacen("-A FORWARD -m conntrack", first, 1));
+    let daemon = rig.gateway().rules(&RULES.replacen("-A FORWARD -m conntrack", first, 1)).start();
     let (stats_before, sunk_before, offered_before) = (settled(&daemon), rig.at_rest()?, rig.offered()?);
     let (sent, ()) =
         rig.run(&rig.load(FLOWS, Some(rate_pps)), Amount::Packets(ACCOUNTED_PACKETS), |_| Ok(()))?;
@@ -184,6 +214,10 @@ fn settled(daemon: &Daemon) -> Stats {
         }
         before = now;
     }
+}
+
+fn rule_count(text: &str) -> usize {
+    text.lines().filter(|line| line.starts_with("-A ")).count()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate is far below 2^52")]

@@ -1,5 +1,6 @@
 //! Palisade's benchmarks: a load generator and a sink inside the kernel ([`load`], [`sink`]), the machine they are run
-//! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`conntrack`] with [`tracker`], [`report`]).
+//! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`conntrack`] with [`tracker`],
+//! [`wire_rules`], [`report`]).
 //!
 //! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
 
@@ -13,6 +14,7 @@ pub mod report;
 pub mod rig;
 pub mod sink;
 pub mod tracker;
+pub mod wire_rules;
 
 /// What can go wrong in a benchmark: said in one sentence and ending it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

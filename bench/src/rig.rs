@@ -5,9 +5,10 @@
 use crate::load::{Amount, Load, Sent};
 use crate::sink::{Counts, Sink, Storage};
 use crate::{Error, affinity, iface_index};
-use palisade_tests::daemon::{Daemon, binary};
+use palisade_tests::daemon::{Daemon, DaemonBuilder, binary};
 use palisade_tests::lab::{GATEWAY_LEFT, GATEWAY_RIGHT, HOST_IFACE, Lab, Process};
 use rustix::process::Signal;
+use std::fs;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
@@ -91,10 +92,32 @@ impl<'storage> Rig<'storage> {
         Err(format!("floor did not get ready: {}", process.kill().stderr).into())
     }
 
-    /// Starts Palisade with these rules.
+    /// Palisade, to be started on the worker's core.
     #[must_use]
-    pub fn start_gateway(&self, rules: &str) -> Daemon {
-        Daemon::builder(&self.lab).rules(rules).core(self.worker_core).start()
+    pub fn gateway(&self) -> DaemonBuilder<'_> {
+        Daemon::builder(&self.lab).core(self.worker_core)
+    }
+
+    /// Makes the gateway a bridge of Linux's with these rules, its work steered to the worker's core.
+    ///
+    /// # Errors
+    /// If the rules are refused.
+    pub fn make_bridge(&self, rules: &str) -> Result<(), Error> {
+        let gateway = &self.lab.gateway;
+        gateway.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "stp_state", "0"]);
+        gateway.sysctl("net.bridge.bridge-nf-call-iptables", "1");
+        let rps = format!("{:x}", 1_u64 << self.worker_core);
+        for name in [GATEWAY_LEFT, GATEWAY_RIGHT] {
+            // Frames of the generator need an interface that runs NAPI.
+            gateway.run("ethtool", &["-K", name, "gro", "on"]);
+            gateway.run("sh", &["-c", &format!("echo {rps} > /sys/class/net/{name}/queues/rx-0/rps_cpus")]);
+            gateway.ip(&["link", "set", name, "master", "br0", "up"]);
+        }
+        gateway.ip(&["link", "set", "br0", "up"]);
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), rules)?;
+        gateway.run("iptables-restore", &[&file.path().to_string_lossy()]);
+        Ok(())
     }
 
     /// UDP load of 64-byte frames.

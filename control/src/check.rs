@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub policies: &'a [TimeoutPolicy],
     /// Whether to print the rules back in canonical form.
     pub print: bool,
+    /// Whether warnings are errors.
+    pub strict: bool,
     /// Whether to answer in JSON.
     pub json: bool,
     /// Whether diagnostics may have colours.
@@ -36,7 +38,7 @@ pub struct Request<'a> {
 pub enum Outcome {
     /// The rules are good.
     Good = 0,
-    /// iptables would refuse them too.
+    /// iptables would refuse them too; or there are warnings, and they are to be errors.
     Wrong = 1,
     /// The file could not be read.
     Unreadable = 2,
@@ -76,7 +78,10 @@ pub fn run(request: Request<'_>, stdout: &mut dyn Write, stderr: &mut dyn Write)
     let name = if request.path == "-" { "<stdin>" } else { request.path };
     let mut loaded = understand(&text, name, request.family.unwrap_or(Family::V4), request.policies);
     compile(&mut loaded);
-    let outcome = Outcome::of(&loaded);
+    let outcome = match Outcome::of(&loaded) {
+        Outcome::Good if request.strict && loaded.worst() >= Some(Severity::Warning) => Outcome::Wrong,
+        outcome => outcome,
+    };
     let printed =
         loaded.syntax.as_ref().filter(|_| outcome == Outcome::Good).map(|file| printer::save(file, None));
     if request.json {
@@ -114,6 +119,7 @@ fn summary(loaded: &Loaded, outcome: Outcome) -> String {
         Outcome::Good => {
             format!("good, {rules} rules in {chains} chains, {} warnings", count(Severity::Warning))
         }
+        Outcome::Wrong if errors == 0 => format!("{} warnings", count(Severity::Warning)),
         Outcome::Wrong => format!("wrong, {errors} errors, {unsupported} unsupported"),
         Outcome::Unsupported | Outcome::Unreadable => {
             format!("right, but {unsupported} things are not supported yet")
@@ -160,7 +166,8 @@ mod tests {
         std::fs::write(file.path(), text).unwrap();
         let path = file.path().to_str().unwrap().to_owned();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let request = Request { path: &path, family: None, policies: &[], print, json, colours: false };
+        let request =
+            Request { path: &path, family: None, policies: &[], print, strict: false, json, colours: false };
         let outcome = run(request, &mut out, &mut err).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&path, "FILE");
         (outcome, text(out), text(err))
@@ -197,6 +204,72 @@ mod tests {
     }
 
     #[test]
+    fn warnings_are_told_with_their_place_and_count_when_strict() {
+        let text = "*filter\n-A FORWARD -p tcp -j DROP\n-A FORWARD -p tcp --dport 22 -j ACCEPT\nCOMMIT\n";
+        let (outcome, out, err) = check(text, false, false);
+        assert_eq!((outcome.code(), out.as_str()), (0, "FILE: good, 2 rules in 3 chains, 1 warnings\n"));
+        assert!(err.contains("warning: no packet comes to this rule") && err.contains("FILE:3:1"), "{err}");
+        assert!(err.contains("line 2: `-A FORWARD -p tcp -j DROP`"), "{err}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let path = file.path().to_str().unwrap();
+        let request = Request {
+            path,
+            family: None,
+            policies: &[],
+            print: false,
+            strict: true,
+            json: true,
+            colours: false,
+        };
+        let mut out = Vec::new();
+        assert_eq!(run(request, &mut out, &mut Vec::new()).unwrap().code(), 1);
+        let answer: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(answer["diagnostics"][0]["severity"], "warning");
+    }
+
+    #[test]
+    fn bad_input_is_refused_at_once_with_its_places() {
+        let wide: String = (0..14).map(|level| format!(":c{level} - [0:0]\n")).collect();
+        let jumps: String = (0..13)
+            .map(|level| format!("-A c{level} -j c{}\n", level + 1).repeat(16))
+            .chain(["-A FORWARD -j c0\n".to_owned()])
+            .collect();
+        let body = |rules: &str| format!("*filter\n{rules}COMMIT\n").into_bytes();
+        for (text, code, place) in [
+            (body("-A FORWARD --no-such-option 1\n"), 1, "FILE:2:12"),
+            (body("-A FORWARD -p tcp --dport 65536\n"), 1, "FILE:2:27"),
+            (body(":x - [0:0]\n-N x\n"), 1, "FILE:3:4"),
+            (body(":x - [0:0]\n:y - [0:0]\n-A x -j y\n-A y -j x\n-A FORWARD -j x\n"), 1, "FILE:5:9"),
+            (body(&format!("-A FORWARD -m comment --comment {}\n", "x".repeat(10_000_000))), 1, "FILE:2:1"),
+            (body(&format!("{wide}{jumps}")), 3, "unfold to more than"),
+            ([b"*filter\n".as_slice(), &[0, 255, 200, 10, 7, 0], b"\nCOMMIT\n"].concat(), 1, "FILE:2:1"),
+            ((0..=255_u8).cycle().take(100_000).collect(), 1, "FILE:1:1"),
+        ] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), &text).unwrap();
+            let path = file.path().to_str().unwrap().to_owned();
+            let request = Request {
+                path: &path,
+                family: None,
+                policies: &[],
+                print: false,
+                strict: false,
+                json: false,
+                colours: false,
+            };
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let start = std::time::Instant::now();
+            let outcome = run(request, &mut out, &mut err).unwrap();
+            let err = String::from_utf8(err).unwrap().replace(&path, "FILE");
+            let head: String = err.chars().take(300).collect();
+            assert_eq!(outcome.code(), code, "{head}");
+            assert!(err.contains(place), "{place} in {head}");
+            assert!(start.elapsed().as_secs() < 10, "{:?}: {head}", start.elapsed());
+        }
+    }
+
+    #[test]
     fn a_file_that_is_not_there_exits_two() {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let request = Request {
@@ -204,6 +277,7 @@ mod tests {
             family: Some(Family::V6),
             policies: &[],
             print: false,
+            strict: false,
             json: false,
             colours: false,
         };

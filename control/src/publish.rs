@@ -201,6 +201,12 @@ impl Publisher {
         (rules, by_ref)
     }
 
+    /// The rules in force.
+    #[must_use]
+    pub fn running(&self) -> BothRules {
+        self.state().rules.clone()
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

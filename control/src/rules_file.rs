@@ -5,6 +5,7 @@ use crate::iptables::diagnostics::{Severity, render_all};
 use crate::iptables::names::FileServices;
 use crate::iptables::syntax::{Counters, File};
 use crate::iptables::{Loaded, load, load_with, printer};
+use crate::lint::lint;
 use dataplane::flow::TimeoutPolicy;
 use dataplane::packet::Family;
 use dataplane::rules::model::{RuleRef, Ruleset};
@@ -77,12 +78,17 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Understands rules, service names by the machine's own table.
+/// Understands rules, service names by the machine's own table; warns of what is hardly meant.
 #[must_use]
 pub fn understand(text: &[u8], name: &str, family: Family, policies: &[TimeoutPolicy]) -> Loaded {
     let services =
         std::fs::read_to_string(SERVICES_PATH).map(|text| FileServices::parse(&text)).unwrap_or_default();
-    load_with(text, name, family, &services.with_timeout_policies(policies))
+    let mut loaded = load_with(text, name, family, &services.with_timeout_policies(policies));
+    if let (Some(ruleset), Some(file)) = (&loaded.ruleset, &loaded.syntax) {
+        loaded.diagnostics.extend(lint(ruleset, file));
+        loaded.diagnostics.sort_by_key(|found| (found.span.line == 0, found.span.line, found.span.start));
+    }
+    loaded
 }
 
 /// Reads a rules file and reports everything about it on `err`. The inner error is the exit code: 1 wrong or not there,

@@ -263,7 +263,10 @@ impl DaemonBuilder<'_> {
         let mut command = self.lab.gateway.command(program);
         command.args(args).args(["--left", &self.left, "--right", &self.right]);
         let dir = self.dir.path();
-        for (name, path) in [("api.socket", dir.join("fwd.sock")), ("net.journal_dir", dir.join("journal"))] {
+        for (name, file) in
+            [("api.socket", "fwd.sock"), ("net.journal_dir", "journal"), ("state.dir", "state")]
+        {
+            let path = dir.join(file);
             command.arg("--set").arg(format!("{name}={}", path.display()));
         }
         command.arg("--set").arg(format!("workers.cores=[{}]", self.core));

@@ -2,7 +2,7 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, conditions, conntrack, gateway};
+use bench::{Error, conditions, conntrack, gateway, wire_rules};
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use std::thread;
@@ -29,6 +29,8 @@ enum Group {
     Gateway,
     /// The tracker by itself beside DPDK's `rte_hash`, its memory, and a flood of SYNs.
     Conntrack,
+    /// What long rulesets cost.
+    Rules,
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| only == Group::Conntrack) {
         conntrack::measure(&plan, &mut report)?;
+    }
+    if args.only.is_none_or(|only| only == Group::Rules) {
+        wire_rules::measure(&plan, &mut report)?;
     }
     println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
     Ok(report.missed())

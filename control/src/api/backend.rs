@@ -2,9 +2,11 @@
 
 use super::types::Family;
 use super::types::{
-    ApplyReport, ApplyRequest, Diagnostic, ErrorKind, EventRow, ExpectEventRow, ExpectRow, FlowFilter,
-    FlowRow, RulesView, Stats, Tally, TrackRow, UpdateRequest, Version,
+    ApplyReport, ApplyRequest, Diagnostic, DiffReport, EditRequest, ErrorKind, EventRow, ExpectEventRow,
+    ExpectRow, FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, Stats, Tally,
+    TrackRow, UpdateRequest, Version,
 };
+use std::fmt;
 use std::ops::ControlFlow;
 
 /// The daemon as the API sees it. Called from threads of the server, several at once; calls may take a while and may
@@ -79,7 +81,40 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// Says what is wrong; the old rules stay in force then.
-    fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError>;
+    fn apply(&self, request: ApplyRequest, by: Peer) -> Result<ApplyReport, ApplyError>;
+
+    /// Says what [`Self::apply`] would change, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    fn diff(&self, request: ApplyRequest) -> Result<DiffReport, ApplyError>;
+
+    /// Changes the rules in force by one rule.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    fn edit(&self, request: EditRequest, by: Peer) -> Result<ApplyReport, ApplyError>;
+
+    /// The change that waits for it holds; gives its entry in the history.
+    ///
+    /// # Errors
+    /// If none waits.
+    fn confirm(&self) -> Result<HistoryEntry, ApplyError>;
+
+    /// Brings rules back that ran before.
+    ///
+    /// # Errors
+    /// If they are not known, or as [`Self::apply`].
+    fn roll_back(&self, request: RollbackRequest, by: Peer) -> Result<ApplyReport, ApplyError>;
+
+    /// The rules that ran.
+    fn history(&self) -> HistoryReport;
+
+    /// One family's rules of an entry in the history.
+    ///
+    /// # Errors
+    /// If they are not known.
+    fn history_rules(&self, number: u64, family: Family) -> Result<String, ApplyError>;
 
     /// Which daemon this is.
     fn version(&self) -> Version {
@@ -87,14 +122,42 @@ pub trait Backend: Send + Sync + 'static {
     }
 }
 
+/// Who asks, as the kernel knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// User.
+    pub uid: Option<u32>,
+    /// Process.
+    pub pid: Option<i32>,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(uid) = self.uid else { return f.write_str("somebody") };
+        match nix::unistd::User::from_uid(uid.into()) {
+            Ok(Some(user)) => f.write_str(&user.name)?,
+            _ => write!(f, "uid {uid}")?,
+        }
+        self.pid.map_or(Ok(()), |pid| write!(f, " (process {pid})"))
+    }
+}
+
 /// Why new rules were not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApplyError {
-    /// [`ErrorKind::BadRules`], [`ErrorKind::Unsupported`], [`ErrorKind::Busy`] or [`ErrorKind::Internal`].
+    /// [`ErrorKind::BadRules`], [`ErrorKind::Unsupported`], [`ErrorKind::NotFound`], [`ErrorKind::Busy`] or
+    /// [`ErrorKind::Internal`].
     pub kind: ErrorKind,
     /// One sentence.
     pub message: String,
     /// Everything that is wrong with the rules.
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl ApplyError {
+    /// A "no" in one sentence.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), diagnostics: Vec::new() }
+    }
 }

@@ -22,6 +22,9 @@ pub struct Limits {
 /// Largest request body in bytes unless told otherwise. A million rules are about 100 MB of text.
 pub const BODY_MAX_BYTES: usize = 256 << 20;
 
+/// Longest that a change may wait for its confirmation, in seconds: a day.
+pub const CONFIRM_MAX_SECS: u32 = 86_400;
+
 /// Time given to answers under way when the daemon stops.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 

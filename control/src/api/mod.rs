@@ -18,6 +18,12 @@
 //! | `GET /v1/sysctl` | list of pairs, name and number |
 //! | `POST /v1/sysctl?name=NAME&value=VALUE` | `null` |
 //! | `POST /v1/apply` with [`types::ApplyRequest`] | [`types::ApplyReport`] |
+//! | `POST /v1/diff` with [`types::ApplyRequest`] | [`types::DiffReport`]; nothing changes |
+//! | `POST /v1/rules/edit` with [`types::EditRequest`] | [`types::ApplyReport`] |
+//! | `POST /v1/confirm` | [`types::HistoryEntry`] |
+//! | `POST /v1/rollback` with [`types::RollbackRequest`] | [`types::ApplyReport`] |
+//! | `GET /v1/history` | [`types::HistoryReport`] |
+//! | `GET /v1/history/rules?number=N&family=4` | text as iptables-save prints it |
 //!
 //! Whatever fails is answered with [`types::ErrorBody`]. The server runs on a thread of its own and reaches the daemon
 //! through [`backend::Backend`] only; nothing here is near the packet path.

@@ -1,7 +1,7 @@
 //! Requests and their answers. Handlers only translate; what happens is up to the backend.
 
-use super::backend::{ApplyError, Backend};
-use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, Limits};
+use super::backend::{ApplyError, Backend, Peer};
+use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, Limits};
 use super::server::{Lasting, Shared};
 use super::types::{
     ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, SetRequest, Tally, TallyLine,
@@ -44,6 +44,12 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/expectations/events", get(expect_events))
         .route("/v1/sysctl", get(settings).post(set))
         .route("/v1/apply", post(apply))
+        .route("/v1/diff", post(diff))
+        .route("/v1/rules/edit", post(edit))
+        .route("/v1/confirm", post(confirm))
+        .route("/v1/rollback", post(roll_back))
+        .route("/v1/history", get(history))
+        .route("/v1/history/rules", get(history_rules))
         .fallback(async || {
             Failure::new(ErrorKind::NotFound, "there is no such address; see the README for the API")
         })
@@ -74,15 +80,21 @@ struct FamilyQuery {
 
 impl FamilyQuery {
     fn family(&self) -> Option<Family> {
-        self.family.as_ref().map(|family| match family {
-            Family4Or6::V4 => Family::V4,
-            Family4Or6::V6 => Family::V6,
-        })
+        self.family.map(Family::from)
+    }
+}
+
+impl From<Family4Or6> for Family {
+    fn from(family: Family4Or6) -> Self {
+        match family {
+            Family4Or6::V4 => Self::V4,
+            Family4Or6::V6 => Self::V6,
+        }
     }
 }
 
 /// A family in a URL, where numbers come as text.
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 enum Family4Or6 {
     #[serde(rename = "4")]
     V4,
@@ -314,16 +326,78 @@ async fn set(
     Ok(Json(()).into_response())
 }
 
-async fn apply(State(shared): App, request: Request) -> Result<Response, Failure> {
+async fn apply(
+    State(shared): App,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
-    let report = call(move || {
-        let request: ApplyRequest = understand(&body)?;
-        if request.v4.is_none() && request.v6.is_none() {
-            return Err(Failure::new(ErrorKind::BadRequest, "the request has no rules for either family"));
-        }
-        shared.backend.apply(request).map_err(Failure::from)
-    });
+    let report = call(move || shared.backend.apply(new_rules(&body)?, peer).map_err(Failure::from));
     Ok(Json(report.await??).into_response())
+}
+
+async fn diff(State(shared): App, request: Request) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let report = call(move || shared.backend.diff(new_rules(&body)?).map_err(Failure::from));
+    Ok(Json(report.await??).into_response())
+}
+
+/// New rules for one family at least.
+fn new_rules(body: &[u8]) -> Result<ApplyRequest, Failure> {
+    let request: ApplyRequest = understand(body)?;
+    if request.v4.is_none() && request.v6.is_none() {
+        return Err(Failure::new(ErrorKind::BadRequest, "the request has no rules for either family"));
+    }
+    if request.confirm_secs.is_some_and(|secs| !(1..=CONFIRM_MAX_SECS).contains(&secs)) {
+        let message = format!("a change can be confirmed within 1 to {CONFIRM_MAX_SECS} seconds");
+        return Err(Failure::new(ErrorKind::BadRequest, message));
+    }
+    Ok(request)
+}
+
+async fn edit(
+    State(shared): App,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let report = call(move || shared.backend.edit(understand(&body)?, peer).map_err(Failure::from));
+    Ok(Json(report.await??).into_response())
+}
+
+async fn confirm(State(shared): App) -> Result<Response, Failure> {
+    Ok(Json(call(move || shared.backend.confirm()).await??).into_response())
+}
+
+async fn roll_back(
+    State(shared): App,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let report = call(move || shared.backend.roll_back(understand(&body)?, peer).map_err(Failure::from));
+    Ok(Json(report.await??).into_response())
+}
+
+async fn history(State(shared): App) -> Result<Response, Failure> {
+    Ok(Json(call(move || shared.backend.history()).await?).into_response())
+}
+
+/// Which rules of the history.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HistoryQuery {
+    number: u64,
+    family: Family4Or6,
+}
+
+async fn history_rules(
+    State(shared): App,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let HistoryQuery { number, family } = query?.0;
+    let text = call(move || shared.backend.history_rules(number, family.into())).await??;
+    Ok(Json(text).into_response())
 }
 
 /// The body of a request, within its limits of size and time.

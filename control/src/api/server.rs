@@ -1,7 +1,7 @@
 //! The API server: one thread with a single-threaded runtime that owns the socket. Calls into the daemon run on a
 //! bounded pool of helper threads, so that a slow one holds up neither other clients nor the daemon.
 
-use super::backend::Backend;
+use super::backend::{Backend, Peer};
 use super::limits::{Limits, SHUTDOWN_TIMEOUT};
 use super::rates::{SAMPLE_EVERY, Sampler};
 use super::{routes, socket};
@@ -160,7 +160,10 @@ async fn serve(listener: UnixListener, shared: &Arc<Shared>, mut stopped: onesho
             }
         };
         let lasting = Lasting::default();
-        let service = router.clone().layer(Extension(lasting.clone()));
+        let peer = stream
+            .peer_cred()
+            .map_or_else(|_| Peer::default(), |peer| Peer { uid: Some(peer.uid()), pid: peer.pid() });
+        let service = router.clone().layer(Extension(lasting.clone())).layer(Extension(peer));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(shared.limits.head_timeout)

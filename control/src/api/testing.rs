@@ -1,6 +1,6 @@
 //! A daemon that is not there: fixed answers for tests of server and client.
 
-use super::backend::{ApplyError, Backend};
+use super::backend::{ApplyError, Backend, Peer};
 use super::types::*;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -141,7 +141,7 @@ impl Backend for Fake {
         }
     }
 
-    fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {
+    fn apply(&self, request: ApplyRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
         assert!(
             request.v4.as_ref().is_none_or(|rules| rules.text != "panic"),
             "a daemon that fails must not take the API with it"
@@ -149,9 +149,99 @@ impl Backend for Fake {
         if let Some(error) = &self.refuse {
             return Err(error.clone());
         }
+        assert!(by.uid.is_some() && by.pid.is_some(), "the kernel says who asks");
+        let (confirm_secs, kills) = (request.confirm_secs, request.flows == FlowsChoice::Kill);
         self.applied.lock().unwrap().push(request);
         let warnings = vec!["INPUT rules are kept, but nothing is routed here.".to_owned()];
-        Ok(ApplyReport { generation: 8, rules: 12, flows_kept: 1000, warnings })
+        let flows_killed = kills.then_some(3);
+        Ok(ApplyReport {
+            generation: 8,
+            rules: 12,
+            flows_kept: 1000,
+            warnings,
+            number: 5,
+            confirm_secs,
+            flows_killed,
+        })
+    }
+
+    fn diff(&self, request: ApplyRequest) -> Result<DiffReport, ApplyError> {
+        if let Some(error) = &self.refuse {
+            return Err(error.clone());
+        }
+        let chain = ChainDiff {
+            table: "filter".into(),
+            name: "FORWARD".into(),
+            policy: Some(("ACCEPT".into(), "DROP".into())),
+            rules: vec![
+                RuleDiff {
+                    from: Some(2),
+                    rule: "-A FORWARD -j x".into(),
+                    packets: 12,
+                    bytes: 720,
+                    ..RuleDiff::default()
+                },
+                RuleDiff { to: Some(1), rule: "-A FORWARD -j DROP".into(), ..RuleDiff::default() },
+                RuleDiff { from: Some(1), to: Some(2), rule: "-A FORWARD".into(), ..RuleDiff::default() },
+            ],
+            ..ChainDiff::default()
+        };
+        let families = if request.v4.is_some() {
+            vec![FamilyDiff { family: Family::V4, chains: vec![chain], kept: 7 }]
+        } else {
+            vec![FamilyDiff { family: Family::V6, chains: Vec::new(), kept: 9 }]
+        };
+        let flows = FlowFates { allowed: 10, refused: 2, unsure: 1 };
+        Ok(DiffReport { families, flows, warnings: vec!["think twice".to_owned()] })
+    }
+
+    fn edit(&self, request: EditRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
+        let file = format!("{} {} {}", request.table, request.edit.word(), request.chain);
+        let text = RulesText { file, text: request.words.join("|") };
+        let (v4, v6) = match request.family {
+            Family::V4 => (Some(text), None),
+            Family::V6 => (None, Some(text)),
+        };
+        self.apply(ApplyRequest { v4, v6, comment: request.comment, ..ApplyRequest::default() }, by)
+    }
+
+    fn confirm(&self) -> Result<HistoryEntry, ApplyError> {
+        self.refuse.clone().map_or_else(|| Ok(entry(5, Outcome::Confirmed)), Err)
+    }
+
+    fn roll_back(&self, request: RollbackRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
+        let file = format!("{:?}", request.number);
+        let text = Some(RulesText { file, text: String::new() });
+        self.apply(ApplyRequest { v4: text, comment: request.comment, ..ApplyRequest::default() }, by)
+    }
+
+    fn history(&self) -> HistoryReport {
+        HistoryReport {
+            entries: vec![entry(4, Outcome::Applied), entry(5, Outcome::Unconfirmed)],
+            running: 5,
+            pending: Some(PendingView { number: 5, secs_left: 42, back_to: 4 }),
+            dir: Some("/var/lib/palisade/history".to_owned()),
+            trouble: None,
+        }
+    }
+
+    fn history_rules(&self, number: u64, family: Family) -> Result<String, ApplyError> {
+        Ok(format!("# {number} {}\n", family.number()))
+    }
+}
+
+/// An entry of the history.
+fn entry(number: u64, outcome: Outcome) -> HistoryEntry {
+    HistoryEntry {
+        number,
+        at_us: 1_795_535_367_017_931,
+        who: "root (process 7)".to_owned(),
+        what: "apply rules.v4".to_owned(),
+        comment: (number == 5).then(|| "for the new web server".to_owned()),
+        outcome,
+        replaces: Some(number - 1),
+        restores: None,
+        rules: 12,
     }
 }
 

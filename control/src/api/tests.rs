@@ -212,8 +212,10 @@ fn a_prefix_length_covers_the_bits_it_says() {
 #[test]
 fn apply_hands_the_text_over_and_reports() {
     let rig = Rig::new(Fake::default());
-    let request =
-        ApplyRequest { v4: Some(RulesText { file: "r4".into(), text: "*filter".into() }), v6: None };
+    let request = ApplyRequest {
+        v4: Some(RulesText { file: "r4".into(), text: "*filter".into() }),
+        ..ApplyRequest::default()
+    };
     let (status, body) = rig.post("/v1/apply", &serde_json::to_string(&request).unwrap());
     let report: ApplyReport = serde_json::from_str(&body).unwrap();
     assert_eq!((status, report.generation, report.flows_kept), (200, 8, 1000));

@@ -1,10 +1,11 @@
 //! `fwctl apply`: hands new rules to the daemon. They are checked and compiled there; wrong ones change nothing.
 
 use super::CliError;
-use super::args::ApplyArgs;
+use super::args::{ApplyArgs, FlowsArg, NewRulesArgs};
 use super::client::Client;
+use super::diff;
 use crate::api::limits::BODY_MAX_BYTES;
-use crate::api::types::{ApplyReport, ApplyRequest, Family, RulesText};
+use crate::api::types::{ApplyReport, ApplyRequest, Family, FlowsChoice, RulesText};
 use std::io::{Read as _, Write};
 use std::path::Path;
 
@@ -14,26 +15,62 @@ pub(super) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<(), CliError> {
-    let request = request(args)?;
-    let body = serde_json::to_vec(&request)
+    let mut request = request(&args.rules)?;
+    request.flows = match args.flows {
+        FlowsArg::Keep => FlowsChoice::Keep,
+        FlowsArg::Reevaluate => FlowsChoice::Reevaluate,
+        FlowsArg::Kill => FlowsChoice::Kill,
+    };
+    (request.confirm_secs, request.comment) = (args.confirm, args.comment.clone());
+    if args.dry_run {
+        return diff::ask(client, &request, args.json, out, err);
+    }
+    let answer = client.post_bytes("/v1/apply", body(&request)?)?;
+    report(client, &answer, args.json, out, err)
+}
+
+/// What is sent for a request.
+pub(super) fn body(request: &impl serde::Serialize) -> Result<Vec<u8>, CliError> {
+    let body = serde_json::to_vec(request)
         .map_err(|error| CliError::Usage(format!("these rules cannot be sent: {error}")))?;
     if body.len() > BODY_MAX_BYTES {
         return Err(CliError::Wrong(format!("the rules have more than {BODY_MAX_BYTES} bytes")));
     }
-    let answer = client.post_bytes("/v1/apply", body)?;
-    if args.json {
-        out.write_all(&answer)?;
+    Ok(body)
+}
+
+/// Tells what a change did.
+pub(super) fn report(
+    client: &Client,
+    answer: &[u8],
+    json: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), CliError> {
+    if json {
+        out.write_all(answer)?;
         return Ok(writeln!(out)?);
     }
-    let ApplyReport { generation, rules, flows_kept, warnings } = client.parse(&answer)?;
+    let ApplyReport { generation, rules, flows_kept, warnings, number, confirm_secs, flows_killed } =
+        client.parse(answer)?;
     for warning in warnings {
         writeln!(err, "warning: {warning}")?;
     }
-    writeln!(out, "generation {generation}: {rules} rules in force, {flows_kept} flows kept")?;
+    if let Some(killed) = flows_killed {
+        writeln!(out, "{killed} flows removed that these rules do not allow")?;
+    }
+    writeln!(
+        out,
+        "generation {generation}: {rules} rules in force, {flows_kept} flows kept; number {number} in the history"
+    )?;
+    if let Some(secs) = confirm_secs {
+        writeln!(out, "they go again in {secs} s unless you say `fwctl confirm`")?;
+    }
     Ok(())
 }
 
-fn request(args: &ApplyArgs) -> Result<ApplyRequest, CliError> {
+/// The rules that arguments name.
+pub(super) fn request(args: &NewRulesArgs) -> Result<ApplyRequest, CliError> {
     let mut request = ApplyRequest::default();
     if let Some(file) = &args.file {
         let rules = read(file)?;

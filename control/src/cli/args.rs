@@ -2,9 +2,10 @@
 
 pub use super::flows::args::{FamilyArg, FlowsArgs};
 
+use crate::api::limits::CONFIRM_MAX_SECS;
 use crate::api::types::Net;
 use crate::config::DEFAULT_SOCKET;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// What `fwctl` takes on its command line.
@@ -41,6 +42,16 @@ pub enum Command {
     Check(CheckArgs),
     /// Loads new rules into the running daemon. Flows are kept, no packet is lost.
     Apply(ApplyArgs),
+    /// What a rules file would change: rules added, removed and moved, policies, and the flows it would refuse.
+    Diff(DiffArgs),
+    /// Confirms rules applied with --confirm, so that they stay.
+    Confirm(ConfirmArgs),
+    /// Brings back rules that ran before: those before the rules in force, or number N of the history.
+    Rollback(RollbackArgs),
+    /// The rulesets that ran: when, who, what, and what became of it. With N, prints that ruleset.
+    History(HistoryArgs),
+    /// Changes the running rules by one rule, as iptables -A, -I, -D and -R do.
+    Rule(RuleArgs),
     /// Runs the packets of a capture through rules, offline: needs neither daemon nor root.
     Replay(ReplayArgs),
     /// Versions of fwctl and of the daemon.
@@ -65,25 +76,58 @@ pub struct StatsArgs {
 
 /// Arguments of `fwctl rules`.
 #[derive(Clone, Debug, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "as many switches as iptables has")]
 pub struct RulesArgs {
     /// Print the rules as iptables-save does, ready for `fwctl apply`.
     #[arg(short = 'S', long = "save")]
     pub save: bool,
 
+    /// List as iptables -L does, with the columns that -v, -x and --line-numbers ask for. Without -L: all columns.
+    #[arg(short = 'L', long = "list", conflicts_with = "save")]
+    pub list: bool,
+
+    /// With -L: counters and interfaces too.
+    #[arg(short = 'v', long, requires = "list")]
+    pub verbose: bool,
+
+    /// With -L: exact counters.
+    #[arg(short = 'x', long, requires = "list")]
+    pub exact: bool,
+
+    /// With -L: each rule's number.
+    #[arg(long = "line-numbers", requires = "list")]
+    pub line_numbers: bool,
+
+    /// Numbers instead of names, as always here.
+    #[arg(short = 'n', long)]
+    pub numeric: bool,
+
+    /// With -S: each rule with its counters, as iptables-save -c does.
+    #[arg(short = 'c', long, requires = "save")]
+    pub counters: bool,
+
     /// One family; both unless given.
     #[arg(long, value_name = "4|6", hide_possible_values = true)]
     pub family: Option<FamilyArg>,
 
-    /// Chains of this table: filter, mangle or raw. `--save` prints all tables.
-    #[arg(short = 't', long, value_name = "TABLE", default_value = "filter", conflicts_with = "save")]
-    pub table: String,
+    /// IPv4 only.
+    #[arg(short = '4', long = "ipv4", conflicts_with = "family")]
+    pub v4: bool,
+
+    /// IPv6 only.
+    #[arg(short = '6', long = "ipv6", conflicts_with_all = ["family", "v4"])]
+    pub v6: bool,
+
+    /// Only this table: filter, mangle or raw. Unless given, filter is listed, and -S prints all.
+    #[arg(short = 't', long, value_name = "TABLE")]
+    pub table: Option<String>,
 
     /// Only this chain.
     #[arg(value_name = "CHAIN", conflicts_with = "save")]
     pub chain: Option<String>,
 
     /// JSON as the daemon sends it.
-    #[arg(long, conflicts_with = "save")]
+    #[arg(long, conflicts_with_all = ["save", "list"])]
     pub json: bool,
 }
 
@@ -140,14 +184,18 @@ pub struct CheckArgs {
     #[arg(long)]
     pub print: bool,
 
+    /// Warnings are errors: exit code 1.
+    #[arg(long)]
+    pub strict: bool,
+
     /// JSON instead of text.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Arguments of `fwctl apply`.
-#[derive(Clone, Debug, Args)]
-pub struct ApplyArgs {
+/// Rules to be loaded.
+#[derive(Clone, Debug, Default, Args)]
+pub struct NewRulesArgs {
     /// Rules as iptables-save prints them; `-` is standard input.
     #[arg(value_name = "FILE", required_unless_present = "rules6")]
     pub file: Option<PathBuf>,
@@ -159,10 +207,153 @@ pub struct ApplyArgs {
     /// Whose rules FILE holds. Unless given: 6 if the file says that ip6tables-save made it, else 4.
     #[arg(long, value_name = "4|6", hide_possible_values = true, requires = "file")]
     pub family: Option<FamilyArg>,
+}
+
+/// Arguments of `fwctl apply`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ApplyArgs {
+    /// What to load.
+    #[command(flatten)]
+    pub rules: NewRulesArgs,
+
+    /// Take the rules back unless `fwctl confirm` comes within TIME (60s, 5m), whatever becomes of this session.
+    #[arg(long, value_name = "TIME", value_parser = parse_confirm)]
+    pub confirm: Option<u32>,
+
+    /// Live flows: `reevaluate` (their next packet meets the new rules, as in netfilter) or `kill` (those that could not
+    /// begin under the new rules are removed as well). `keep` is refused with its reason.
+    #[arg(long, value_name = "WHAT", default_value = "reevaluate")]
+    pub flows: FlowsArg,
+
+    /// Only say what would change, as `fwctl diff` does.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Why; for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
 
     /// JSON as the daemon sends it.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `fwctl diff`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DiffArgs {
+    /// What to compare the rules in force with.
+    #[command(flatten)]
+    pub rules: NewRulesArgs,
+
+    /// JSON as the daemon sends it.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What becomes of live flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FlowsArg {
+    /// They keep their verdict under the old rules: refused, with its reason.
+    Keep,
+    /// Their next packet meets the new rules.
+    #[default]
+    Reevaluate,
+    /// Those that could not begin under the new rules are removed.
+    Kill,
+}
+
+/// Arguments of `fwctl confirm`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfirmArgs {
+    /// JSON as the daemon sends it.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `fwctl rollback`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RollbackArgs {
+    /// Number in the history.
+    #[arg(value_name = "N")]
+    pub number: Option<u64>,
+
+    /// Why; for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+
+    /// JSON as the daemon sends it.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `fwctl history`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct HistoryArgs {
+    /// Print this ruleset, as iptables-save does.
+    #[arg(value_name = "N")]
+    pub number: Option<u64>,
+
+    /// Of which family; IPv4 unless told.
+    #[arg(long, value_name = "4|6", hide_possible_values = true, requires = "number")]
+    pub family: Option<FamilyArg>,
+
+    /// JSON as the daemon sends it.
+    #[arg(long, conflicts_with = "number")]
+    pub json: bool,
+}
+
+/// Arguments of `fwctl rule`. Options come before the command; everything behind the chain belongs to the rule.
+#[derive(Clone, Debug, Args)]
+pub struct RuleArgs {
+    /// Table: filter, mangle or raw.
+    #[arg(short = 't', long, value_name = "TABLE", default_value = "filter")]
+    pub table: String,
+
+    /// IPv4 rules, as without.
+    #[arg(short = '4', long = "ipv4")]
+    pub v4: bool,
+
+    /// IPv6 rules.
+    #[arg(short = '6', long = "ipv6", conflicts_with = "v4")]
+    pub v6: bool,
+
+    /// Why; for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+
+    /// JSON as the daemon sends it.
+    #[arg(long)]
+    pub json: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub edit: RuleEdit,
+}
+
+/// What `fwctl rule` does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RuleEdit {
+    /// At the end of a chain: `add FORWARD -p tcp --dport 22 -j ACCEPT`.
+    Add(RuleWords),
+    /// At its beginning, or at a number: `insert FORWARD 3 -p tcp --dport 22 -j ACCEPT`.
+    Insert(RuleWords),
+    /// By number or by what it says: `delete FORWARD 3`, `delete FORWARD -p tcp --dport 22 -j ACCEPT`.
+    Delete(RuleWords),
+    /// At a number: `replace FORWARD 3 -p tcp --dport 2222 -j ACCEPT`.
+    Replace(RuleWords),
+}
+
+/// Chain and rule, in iptables' words.
+#[derive(Clone, Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct RuleWords {
+    /// Chain.
+    #[arg(value_name = "CHAIN")]
+    pub chain: String,
+
+    /// Number, specification, or both.
+    #[arg(value_name = "RULE", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
 }
 
 /// Arguments of `fwctl replay`.
@@ -207,4 +398,18 @@ fn parse_secs(text: &str) -> Result<f64, String> {
         Ok(secs) if (0.1..=86_400.0).contains(&secs) => Ok(secs),
         _ => Err("give seconds, from 0.1 to 86400".to_owned()),
     }
+}
+
+/// Seconds from `60`, `60s`, `5m` or `1h`.
+fn parse_confirm(text: &str) -> Result<u32, String> {
+    let digits = text.trim_end_matches(['s', 'm', 'h']);
+    let factor = match text.get(digits.len()..) {
+        Some("" | "s") => Some(1),
+        Some("m") => Some(60),
+        Some("h") => Some(3600),
+        _ => None,
+    };
+    let secs = digits.parse::<u32>().ok().zip(factor).and_then(|(count, factor)| count.checked_mul(factor));
+    secs.filter(|secs| (1..=CONFIRM_MAX_SECS).contains(secs))
+        .ok_or_else(|| "give a time such as 60s or 5m, from 1s to 24h".to_owned())
 }

@@ -7,7 +7,10 @@
 mod apply;
 pub mod args;
 mod client;
+mod diff;
 mod flows;
+mod history;
+mod rule;
 mod rules;
 mod stats;
 mod sysctl;
@@ -123,6 +126,11 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Flows(args) => return flows::run(&client()?, args, out, err),
         Command::Sysctl(args) => return sysctl::run(&client()?, args, out, err),
         Command::Apply(args) => apply::run(&client()?, args, out, err)?,
+        Command::Diff(args) => diff::run(&client()?, args, out, err)?,
+        Command::Confirm(args) => history::confirm(&client()?, args, out)?,
+        Command::Rollback(args) => history::roll_back(&client()?, args, out, err)?,
+        Command::History(args) => history::show(&client()?, args, out, err)?,
+        Command::Rule(args) => rule::run(&client()?, args, out, err)?,
         Command::Version => version(&client()?, out)?,
         Command::Check(args) => return check(args, out, err),
         Command::Replay(args) => return replay(args, out, err),
@@ -141,6 +149,7 @@ fn check(args: &args::CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Re
         policies: &config.rules.timeout_policies,
         family: args.family.map(family),
         print: args.print,
+        strict: args.strict,
         json: args.json,
         colours: io::stderr().is_terminal(),
     };

@@ -54,6 +54,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// What is done to our NICs.
     pub net: NetConfig,
+    /// What is kept across restarts.
+    pub state: StateConfig,
     /// The daemon's log.
     pub log: LogConfig,
 }
@@ -307,6 +309,15 @@ pub struct NetConfig {
     pub journal_dir: PathBuf,
 }
 
+/// What is kept across restarts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateConfig {
+    /// Directory of the rulesets that ran before, and of reports of defects.
+    pub dir: PathBuf,
+    /// Rulesets kept, the one that runs included.
+    pub history_max: u32,
+}
+
 /// The daemon's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -357,6 +368,12 @@ impl Default for LogConfig {
 impl Default for NetConfig {
     fn default() -> Self {
         Self { offloads: Offloads::Fix, promiscuous: true, journal_dir: "/run/palisade".into() }
+    }
+}
+
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self { dir: "/var/lib/palisade".into(), history_max: 20 }
     }
 }
 

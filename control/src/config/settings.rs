@@ -172,6 +172,18 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "Where it is noted what was changed on a NIC, so that the next start can undo it after a crash."
     ),
     setting!(
+        "state.dir",
+        Kind::AbsoluteFile,
+        |c| c.state.dir,
+        "Where the rulesets that ran before are kept (fwctl history). Each daemon on a machine needs its own."
+    ),
+    setting!(
+        "state.history_max",
+        Kind::Int(1, 1000),
+        |c| c.state.history_max,
+        "How many of them are kept, the one that runs included."
+    ),
+    setting!(
         "log.level",
         Kind::Words(LogLevel::words),
         |c| c.log.level,
@@ -233,6 +245,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("reject", "Answers to rejected packets."),
     ("api", "Where fwctl finds the daemon."),
     ("net", "What is done to the NICs."),
+    ("state", "What is kept across restarts."),
     ("log", "What the daemon says."),
 ];
 

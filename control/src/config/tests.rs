@@ -314,7 +314,7 @@ fn names_in_the_wrong_place_are_pointed_home() {
         ("[[wires]]", "fwd.toml:1:3: there is no section `wires` (did you mean [[wire]]?)"),
         (
             "[colour]",
-            "fwd.toml:1:2: there is no section `colour` (the sections are [[wire]], rules, workers, xdp, umem, flows, conntrack, l2, reject, api, net, log)",
+            "fwd.toml:1:2: there is no section `colour` (the sections are [[wire]], rules, workers, xdp, umem, flows, conntrack, l2, reject, api, net, state, log)",
         ),
         (
             "[umem]\nidle = \"spin\"",

@@ -419,6 +419,19 @@ fn walk(start: usize, edges: &[Vec<(usize, Span)>], marks: &mut [Mark]) -> Optio
     None
 }
 
+/// The model of a file that was edited after it was assembled, with the same checks; `None` if they fail.
+pub(super) fn relower(file: &File, diagnostics: &mut Vec<Diagnostic>) -> Option<Ruleset> {
+    for table in file.chains.chunk_by(|one, other| one.table == other.table) {
+        check_walks(table, diagnostics);
+        let rules: usize = table.iter().map(|chain| chain.rules.len()).sum();
+        if rules > RULES_MAX {
+            let message = format!("more than {RULES_MAX} rules, address lists counted out");
+            diagnostics.push(Diagnostic::unsupported(Span::default(), message));
+        }
+    }
+    if diagnostics.is_empty() { lower(file) } else { None }
+}
+
 /// The model of an assembled file. `None` if it holds more chains than an id can count, or a target that was not checked.
 #[must_use]
 pub fn lower(file: &File) -> Option<Ruleset> {

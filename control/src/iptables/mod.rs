@@ -9,6 +9,7 @@ use dataplane::packet::Family;
 use dataplane::rules::model::{Ruleset, Table};
 
 pub mod diagnostics;
+pub mod edit;
 pub mod lexer;
 pub mod lower;
 pub mod names;

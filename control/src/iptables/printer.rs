@@ -333,7 +333,8 @@ fn net_cell(addresses: Option<&Addresses>, family: Family) -> (String, bool) {
 }
 
 /// A counter in at most five columns: `99999`, `100K`, `12M`, rounded as iptables rounds.
-fn short_number(number: u64) -> String {
+#[must_use]
+pub fn short_number(number: u64) -> String {
     if number <= 99_999 {
         return number.to_string();
     }

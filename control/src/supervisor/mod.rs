@@ -15,13 +15,13 @@ use crate::api::server::{ServeError, Server};
 use crate::config::{Config, Tracking};
 use crate::net::NicError;
 use crate::publish::{BothRules, Publisher};
+use crate::reproducer;
 use crate::rules_file::{self, Rules};
 use crate::system::{capabilities, signals::Signals};
 use backend::LiveBackend;
 use captures::Captures;
 use dataplane::flow::{Policies, TimeoutPolicy};
 use dataplane::packet::Family;
-use dataplane::rules::CompileError;
 use dataplane::worker::{AnswerRate, L2Policy, Settings};
 use dataplane::xsk::XskError;
 use notes::NoteLog;
@@ -29,6 +29,7 @@ use plane::Plane;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use tracing::{error, info, warn};
 
@@ -46,7 +47,7 @@ pub enum Fatal {
     },
     /// The rules do not compile.
     #[error("the rules cannot be compiled: {0}")]
-    Compile(#[from] CompileError),
+    Compile(String),
     /// A NIC cannot be used.
     #[error(transparent)]
     Nic(#[from] NicError),
@@ -98,7 +99,10 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     };
     let mut plane = Plane::build(config, |ports, workers| {
         let track_always = config.flows.tracking == Tracking::Always;
-        Publisher::new(rules, settings(config), ports.to_vec(), workers, track_always)
+        let made = Publisher::new(rules.clone(), settings(config), ports.to_vec(), workers, track_always);
+        made.map_err(|error| {
+            Fatal::Compile(reproducer::describe(&error, &config.state.dir, &[&rules.v4, &rules.v6]))
+        })
     })?;
     let backend = Arc::new(LiveBackend::new(config, &plane));
     let server = Server::start(&config.api.socket, config.api.group.as_deref(), Arc::clone(&backend) as _)?;
@@ -122,11 +126,12 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
 fn watch(
     config: &Config,
     plane: &Plane,
-    backend: &LiveBackend,
+    backend: &Arc<LiveBackend>,
     signals: &Signals,
     links: &mut watch::Links<'_>,
 ) -> Result<(), Fatal> {
     let mut notes = NoteLog::new(Captures::new(&config.log));
+    let mut rollback: Option<JoinHandle<()>> = None;
     while !signals.stop_asked() {
         if let Some(worker) = plane.ended_worker() {
             error!("worker {worker} has ended");
@@ -134,6 +139,13 @@ fn watch(
         }
         if signals.take_reload() {
             reload(config, backend);
+        }
+        if backend.is_overdue() && rollback.as_ref().is_none_or(JoinHandle::is_finished) {
+            // Compiling takes its time, and links and signals cannot wait.
+            let backend = Arc::clone(backend);
+            let thread = std::thread::Builder::new().name("rollback".to_owned());
+            let thread = thread.spawn(move || backend.roll_back_overdue());
+            rollback = Some(thread.map_err(|source| Fatal::System { what: "starting a thread", source })?);
         }
         links.look();
         plane.publisher.reclaim();
@@ -155,8 +167,8 @@ fn reload(config: &Config, backend: &LiveBackend) {
         read(&config.rules.v4, Family::V4).and_then(|v4| Ok((v4, read(&config.rules.v6, Family::V6)?)));
     match loaded {
         Err(fatal) => error!("SIGHUP: {fatal}; the old rules stay in force"),
-        Ok((v4, v6)) => match backend.publish(v4, v6) {
-            Ok(generation) => info!("SIGHUP: rules read again, generation {}", generation.0),
+        Ok((v4, v6)) => match backend.reload(v4, v6) {
+            Ok(report) => info!("SIGHUP: rules read again, generation {}", report.generation),
             Err(error) => error!("SIGHUP: {error}; the old rules stay in force"),
         },
     }

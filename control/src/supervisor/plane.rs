@@ -15,7 +15,6 @@ use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
-use dataplane::rules::CompileError;
 use dataplane::worker::{
     Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Waker, Worker, WorkerCounters, note_rings,
 };
@@ -91,7 +90,7 @@ impl Plane {
     /// Builds everything; nothing runs and no frame is taken yet.
     pub(super) fn build(
         config: &Config,
-        publisher: impl FnOnce(&[String], usize) -> Result<Publisher, CompileError>,
+        publisher: impl FnOnce(&[String], usize) -> Result<Publisher, Fatal>,
     ) -> Result<Self, Fatal> {
         let nics = find_nics(config)?;
         let names: Vec<String> = nics.iter().map(|(nic, _)| nic.name.clone()).collect();

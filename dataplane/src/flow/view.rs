@@ -9,7 +9,7 @@ use super::sctp::{SctpFlow, SctpState};
 use super::tcp::TcpState;
 use super::tracked::Direction;
 use crate::clock::Tick;
-use crate::ids::WorkerId;
+use crate::ids::{PortId, WorkerId};
 use crate::packet::{Family, Tuple, proto};
 use crate::rules::conn::{Helper, Zone};
 use std::sync::atomic::{Ordering, Ordering::Relaxed, fence};
@@ -49,6 +49,8 @@ pub struct FlowView {
     pub zone: Zone,
     /// When the first packet came.
     pub created: Tick,
+    /// The NIC its first packet came in on, as far as a verdict cached with it still tells.
+    pub ingress: Option<PortId>,
 }
 
 /// A flow that control has found expired, for [`super::Tracker::expire`].
@@ -259,6 +261,7 @@ impl Region {
             helper: record.tail.extra().helper,
             zone: record.zone(),
             created: Tick(record.tail.created.load(Relaxed)),
+            ingress: record.ingress(),
         };
         fence(Ordering::Acquire);
         (record.common.seq.load(Relaxed) == seq).then_some(view)

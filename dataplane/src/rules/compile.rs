@@ -1,13 +1,14 @@
 //! The compiled form of one family's rules: what workers run.
 
 use super::alter::Alter;
+use super::classifier::{self, Classifier};
 use super::conn::{Asked, Effect, Marks};
 use super::counters::MATCHED_MAX;
 use super::model::{RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
-use super::tree::{Tree, words};
 use super::validate::{self, CompileError};
-use super::{Decision, Facts, linear, selfcheck};
+use super::{Decision, Facts, boxes, linear, selfcheck};
+use crate::packet::Family;
 use std::sync::Arc;
 
 /// Compiled rules. Immutable; shared by all workers through the snapshot.
@@ -26,7 +27,10 @@ pub struct Compiled {
 #[derive(Debug)]
 struct Program {
     lines: Vec<Line>,
-    tree: Tree,
+    /// Finds the lines whose fields match.
+    classifier: Classifier,
+    /// Whether it tells all NICs apart; if not, a line's fields must be asked themselves.
+    is_exact: bool,
     /// Number of its first line among those of all programs.
     base: u32,
 }
@@ -103,11 +107,24 @@ impl Compiled {
     /// If chains loop, nest too deeply or unfold to too much; or if the compiled form disagrees with the plain one
     /// about some header, a defect that must never reach a packet: the error is a reproducer.
     pub fn new(ruleset: Arc<Ruleset>, ports: &[String]) -> Result<Self, CompileError> {
-        let compiled = Self::unchecked(ruleset, ports)?;
-        if let Some(disagreement) = selfcheck::run(&compiled, ports) {
-            return Err(CompileError::SelfCheck(disagreement.to_string()));
+        Self::unchecked(ruleset, ports)?.checked(ports)
+    }
+
+    /// Held against what the rules mean.
+    ///
+    /// # Errors
+    /// About which header they disagree.
+    pub(super) fn checked(self, ports: &[String]) -> Result<Self, CompileError> {
+        match selfcheck::run(&self, ports) {
+            Some(disagreement) => Err(CompileError::SelfCheck(disagreement.to_string())),
+            None => Ok(self),
         }
-        Ok(compiled)
+    }
+
+    /// The same compiled form for rules of another meaning: a defect.
+    #[cfg(test)]
+    pub(super) fn of_another_meaning(self, ruleset: Arc<Ruleset>) -> Self {
+        Self { ruleset, ..self }
     }
 
     /// Compiles without the self-check.
@@ -117,7 +134,7 @@ impl Compiled {
     pub(super) fn unchecked(ruleset: Arc<Ruleset>, ports: &[String]) -> Result<Self, CompileError> {
         validate::validate(&ruleset)?;
         let family = ruleset.family;
-        let program = |lines: Vec<Line>, base| Program { tree: Tree::build(&lines, family), lines, base };
+        let program = |lines: Vec<Line>, base| Program::new(lines, base, family, ports.len());
         let main = program(program::flatten(&ruleset, ports)?, 0);
         let base = u32::try_from(main.lines.len()).unwrap_or(u32::MAX);
         let raw = program::flatten_raw(&ruleset, ports)?.map(|lines| program(lines, base));
@@ -177,7 +194,8 @@ impl Compiled {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let programs = std::iter::once(&self.main).chain(&self.raw);
-        let bytes = programs.map(|program| program.lines.len() * size_of::<Line>() + program.tree.bytes());
+        let bytes = programs
+            .map(|program| program.lines.len() * size_of::<Line>() + program.classifier.shape().bytes);
         bytes.sum::<usize>() + self.infos.len() * size_of::<LineInfo>()
     }
 
@@ -225,19 +243,29 @@ impl Compiled {
 }
 
 impl Program {
+    fn new(lines: Vec<Line>, base: u32, family: Family, nics: usize) -> Self {
+        let classifier = Classifier::new(&boxes::of(&lines, nics), family == Family::V6);
+        Self { lines, classifier, is_exact: nics <= classifier::NIC_FLAGS as usize, base }
+    }
+
     #[inline]
     fn run(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
         let mut invariant = true;
-        let (mut skipped_to, mut accepted_by) = match matched.stop.take() {
+        let (mut from, mut accepted_by) = match matched.stop.take() {
             None => (0, None),
             Some(stop) => (stop.next, stop.accepted_by),
         };
-        for &index in self.tree.leaf(&words(facts)) {
+        let mut cursor = self.classifier.find(&boxes::header(facts));
+        loop {
+            let index = self.classifier.next(&mut cursor, from);
+            assert!(
+                index != classifier::NONE,
+                "every path ends with a line that decides about all packets: the last policy at the latest"
+            );
+            from = index + 1;
             let line = &self.lines[index as usize];
-            if index < skipped_to {
-                continue;
-            }
-            let fits = line.fields_match(facts);
+            let fits = self.is_exact || line.fields_match(facts);
+            debug_assert!(!fits || line.fields_match(facts), "the classifier is exact");
             if !fits || !line.more.is_empty() && !more_match(line, facts, marks, &mut invariant) {
                 if fits && marks.hotdrop {
                     matched.decider = self.base + index;
@@ -249,16 +277,16 @@ impl Program {
                     };
                 }
                 if let Action::Gate(to) = line.action {
-                    skipped_to = to;
+                    from = to;
                 }
                 continue;
             }
             match line.action {
                 Action::SkipSilently(to) => {
-                    skipped_to = to;
+                    from = to;
                     continue;
                 }
-                Action::Skip(to) | Action::Pass(to) => skipped_to = to,
+                Action::Skip(to) | Action::Pass(to) => from = to,
                 Action::Do(effect) => {
                     // What is done must be done for each packet.
                     invariant = false;
@@ -287,9 +315,6 @@ impl Program {
                 return Decision { verdict, by, invariant, management: false };
             }
         }
-        unreachable!(
-            "every leaf ends with a line that decides about all its packets: the last policy at the latest"
-        )
     }
 }
 

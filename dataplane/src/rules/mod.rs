@@ -2,14 +2,16 @@
 //!
 //! A packet passes `raw` PREROUTING before it is tracked, and then `mangle` PREROUTING and FORWARD, `filter` FORWARD and
 //! `mangle` POSTROUTING. Each of the two ways is compiled as a whole, in two steps: `program` flattens its built-in
-//! chains and every chain they call into one list of lines in the order in which iptables would try them; `tree` puts a decision tree in front of it that leaves only the few lines a
-//! packet could match. The tree only prunes: every line left is tested exactly, so the tree can make a verdict slow,
-//! never wrong. Tests and [`selfcheck`] hold the result against [`linear`].
+//! chains and every chain they call into one list of lines in the order in which iptables would try them; [`classifier`] finds the lines whose addresses, ports and the like match,
+//! one after the other, and only their other conditions are asked. Tests and [`selfcheck`] hold the result against
+//! [`linear`].
 //!
 //! Built on control, immutable, read by workers through the snapshot. [`RuleCounters`] is the one part that changes,
 //! and each worker has its own.
 
 pub mod alter;
+mod boxes;
+pub mod classifier;
 mod compile;
 pub mod conn;
 mod conncount;
@@ -23,7 +25,6 @@ mod program;
 pub mod selfcheck;
 #[cfg(test)]
 mod tests;
-mod tree;
 mod validate;
 
 pub use compile::{Compiled, LineInfo, Matched};

@@ -126,6 +126,24 @@ fn goto_from_the_base_chain_falls_to_the_policy() {
 }
 
 #[test]
+fn a_defect_of_the_compiled_form_is_caught_before_it_meets_a_packet() {
+    let rules = |port, target| {
+        let last = rule(vec![tcp()], Target::Continue);
+        Arc::new(ruleset(Policy::Drop, vec![rule(vec![tcp(), dport(port)], target), last], vec![]))
+    };
+    let right = rules(22, Target::Accept);
+    let defects = [rules(23, Target::Accept), rules(22, Target::Drop), rules(22, Target::Continue)];
+    for meaning in defects {
+        let compiled = Compiled::unchecked(Arc::clone(&right), &names()).unwrap().of_another_meaning(meaning);
+        let Err(CompileError::SelfCheck(said)) = compiled.checked(&names()) else {
+            panic!("the defect goes unnoticed")
+        };
+        assert!(said.contains("compiled: ") && said.contains("meaning: "), "{said}");
+    }
+    assert!(Compiled::new(right, &names()).is_ok());
+}
+
+#[test]
 fn a_rule_without_target_only_counts() {
     let rules = ruleset(Policy::Accept, vec![rule(vec![tcp()], Target::Continue)], vec![]);
     assert_eq!(judge(rules, 80), (Verdict::Accept, vec![(1, Some(0)), (1, None)]));

@@ -14,7 +14,8 @@ use crate::clock::Now;
 use crate::defrag::{Defrag, DefragLimits, Whole};
 use crate::device::{BURST_MAX, Device};
 use crate::flow::{
-    self, Claim, Expired, FlowRef, FullPolicy, InvalidReason, Request, Slot, TableFull, Tracked, Tracker,
+    self, Claim, Expired, FlowRef, FullPolicy, INGRESS_SHIFT, InvalidReason, Request, Slot, TableFull,
+    Tracked, Tracker,
 };
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::{Family, Fragment, Packet, Tuple, proto};
@@ -748,9 +749,9 @@ impl<D: Device, O: Observer> Path<D, O> {
 
 /// A cached verdict: the path through the rules in the low 24 bits, the ingress NIC it holds for above.
 fn path_word(path: PathId, ingress: PortId) -> u32 {
-    path.0 | u32::from(ingress.0) << 24
+    path.0 | u32::from(ingress.0) << INGRESS_SHIFT
 }
 
 fn path_from(word: u32, ingress: PortId) -> Option<PathId> {
-    (word >> 24 == u32::from(ingress.0)).then_some(PathId(word & 0x00ff_ffff))
+    (word >> INGRESS_SHIFT == u32::from(ingress.0)).then_some(PathId(word & ((1 << INGRESS_SHIFT) - 1)))
 }

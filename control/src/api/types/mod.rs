@@ -1,6 +1,7 @@
 //! What the API says, as data: shared by the server and `fwctl`. Field names are the JSON names and stay as they are.
 //! All counters count since the daemon started unless said otherwise; bytes of packets are Ethernet frames without FCS.
 
+mod changes;
 mod events;
 mod expect;
 mod filter;
@@ -9,6 +10,7 @@ mod net;
 mod rules;
 mod stats;
 
+pub use changes::*;
 pub use events::*;
 pub use expect::*;
 pub use filter::*;

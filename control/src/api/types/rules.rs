@@ -1,6 +1,6 @@
 //! Rules as they are in force, and as they are handed in.
 
-use super::Family;
+use super::{Family, FlowsChoice};
 use serde::{Deserialize, Serialize};
 
 /// One family's rules, as they are in force.
@@ -85,6 +85,15 @@ pub struct ApplyRequest {
     /// IPv6 rules.
     #[serde(default)]
     pub v6: Option<RulesText>,
+    /// What becomes of the flows there are.
+    #[serde(default)]
+    pub flows: FlowsChoice,
+    /// Seconds within which the rules must be confirmed, or the ones before come back.
+    #[serde(default)]
+    pub confirm_secs: Option<u32>,
+    /// Why; for the history.
+    #[serde(default)]
+    pub comment: Option<String>,
 }
 
 /// A rules file, sent along with its name so that errors can point into it.
@@ -108,6 +117,15 @@ pub struct ApplyReport {
     pub flows_kept: u64,
     /// What the operator should know although it was no error.
     pub warnings: Vec<String>,
+    /// Number in the history.
+    #[serde(default)]
+    pub number: u64,
+    /// Seconds left to confirm the rules in; `None` if they need not be.
+    #[serde(default)]
+    pub confirm_secs: Option<u32>,
+    /// Flows removed because the rules do not allow them; `None` if that was not asked for.
+    #[serde(default)]
+    pub flows_killed: Option<u64>,
 }
 
 /// One thing that is wrong with a rules file.

@@ -7,6 +7,7 @@ use super::print::write_event;
 use super::xml::Document;
 use super::{CliError, said};
 use crate::api::types::{EventKind, EventRow, FlowFilter};
+use serde::de::DeserializeOwned;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -28,10 +29,31 @@ pub(super) fn events(
     if settings.contains(&("events".to_owned(), 0)) {
         writeln!(err, "fwctl: NOTICE: nothing is told while the setting `events` is 0")?;
     }
-    let mut shown: u64 = 0;
-    let mut document = Document::of("conntrack", output);
+    let target = format!("/v1/flows/events{}", query(filter));
+    let document = Document::of("conntrack", output);
+    let mut is_wanted = |row: &EventRow| {
+        lost(row.lost, err)?;
+        Ok(is_wanted(&args.event_mask, row.kind))
+    };
+    let shown =
+        listen(client, &target, document, out, &mut is_wanted, |row, out| write_event(row, output, out))?;
+    said(err, shown, "flow events have been shown", output)?;
+    Ok(0)
+}
+
+/// Prints the events that are wanted, as they come, until somebody stops us, inside a document if there is one; gives how
+/// many.
+pub(super) fn listen<Row: DeserializeOwned>(
+    client: &Client,
+    target: &str,
+    mut document: Option<Document>,
+    out: &mut dyn Write,
+    is_wanted: &mut dyn FnMut(&Row) -> io::Result<bool>,
+    write: impl Fn(&Row, &mut dyn Write) -> io::Result<()>,
+) -> Result<u64, CliError> {
+    let mut shown = 0;
     let stop = until_stopped()?;
-    let ended = client.get_lines(&format!("/v1/flows/events{}", query(filter)), &mut |line| {
+    let ended = client.get_lines(target, &mut |line| {
         // An empty line comes at least twice a second.
         if stop.load(Ordering::Relaxed) {
             return Err(CliError::Stopped);
@@ -39,16 +61,15 @@ pub(super) fn events(
         if line.is_empty() {
             return Ok(out.flush()?);
         }
-        let row: EventRow = client.parse(line)?;
-        lost(row.lost, err)?;
-        if !is_wanted(&args.event_mask, row.kind) {
+        let row = client.parse(line)?;
+        if !is_wanted(&row)? {
             return Ok(());
         }
-        shown += 1;
         if let Some(document) = &mut document {
             document.open(out)?;
         }
-        Ok(write_event(&row, output, out)?)
+        shown += 1;
+        Ok(write(&row, out)?)
     });
     match ended {
         Ok(()) | Err(CliError::Stopped) => {}
@@ -58,12 +79,11 @@ pub(super) fn events(
         document.close(out)?;
     }
     out.flush()?;
-    said(err, shown, "flow events have been shown", output)?;
-    Ok(0)
+    Ok(shown)
 }
 
 /// A flag that is set when somebody stops us. The second time ends the process at once.
-pub(super) fn until_stopped() -> io::Result<Arc<AtomicBool>> {
+fn until_stopped() -> io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;

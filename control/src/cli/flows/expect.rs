@@ -2,14 +2,13 @@
 
 use super::super::client::Client;
 use super::action::{Format, Output};
-use super::events::{lost, until_stopped};
+use super::events::{listen, lost};
 use super::print::{tag, write_json};
 use super::xml::{self, Document};
 use super::{CliError, said};
 use crate::api::types::{ExpectEventRow, ExpectMaster, ExpectRow, Family, FlowKey, Tally};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 fn query(family: Option<Family>) -> String {
@@ -77,32 +76,15 @@ pub(super) fn events(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u8, CliError> {
-    let mut shown: u64 = 0;
-    let mut document = Document::of("expect", output);
-    let stop = until_stopped()?;
-    let ended = client.get_lines(&format!("/v1/expectations/events{}", query(family)), &mut |line| {
-        if stop.load(Ordering::Relaxed) {
-            return Err(CliError::Stopped);
-        }
-        if line.is_empty() {
-            return Ok(out.flush()?);
-        }
-        let row: ExpectEventRow = client.parse(line)?;
+    let target = format!("/v1/expectations/events{}", query(family));
+    let document = Document::of("expect", output);
+    let mut is_wanted = |row: &ExpectEventRow| {
         lost(row.lost, err)?;
-        shown += 1;
-        if let Some(document) = &mut document {
-            document.open(out)?;
-        }
-        Ok(write_expect_event(&row, output, out)?)
-    });
-    match ended {
-        Ok(()) | Err(CliError::Stopped) => {}
-        Err(other) => return Err(other),
-    }
-    if let Some(document) = document {
-        document.close(out)?;
-    }
-    out.flush()?;
+        Ok(true)
+    };
+    let shown = listen(client, &target, document, out, &mut is_wanted, |row, out| {
+        write_expect_event(row, output, out)
+    })?;
     said(err, shown, "expectation events have been shown", output)?;
     Ok(0)
 }

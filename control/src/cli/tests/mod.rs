@@ -231,6 +231,148 @@ fn rules_print_as_iptables_does() {
     assert_eq!((code, err.as_str()), (1, "fwctl: there is no chain `wbe` in table filter\n"));
 }
 
+/// What `iptables -L -n` and its switches (1.8.9) make of some lines of [`IPTABLES`].
+#[test]
+fn rules_list_with_the_columns_that_iptables_has_for_the_same_switches() {
+    let rig = Rig::new(Fake { rules: vec![rules()], ..Fake::default() });
+    let line = |switches: &str, at: usize| {
+        let args: Vec<&str> = ["rules", "-4"].into_iter().chain(switches.split(' ')).collect();
+        rig.fwctl(&args).1.lines().nth(at).unwrap().to_owned()
+    };
+    assert_eq!(line("-L -n", 3), "Chain FORWARD (policy DROP)");
+    assert_eq!(line("-L -n", 4), "target     prot opt source               destination         ");
+    assert_eq!(
+        line("-L -n", 6),
+        "web        6    --  0.0.0.0/0            0.0.0.0/0            multiport dports 22,80,8000"
+    );
+    assert_eq!(
+        line("-L -n --line-numbers", 4),
+        "num  target     prot opt source               destination         "
+    );
+    assert_eq!(
+        line("-L -n --line-numbers", 9),
+        "9    DROP       0    -f !192.0.2.0/24         0.0.0.0/0           "
+    );
+    assert_eq!(
+        line("-L -n -v", 4),
+        " pkts bytes target     prot opt in     out     source               destination         "
+    );
+    assert_eq!(
+        line("-L -n -v", 6),
+        "    3   180 web        6    --  ra     *       0.0.0.0/0            0.0.0.0/0            multiport dports 22,80,8000"
+    );
+    assert_eq!(
+        line("-L -n -v -x", 4),
+        "    pkts      bytes target     prot opt in     out     source               destination         "
+    );
+    let all = rig.fwctl(&["rules", "-4", "-L", "-v", "-n", "-x", "--line-numbers"]).1;
+    assert_eq!(all, rig.fwctl(&["rules", "-4"]).1, "all columns unless told otherwise");
+}
+
+#[test]
+fn a_saved_table_has_counters_on_demand() {
+    let text = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j NOTRACK\nCOMMIT\n*filter\n:FORWARD DROP [1:100]\n-A FORWARD -j ACCEPT\n-A FORWARD -j DROP\nCOMMIT\n";
+    let rule = |packets, bytes| RuleView { packets, bytes, ..RuleView::default() };
+    let chain = |table: &str, rules| ChainView { table: table.into(), rules, ..ChainView::default() };
+    let chains = vec![chain("raw", vec![rule(1, 2)]), chain("filter", vec![rule(3, 4), rule(5, 6)])];
+    let view = RulesView { text: text.into(), chains, ..rules() };
+    let rig = Rig::new(Fake { rules: vec![view], ..Fake::default() });
+    assert_eq!(rig.fwctl(&["rules", "-S", "-4"]).1, text);
+    assert_eq!(
+        rig.fwctl(&["rules", "-S", "-c", "-t", "filter", "-4"]).1,
+        "*filter\n:FORWARD DROP [1:100]\n[3:4] -A FORWARD -j ACCEPT\n[5:6] -A FORWARD -j DROP\nCOMMIT\n"
+    );
+    assert_eq!(rig.fwctl(&["rules", "-S", "-t", "nat"]).0, 1);
+}
+
+#[test]
+fn changes_are_tried_confirmed_edited_and_taken_back() {
+    let rig = Rig::new(Fake::default());
+    let r4 = rig.file("r4", "*filter\nCOMMIT\n");
+    let (code, out, _) = rig.fwctl(&["apply", &r4, "--confirm", "2m", "--flows", "kill", "--comment", "x"]);
+    assert_eq!(code, 0);
+    assert!(
+        out.starts_with("3 flows removed")
+            && out.ends_with("they go again in 120 s unless you say `fwctl confirm`\n"),
+        "{out}"
+    );
+    let diff = "IPv4: 1 rules added, 1 removed, 1 moved, 6 as they are\n\n*filter FORWARD: policy ACCEPT becomes DROP\n\
+                - 2     -A FORWARD -j x  [12:720]\n+ 1     -A FORWARD -j DROP\n> 2     -A FORWARD  (was 1) [0:0]\n\n\
+                flows: 10 allowed, 2 that could not begin under these rules (`--flows kill` removes them)\n       \
+                1 hang on more than is known of them and stay in any case\n";
+    assert_eq!(rig.fwctl(&["diff", &r4]), (0, diff.to_owned(), "warning: think twice\n".to_owned()));
+    assert_eq!(rig.fwctl(&["apply", "--dry-run", &r4]).1, diff);
+    assert!(rig.fwctl(&["diff", "--rules6", &r4]).1.starts_with("IPv6: nothing changes, 9 rules stay\n"));
+    assert_eq!(rig.fwctl(&["confirm"]).1, "ruleset 5 is confirmed and stays\n");
+    assert_eq!(rig.fwctl(&["rollback", "4"]).0, 0);
+    let edits: [&[&str]; 4] = [
+        &[
+            "rule",
+            "-t",
+            "mangle",
+            "add",
+            "FORWARD",
+            "-p",
+            "tcp",
+            "-m",
+            "comment",
+            "--comment",
+            "a b",
+            "-j",
+            "DROP",
+        ],
+        &["rule", "-6", "insert", "FORWARD", "3", "!", "-s", "::1", "-j", "x"],
+        &["rule", "--comment", "why", "delete", "FORWARD", "3"],
+        &["rule", "replace", "FORWARD", "3", "-t", "-h", "--json"],
+    ];
+    for edit in edits {
+        assert_eq!(rig.fwctl(edit).0, 0, "{edit:?}");
+    }
+    let seen = rig.fake.applied.lock().unwrap();
+    assert_eq!(
+        (seen[0].confirm_secs, seen[0].flows, seen[0].comment.as_deref()),
+        (Some(120), FlowsChoice::Kill, Some("x"))
+    );
+    let text = |at: usize| {
+        let text = seen[at].v4.as_ref().or(seen[at].v6.as_ref()).unwrap();
+        (text.file.clone(), text.text.clone())
+    };
+    assert_eq!(text(1).0, "Some(4)");
+    assert_eq!(
+        text(2),
+        ("mangle add FORWARD".to_owned(), "-p|tcp|-m|comment|--comment|a b|-j|DROP".to_owned())
+    );
+    assert_eq!(text(3), ("filter insert FORWARD".to_owned(), "3|!|-s|::1|-j|x".to_owned()));
+    assert!(seen[3].v6.is_some());
+    assert_eq!((text(4).1.as_str(), seen[4].comment.as_deref()), ("3", Some("why")));
+    assert_eq!(text(5).1, "3|-t|-h|--json", "everything behind the chain is the rule's");
+    for wrong in ["0s", "2d", "x", "25h"] {
+        assert!(Cli::try_parse_from(["fwctl", "apply", &r4, "--confirm", wrong]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_history_tells_what_runs_and_what_waits() {
+    let rig = Rig::new(Fake::default());
+    let (code, out, err) = rig.fwctl(&["history"]);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!((code, err.as_str(), lines.len()), (0, "", 3));
+    assert!(
+        lines[0].starts_with("    4  ")
+            && lines[0].ends_with("      12 rules  root (process 7): apply rules.v4"),
+        "{out}"
+    );
+    assert!(
+        lines[1].starts_with("*   5  ")
+            && lines[1].ends_with(", not confirmed yet  # for the new web server"),
+        "{out}"
+    );
+    assert_eq!(lines[2], "5 waits for `fwctl confirm`; in 42 s 4 comes back");
+    assert_eq!(rig.fwctl(&["history", "4", "--family", "6"]).1, "# 4 6\n");
+    let (_, json, _) = rig.fwctl(&["history", "--json"]);
+    assert_eq!(serde_json::from_str::<HistoryReport>(&json).unwrap().running, 5);
+}
+
 #[test]
 fn rules_print_back_as_iptables_save_and_as_json() {
     let rig = Rig::new(Fake { rules: vec![rules()], ..Fake::default() });
@@ -308,7 +450,10 @@ fn apply_sends_files_by_family_and_reports() {
     let r4 = rig.file("r4", "*filter\nCOMMIT\n");
     let r6 = rig.file("r6", "# Generated by ip6tables-save v1.8.9\n*filter\nCOMMIT\n");
     let (code, out, err) = rig.fwctl(&["apply", &r4, "--rules6", &r6]);
-    assert_eq!((code, out.as_str()), (0, "generation 8: 12 rules in force, 1000 flows kept\n"));
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "generation 8: 12 rules in force, 1000 flows kept; number 5 in the history\n")
+    );
     assert_eq!(err, "warning: INPUT rules are kept, but nothing is routed here.\n");
     assert_eq!(rig.fwctl(&["apply", &r6]).0, 0);
     assert_eq!(rig.fwctl(&["apply", &r4, "--family", "6"]).0, 0);

@@ -249,6 +249,7 @@ mod tests {
             helper: None,
             zone: Zone::default(),
             created: Tick(0),
+            ingress: None,
         };
         let news = CtEvents::REPLY.or(CtEvents::MARK);
         FlowEvent { kind: EventKind::Update, news, at: Now { nanos }, asked: false, view }

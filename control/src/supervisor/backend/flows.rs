@@ -12,7 +12,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Slots looked at in one go.
-const SLICE_SLOTS: usize = 4096;
+pub(super) const SLICE_SLOTS: usize = 4096;
 
 const _: () = assert!(SLICE_SLOTS <= REQUEST_RING);
 
@@ -20,7 +20,7 @@ const _: () = assert!(SLICE_SLOTS <= REQUEST_RING);
 type Each<'a> = &'a mut dyn FnMut(FlowRow) -> ControlFlow<()>;
 
 impl WorkerFacts {
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,22 +1,27 @@
 //! What the API asks, answered from the workers' counters and flow regions and from the publisher. API threads.
 
+mod changes;
 mod events;
 mod expect;
 mod flows;
+mod judge;
 mod rules;
 mod settings;
 mod stats;
 
 use super::plane::Plane;
-use crate::api::backend::{ApplyError, Backend};
+use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::types::{
-    ApplyReport, ApplyRequest, ErrorKind, EventRow, ExpectEventRow, ExpectRow, Family, FlowFilter, FlowRow,
-    RulesText, RulesView, Stats, Tally, TrackRow, UpdateRequest,
+    ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
+    FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, Stats, Tally, TrackRow,
+    UpdateRequest,
 };
 use crate::config::Config;
+use crate::history::{History, Note};
 use crate::publish::Publisher;
 use crate::requests::Desk;
 use crate::rules_file::Rules;
+use changes::Changes;
 use dataplane::clock::Now;
 use dataplane::flow::{Expectations, Region, TimeoutPolicy};
 use dataplane::ids::{Generation, PortId};
@@ -25,8 +30,10 @@ use dataplane::rules::CompileError;
 use dataplane::worker::{PortState, WorkerCounters};
 use events::Hub;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tracing::warn;
 
 /// How long an `apply` waits for the workers to take the rules over; they look between bursts.
 const ADOPTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,8 +70,10 @@ pub(super) struct LiveBackend {
     policies: Vec<TimeoutPolicy>,
     /// Which NICs run generic XDP, filled in once they are attached.
     generic: Mutex<Vec<bool>>,
-    /// One `apply` at a time.
-    applying: Mutex<()>,
+    /// One change of the rules at a time.
+    changes: Mutex<Changes>,
+    /// Where reports of defects go.
+    state_dir: PathBuf,
     /// Whoever listens to events.
     hub: Hub,
     expectations: Arc<Expectations>,
@@ -86,6 +95,19 @@ impl LiveBackend {
             desk: Arc::clone(&handle.desk),
             lanes: handle.lanes.clone(),
         };
+        let keep = usize::try_from(config.state.history_max).unwrap_or(usize::MAX);
+        let mut history = History::open(&config.state.dir, keep);
+        if let Some(trouble) = history.trouble() {
+            warn!("history of the rules: {trouble}");
+        }
+        let files: Vec<String> =
+            config.rules.v4.iter().chain(&config.rules.v6).map(|path| path.display().to_string()).collect();
+        let note = Note {
+            who: "fwd".to_owned(),
+            what: format!("start with {}", files.join(" and ")),
+            ..Note::default()
+        };
+        history.start(&plane.publisher.running(), note);
         Self {
             started: plane.started,
             publisher: Arc::clone(&plane.publisher),
@@ -95,7 +117,8 @@ impl LiveBackend {
             flows_max: config.flows.max,
             policies: config.rules.timeout_policies.clone(),
             generic: Mutex::new(Vec::new()),
-            applying: Mutex::new(()),
+            changes: Mutex::new(Changes::new(history)),
+            state_dir: config.state.dir.clone(),
             hub: Hub::new(
                 Arc::clone(&plane.listening),
                 plane.workers.iter().map(|handle| &handle.events),
@@ -113,7 +136,7 @@ impl LiveBackend {
     }
 
     /// Publishes rules and waits until every worker works with them.
-    pub(super) fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
+    fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
         let generation = self.publisher.publish(v4, v6)?;
         let deadline = Instant::now() + ADOPTION_TIMEOUT;
         while !self.publisher.is_settled() && Instant::now() < deadline {
@@ -202,35 +225,31 @@ impl Backend for LiveBackend {
         self.change_setting(name, value)
     }
 
-    fn apply(&self, request: ApplyRequest) -> Result<ApplyReport, ApplyError> {
-        let Ok(_one_at_a_time) = self.applying.try_lock() else {
-            let message = "another apply is under way".to_owned();
-            return Err(ApplyError { kind: ErrorKind::Busy, message, diagnostics: Vec::new() });
-        };
-        let mut warnings = Vec::new();
-        let mut load = |text: Option<RulesText>, family| {
-            text.map(|text| rules::load(&text, family, &self.policies, &mut warnings)).transpose()
-        };
-        let v4 = load(request.v4, Fam::V4)?;
-        let v6 = load(request.v6, Fam::V6)?;
-        let refused = |error: CompileError| ApplyError {
-            kind: ErrorKind::BadRules,
-            message: error.to_string(),
-            diagnostics: Vec::new(),
-        };
-        let generation = self.publish(v4, v6).map_err(refused)?;
-        if !self.publisher.is_settled() {
-            warnings.push("a worker has not taken the rules over yet: is it stuck?".to_owned());
-        }
-        let count = |family| {
-            let (rules, _) = self.publisher.rules(family);
-            rules.ruleset.chains.iter().map(|chain| chain.rules.len() as u64).sum::<u64>()
-        };
-        Ok(ApplyReport {
-            generation: generation.0,
-            rules: count(Fam::V4) + count(Fam::V6),
-            flows_kept: self.flow_stats().count,
-            warnings,
-        })
+    fn apply(&self, request: ApplyRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
+        self.apply_rules(request, by)
+    }
+
+    fn diff(&self, request: ApplyRequest) -> Result<DiffReport, ApplyError> {
+        self.diff_rules(&request)
+    }
+
+    fn edit(&self, request: EditRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
+        self.edit_rules(&request, by)
+    }
+
+    fn confirm(&self) -> Result<HistoryEntry, ApplyError> {
+        self.confirm_change()
+    }
+
+    fn roll_back(&self, request: RollbackRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
+        self.roll_back_to(request, by)
+    }
+
+    fn history(&self) -> HistoryReport {
+        self.history_report()
+    }
+
+    fn history_rules(&self, number: u64, family: Family) -> Result<String, ApplyError> {
+        self.history_text(number, family)
     }
 }

@@ -5,6 +5,7 @@ use crate::api::types::{
     ChainView, Diagnostic, ErrorKind, Family, PolicyView, RuleView, RulesText, RulesView,
 };
 use crate::iptables::diagnostics::Severity;
+use crate::iptables::edit::Refused;
 use crate::iptables::printer::{self, policy_name};
 use crate::iptables::syntax::Counters;
 use crate::publish::Counts;
@@ -47,6 +48,26 @@ pub(super) fn load(
         message: format!("{} was not loaded; the old rules stay in force", text.file),
         diagnostics,
     })
+}
+
+/// What is wrong with an edit, as an answer.
+pub(super) fn refused_edit(refused: &Refused) -> ApplyError {
+    let Refused { line, diagnostics } = refused;
+    let is_wrong = diagnostics.iter().any(|found| found.severity == Severity::Error);
+    let text = line.as_bytes();
+    let diagnostics = diagnostics.iter().map(|found| Diagnostic {
+        file: "rule".to_owned(),
+        line: found.span.line,
+        column: u32::try_from(found.column(text)).unwrap_or(u32::MAX),
+        message: found.message.clone(),
+        hint: found.hint.clone(),
+        rendered: found.render(text, "rule", false),
+    });
+    ApplyError {
+        kind: if is_wrong { ErrorKind::BadRules } else { ErrorKind::Unsupported },
+        message: "the rules are as they were".to_owned(),
+        diagnostics: diagnostics.collect(),
+    }
 }
 
 /// One family's rules in force.

@@ -1,0 +1,321 @@
+//! Every change of the rules comes by here: new ones, edits, rollbacks, SIGHUP. One at a time, each with an entry in the
+//! history; one that must be confirmed is taken back by the daemon itself when nobody does. API threads and the control
+//! thread.
+
+use super::judge::Judge;
+use super::{LiveBackend, rules};
+use crate::api::backend::{ApplyError, Peer};
+use crate::api::types::{
+    ApplyReport, ApplyRequest, DiffReport, EditRequest, ErrorKind, Family, FlowsChoice, HistoryEntry,
+    HistoryReport, Outcome, PendingView, RollbackRequest, RulesText,
+};
+use crate::diff::diff;
+use crate::history::{History, Note};
+use crate::iptables::edit::{Edit, edit, line_of, table_of};
+use crate::publish::BothRules;
+use crate::reproducer;
+use crate::rules_file::{Rules, understand};
+use dataplane::packet::Family as Fam;
+use dataplane::rules::{CompileError, Compiled};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+
+/// What changes of the rules have left behind.
+#[derive(Debug)]
+pub(super) struct Changes {
+    pub(super) history: History,
+    pending: Option<Pending>,
+}
+
+/// A change that waits for its confirmation.
+#[derive(Clone, Debug)]
+struct Pending {
+    number: u64,
+    until: Instant,
+    /// What comes back without.
+    back_to: u64,
+    rules: BothRules,
+}
+
+/// A change to be made.
+#[derive(Default)]
+struct Wanted {
+    v4: Option<Rules>,
+    v6: Option<Rules>,
+    note: Note,
+    flows: FlowsChoice,
+    confirm_secs: Option<u32>,
+    warnings: Vec<String>,
+}
+
+impl Changes {
+    pub(super) const fn new(history: History) -> Self {
+        Self { history, pending: None }
+    }
+
+    fn refuse_while_pending(&self) -> Result<(), ApplyError> {
+        let Some(pending) = &self.pending else { return Ok(()) };
+        let (number, secs) = (pending.number, pending.secs_left());
+        Err(ApplyError::new(
+            ErrorKind::Busy,
+            format!(
+                "ruleset {number} waits for its confirmation ({secs} s left): `fwctl confirm` or `fwctl rollback` first"
+            ),
+        ))
+    }
+}
+
+impl Pending {
+    fn secs_left(&self) -> u32 {
+        let left = self.until.saturating_duration_since(Instant::now());
+        u32::try_from(left.as_secs()).unwrap_or(u32::MAX).saturating_add(u32::from(left.subsec_nanos() > 0))
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.until <= Instant::now()
+    }
+}
+
+impl LiveBackend {
+    /// The right to change rules; refused while somebody else does.
+    fn changing(&self) -> Result<MutexGuard<'_, Changes>, ApplyError> {
+        match self.changes.try_lock() {
+            Ok(changes) => Ok(changes),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                Err(ApplyError::new(ErrorKind::Busy, "another change of the rules is under way"))
+            }
+        }
+    }
+
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a change into force and notes it.
+    fn put_into_force(&self, changes: &mut Changes, wanted: Wanted) -> Result<ApplyReport, ApplyError> {
+        let Wanted { v4, v6, mut note, flows, confirm_secs, mut warnings } = wanted;
+        let (before, before_number) = (self.publisher.running(), changes.history.running());
+        note.unconfirmed = confirm_secs.is_some();
+        let tried: Vec<Rules> = v4.iter().chain(&v6).cloned().collect();
+        let generation = self.publish(v4, v6).map_err(|error| self.refusal(&error, &tried))?;
+        if !self.publisher.is_settled() {
+            warnings.push("a worker has not taken the rules over yet: is it stuck?".to_owned());
+        }
+        let running = self.publisher.running();
+        info!("{} by {}: generation {}", note.what, note.who, generation.0);
+        let number = changes.history.record(&running, note);
+        warnings.extend(changes.history.trouble().map(|trouble| format!("history: {trouble}")));
+        if let Some(secs) = confirm_secs {
+            let until = Instant::now() + Duration::from_secs(secs.into());
+            changes.pending = Some(Pending { number, until, back_to: before_number, rules: before });
+        }
+        let flows_killed = (flows == FlowsChoice::Kill).then(|| self.kill_refused());
+        let count = |family| running.family(family).ruleset.rules().count() as u64;
+        Ok(ApplyReport {
+            generation: generation.0,
+            rules: count(Fam::V4) + count(Fam::V6),
+            flows_kept: self.flow_stats().count,
+            warnings,
+            number,
+            confirm_secs,
+            flows_killed,
+        })
+    }
+
+    /// Why rules cannot run; a defect of ours is written down so that it can be looked into.
+    fn refusal(&self, error: &CompileError, tried: &[Rules]) -> ApplyError {
+        let tried: Vec<&Rules> = tried.iter().collect();
+        ApplyError::new(ErrorKind::BadRules, reproducer::describe(error, &self.state_dir, &tried))
+    }
+
+    fn read_rules(
+        &self,
+        request: &ApplyRequest,
+        warnings: &mut Vec<String>,
+    ) -> Result<[Option<Rules>; 2], ApplyError> {
+        if request.flows == FlowsChoice::Keep {
+            return Err(ApplyError::new(
+                ErrorKind::Unsupported,
+                "flows cannot be kept under the old rules: what a flow remembers is its way through the rules it was judged \
+                 by, and that is gone with them. To let known flows go on, begin the new rules with `-A FORWARD -m conntrack \
+                 --ctstate RELATED,ESTABLISHED -j ACCEPT`",
+            ));
+        }
+        let mut load = |text: &Option<RulesText>, family| {
+            text.as_ref().map(|text| rules::load(text, family, &self.policies, warnings)).transpose()
+        };
+        Ok([load(&request.v4, Fam::V4)?, load(&request.v6, Fam::V6)?])
+    }
+
+    pub(super) fn apply_rules(&self, request: ApplyRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
+        let mut changes = self.changing()?;
+        changes.refuse_while_pending()?;
+        let mut warnings = Vec::new();
+        let [v4, v6] = self.read_rules(&request, &mut warnings)?;
+        let ApplyRequest { v4: text4, v6: text6, flows, confirm_secs, comment } = request;
+        let files: Vec<String> = text4.into_iter().chain(text6).map(|text| text.file).collect();
+        let what = format!("apply {}", files.join(" and "));
+        let note = Note { who: by.to_string(), what, comment, ..Note::default() };
+        self.put_into_force(&mut changes, Wanted { v4, v6, note, flows, confirm_secs, warnings })
+    }
+
+    /// What [`Self::apply_rules`] would do.
+    pub(super) fn diff_rules(&self, request: &ApplyRequest) -> Result<DiffReport, ApplyError> {
+        let mut report = DiffReport::default();
+        let new = self.read_rules(request, &mut report.warnings)?;
+        let newest = self.publisher.mailbox().newest();
+        let ports: Vec<String> = self.ports.iter().map(|port| port.name.clone()).collect();
+        let mut compile = |new: &Option<Rules>| {
+            let Some(new) = new else { return Ok(None) };
+            let (old, counts) = self.publisher.rules(new.ruleset.family);
+            report.families.push(diff(&old, new, &counts));
+            let compiled = Compiled::new(Arc::clone(&new.ruleset), &ports);
+            compiled.map(Some).map_err(|error| self.refusal(&error, std::slice::from_ref(new)))
+        };
+        let [v4, v6] = &new;
+        let (v4, v6) = (compile(v4)?, compile(v6)?);
+        let v4 = v4.as_ref().unwrap_or(&newest.v4.compiled);
+        let v6 = v6.as_ref().unwrap_or(&newest.v6.compiled);
+        report.flows = self.fates(&mut Judge::new(v4, v6, self.ports.len()), &mut |_| {});
+        Ok(report)
+    }
+
+    /// SIGHUP: the rules files again.
+    pub(in crate::supervisor) fn reload(
+        &self,
+        v4: Option<Rules>,
+        v6: Option<Rules>,
+    ) -> Result<ApplyReport, ApplyError> {
+        let mut changes = self.changing()?;
+        changes.refuse_while_pending()?;
+        let note =
+            Note { who: "SIGHUP".to_owned(), what: "rules files read again".to_owned(), ..Note::default() };
+        self.put_into_force(&mut changes, Wanted { v4, v6, note, ..Wanted::default() })
+    }
+
+    pub(super) fn edit_rules(&self, request: &EditRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
+        let mut changes = self.changing()?;
+        changes.refuse_while_pending()?;
+        let EditRequest { family, table, edit: kind, chain, words, comment } = request;
+        let family = Fam::from(*family);
+        let running = self.publisher.running();
+        let file = &running.family(family).file;
+        let table = table_of(file, table).map_err(|message| ApplyError::new(ErrorKind::BadRules, message))?;
+        let wanted = Edit { kind: *kind, table, chain, words };
+        let read = |text: &[u8]| understand(text, "rule", family, &self.policies);
+        let (ruleset, file) = edit(file, wanted, read).map_err(|refused| rules::refused_edit(&refused))?;
+        let rules = Some(Rules { ruleset: Arc::new(ruleset), file: Arc::new(file) });
+        let (v4, v6) = if family == Fam::V4 { (rules, None) } else { (None, rules) };
+        let (number, table) = (Family::from(family).number(), table.name());
+        let what = format!("rule {}: IPv{number} {table} {}", kind.word(), line_of(wanted));
+        let note = Note { who: by.to_string(), what, comment: comment.clone(), ..Note::default() };
+        self.put_into_force(&mut changes, Wanted { v4, v6, note, ..Wanted::default() })
+    }
+
+    pub(super) fn confirm_change(&self) -> Result<HistoryEntry, ApplyError> {
+        let mut changes = self.changing()?;
+        let Some(pending) = changes.pending.take_if(|pending| !pending.is_overdue()) else {
+            return Err(ApplyError::new(ErrorKind::NotFound, "no change waits for a confirmation"));
+        };
+        changes.history.set_outcome(pending.number, Outcome::Confirmed);
+        info!("ruleset {} is confirmed", pending.number);
+        let entry = changes.history.entries().find(|entry| entry.number == pending.number);
+        Ok(entry.cloned().unwrap_or_default())
+    }
+
+    pub(super) fn roll_back_to(&self, request: RollbackRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
+        let mut changes = self.changing()?;
+        let RollbackRequest { number, comment } = request;
+        let pending = changes.pending.clone();
+        let (number, rules) = match (number, &pending) {
+            (None, Some(pending)) => (pending.back_to, pending.rules.clone()),
+            (number, _) => {
+                let unknown = |message| ApplyError::new(ErrorKind::NotFound, message);
+                let number = number.map_or_else(|| changes.history.before().map_err(unknown), Ok)?;
+                (number, self.remembered(&changes.history, number)?)
+            }
+        };
+        let note = Note { who: by.to_string(), comment, ..Note::default() };
+        self.bring_back(&mut changes, number, &rules, note)
+    }
+
+    /// The rules of an entry of the history.
+    fn remembered(&self, history: &History, number: u64) -> Result<BothRules, ApplyError> {
+        let texts = history.texts(number).map_err(|message| ApplyError::new(ErrorKind::NotFound, message))?;
+        let read = |text: &str, family| {
+            let text = RulesText { file: format!("ruleset {number}"), text: text.to_owned() };
+            rules::load(&text, family, &self.policies, &mut Vec::new()).map(Arc::new)
+        };
+        Ok(BothRules { v4: read(&texts.v4, Fam::V4)?, v6: read(&texts.v6, Fam::V6)? })
+    }
+
+    fn bring_back(
+        &self,
+        changes: &mut Changes,
+        number: u64,
+        rules: &BothRules,
+        note: Note,
+    ) -> Result<ApplyReport, ApplyError> {
+        let what = if note.what.is_empty() { format!("rollback to {number}") } else { note.what };
+        let note = Note { what, restores: Some(number), ..note };
+        let running = self.publisher.running();
+        // A family whose rules are the same goes on with its verdicts and counts.
+        let changed = |family| {
+            let (new, old) = (rules.family(family), running.family(family));
+            (!Arc::ptr_eq(new, old) && new.ruleset != old.ruleset).then(|| Rules::clone(new))
+        };
+        let (v4, v6) = (changed(Fam::V4), changed(Fam::V6));
+        let report = self.put_into_force(changes, Wanted { v4, v6, note, ..Wanted::default() })?;
+        if let Some(pending) = changes.pending.take() {
+            changes.history.set_outcome(pending.number, Outcome::RolledBack);
+        }
+        Ok(report)
+    }
+
+    /// Whether a change was not confirmed in time. Never waits.
+    pub(in crate::supervisor) fn is_overdue(&self) -> bool {
+        let is_overdue = |changes: &Changes| changes.pending.as_ref().is_some_and(Pending::is_overdue);
+        self.changes.try_lock().is_ok_and(|changes| is_overdue(&changes))
+    }
+
+    /// Takes back a change that was not confirmed in time.
+    pub(in crate::supervisor) fn roll_back_overdue(&self) {
+        let mut changes = self.changes();
+        let Some(pending) = changes.pending.clone().filter(Pending::is_overdue) else { return };
+        warn!("ruleset {} was not confirmed in time; back to {}", pending.number, pending.back_to);
+        let what = format!("rollback to {}: {} was not confirmed in time", pending.back_to, pending.number);
+        let note = Note { who: "fwd".to_owned(), what, ..Note::default() };
+        if let Err(refused) = self.bring_back(&mut changes, pending.back_to, &pending.rules, note) {
+            // They ran before: only memory can be lacking. Asked again, until somebody decides.
+            error!("ruleset {} cannot be brought back: {refused}", pending.back_to);
+            let until = Instant::now() + Duration::from_secs(1);
+            changes.pending = Some(Pending { until, ..pending });
+        }
+    }
+
+    pub(super) fn history_report(&self) -> HistoryReport {
+        let changes = self.changes();
+        let pending = changes.pending.as_ref().map(|pending| PendingView {
+            number: pending.number,
+            secs_left: pending.secs_left(),
+            back_to: pending.back_to,
+        });
+        let history = &changes.history;
+        HistoryReport {
+            entries: history.entries().cloned().collect(),
+            running: history.running(),
+            pending,
+            dir: history.dir().map(|dir| dir.display().to_string()),
+            trouble: history.trouble().map(str::to_owned),
+        }
+    }
+
+    pub(super) fn history_text(&self, number: u64, family: Family) -> Result<String, ApplyError> {
+        let texts = self.changes().history.texts(number);
+        let texts = texts.map_err(|message| ApplyError::new(ErrorKind::NotFound, message))?;
+        let text = if family == Family::V4 { texts.v4 } else { texts.v6 };
+        Ok(text.to_string())
+    }
+}
