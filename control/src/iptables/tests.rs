@@ -195,7 +195,7 @@ fn errors_say_what_is_wrong() {
 fn the_unsupported_is_told_from_the_unknown() {
     for (rule, expected) in [
         ("-A FORWARD -m limit --limit 5/s", "match `limit` is valid iptables, not supported yet"),
-        ("-A FORWARD -j LOG --log-prefix x", "target `LOG` is valid iptables, not supported yet"),
+        ("-A FORWARD -j AUDIT --type drop", "target `AUDIT` is valid iptables, not supported yet"),
         ("-A FORWARD -p tcp --tcp-option 5", "`--tcp-option` is valid iptables, not supported yet"),
         ("-A FORWARD -m conntrack --ctstate SNAT", "`--ctstate SNAT` is not supported yet"),
         ("-A FORWARD -s www.example.org", "host name `www.example.org`; only addresses are accepted"),
