@@ -11,6 +11,7 @@ use dataplane::ids::PortId;
 use dataplane::packet::{Family, Packet};
 use dataplane::rules::Facts;
 use dataplane::rules::conn::NoFlows;
+use dataplane::rules::log::NoNotes;
 use dataplane::rules::model::{CtState, Hook};
 use dataplane::rules::rate::Rates;
 use dataplane::sets::{Directions, Element, Extras, Kind, Set, SetMatch, Slot, SlotId, Spec};
@@ -131,6 +132,8 @@ fn ask(set: &Arc<Set>, family: Family, is_member: bool) -> f64 {
             ct_state: CtState::New,
             conn: None,
             flows: &NoFlows,
+            notes: &NoNotes,
+            mtu: 1500,
             is_raw: false,
             ingress: PortId(0),
             egress: PortId(1),

@@ -380,6 +380,8 @@ mod tests {
             ct_state: CtState::New,
             conn: None,
             flows: &NoFlows,
+            notes: &dataplane::rules::log::NoNotes,
+            mtu: 1500,
             is_raw: false,
             ingress: port,
             egress: port.peer(),

@@ -185,7 +185,9 @@ fn tables(name: &str, family: Family) {
     let mut failures = Vec::new();
     for line in std::fs::read_to_string(data(name)).unwrap().lines() {
         let (table, rule) = line.split_once(' ').unwrap();
-        let text = format!("*{table}\n:FOO - [0:0]\n{rule}\nCOMMIT\n*filter\nCOMMIT\n");
+        // A table that is there twice is what it was the second time.
+        let filter = if table == "filter" { "" } else { "*filter\nCOMMIT\n" };
+        let text = format!("*{table}\n:FOO - [0:0]\n{rule}\nCOMMIT\n{filter}");
         failures.extend(compare(&namespace, &text, family, line).err());
         if let (Some(_), Some(ours)) = (namespace.judge(family, &text), print_ours(&ours(&text, family))) {
             assert!(ours.contains("-A "), "{line}: lost on the way\n{ours}");

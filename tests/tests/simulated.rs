@@ -394,6 +394,8 @@ fn verdicts_remembered_with_flows_are_those_the_rules_mean() {
             is_raw: false,
             ingress: side,
             egress: side.peer(),
+            mtu: 1500,
+            notes: &dataplane::rules::log::NoNotes,
         };
         let meant = linear::evaluate(&ruleset, &names, &facts, &mut Marks::default(), &mut matched);
         assert_eq!(fate.rule, Some(meant.by));

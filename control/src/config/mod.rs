@@ -321,10 +321,16 @@ pub struct StateConfig {
 }
 
 /// The daemon's log.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// How much the daemon says.
     pub level: LogLevel,
+    /// Directory of the capture files that `-j NFLOG` rules write; `None`: they write none.
+    pub nflog_dir: Option<PathBuf>,
+    /// Bytes a capture file may have before another one is begun, in KiB.
+    pub nflog_file_kib: u32,
+    /// How many files are kept of a group, the newest included.
+    pub nflog_files: u32,
 }
 
 /// Where daemon and `fwctl` meet unless told otherwise.
@@ -352,6 +358,12 @@ impl Default for RejectConfig {
 impl Default for ApiConfig {
     fn default() -> Self {
         Self { socket: DEFAULT_SOCKET.into(), group: None }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: LogLevel::default(), nflog_dir: None, nflog_file_kib: 16 * 1024, nflog_files: 8 }
     }
 }
 

@@ -191,6 +191,20 @@ pub const SETTINGS: &[Setting<Config>] = &[
         |c| c.log.level,
         "How much the daemon says on standard error."
     ),
+    setting!("log.nflog_dir", optional Kind::AbsoluteFile, |c| c.log.nflog_dir, "/var/log/palisade",
+        "Directory for the packets of -j NFLOG rules: nflog-GROUP.pcapng, older ones with .1, .2, ... behind the          group. Without it they are counted as not logged."),
+    setting!(
+        "log.nflog_file_kib",
+        Kind::Int(64, 1 << 22),
+        |c| c.log.nflog_file_kib,
+        "Size at which such a file is put aside and another one begun, in KiB."
+    ),
+    setting!(
+        "log.nflog_files",
+        Kind::Int(1, 1000),
+        |c| c.log.nflog_files,
+        "How many files are kept of each group."
+    ),
 ];
 
 /// Settings of a wire, one `[[wire]]` each.

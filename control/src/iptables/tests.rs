@@ -196,7 +196,7 @@ fn errors_say_what_is_wrong() {
 fn the_unsupported_is_told_from_the_unknown() {
     for (rule, expected) in [
         ("-A FORWARD -m rateest", "match `rateest` is valid iptables, not supported yet"),
-        ("-A FORWARD -j LOG --log-prefix x", "target `LOG` is valid iptables, not supported yet"),
+        ("-A FORWARD -j AUDIT --type drop", "target `AUDIT` is valid iptables, not supported yet"),
         (
             "-A FORWARD -m addrtype --dst-type LOCAL",
             "address type LOCAL: it hangs on addresses and routes of the host",

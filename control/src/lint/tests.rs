@@ -304,6 +304,8 @@ fn judge(ruleset: &Ruleset, packet: &Packet, ct_state: CtState, ingress: PortId)
         is_raw: false,
         ingress,
         egress: ingress.peer(),
+        mtu: 1500,
+        notes: &dataplane::rules::log::NoNotes,
     };
     let mut matched = Vec::new();
     let decision = linear::evaluate(ruleset, &names(), &facts, &mut Marks::default(), &mut matched);

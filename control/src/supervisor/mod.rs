@@ -6,7 +6,8 @@
 //! workers stop, programs are detached, NICs are put back.
 
 mod backend;
-mod invalid;
+mod captures;
+mod notes;
 mod plane;
 mod watch;
 
@@ -20,11 +21,13 @@ use crate::sets::orders::Orders;
 use crate::sets::{self, Store};
 use crate::system::{capabilities, signals::Signals};
 use backend::LiveBackend;
+use captures::Captures;
 use dataplane::clock::Now;
 use dataplane::flow::Policies;
 use dataplane::packet::Family;
 use dataplane::worker::{AnswerRate, L2Policy, Settings};
 use dataplane::xsk::XskError;
+use notes::NoteLog;
 use plane::Plane;
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -139,7 +142,7 @@ fn watch(
     signals: &Signals,
     links: &mut watch::Links<'_>,
 ) -> Result<(), Fatal> {
-    let mut invalid = invalid::InvalidLog::new();
+    let mut notes = NoteLog::new(Captures::new(&config.log));
     let mut rollback: Option<JoinHandle<()>> = None;
     while !signals.stop_asked() {
         if let Some(worker) = plane.ended_worker() {
@@ -159,9 +162,10 @@ fn watch(
         links.look();
         plane.publisher.reclaim();
         plane.publisher.follow_wall_clock(Now::since(plane.started));
-        invalid.look(plane);
+        notes.look(plane);
         std::thread::sleep(LOOK_AROUND);
     }
+    notes.look(plane);
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! The compiled form of one family's rules: what workers run.
 
+use super::alter::Alter;
 use super::classifier::{self, Classifier};
-use super::conn::Marks;
+use super::conn::{Effect, Marks};
 use super::counters::MATCHED_MAX;
 use super::model::{RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
@@ -52,11 +53,22 @@ pub struct Matched {
     lines: Vec<u32>,
     /// The line that decided.
     decider: u32,
+    /// Where the walk has stopped, if a line changes the packet.
+    stop: Option<Stop>,
+}
+
+/// A line that changes the packet, and what is known by then.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    alter: Alter,
+    /// The line behind it.
+    next: u32,
+    accepted_by: Option<(u32, RuleRef)>,
 }
 
 impl Default for Matched {
     fn default() -> Self {
-        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0 }
+        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0, stop: None }
     }
 }
 
@@ -66,6 +78,18 @@ impl Matched {
     #[must_use]
     pub fn lines(&self) -> &[u32] {
         &self.lines
+    }
+
+    /// The change to the packet that the walk waits for: make it, and go on with [`Compiled::resume`].
+    #[inline]
+    #[must_use]
+    pub fn alter(&self) -> Option<Alter> {
+        self.stop.map(|stop| stop.alter)
+    }
+
+    /// Takes away the lines so far, which were counted with the packet's length before a change.
+    pub fn forget_lines(&mut self) {
+        self.lines.clear();
     }
 
     /// The one among them that decided.
@@ -199,10 +223,23 @@ impl Compiled {
     }
 
     /// Judges one tracked packet, leaving the lines it matched in `matched` and what they change in `marks`.
+    ///
+    /// If a line changes the packet ([`Matched::alter`]), the decision stands for a packet that cannot be changed, which is
+    /// dropped; else [`Self::resume`] has the next word.
     #[inline]
     pub fn classify(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
+        matched.lines.clear();
+        matched.stop = None;
         let decision = self.main.run(facts, marks, matched);
         Decision { management: self.infos[matched.decider as usize].management, ..decision }
+    }
+
+    /// Goes on where a change was due that is made now: `facts` are those of the packet as it has become.
+    pub fn resume(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
+        let program = if facts.is_raw { self.raw.as_ref().unwrap_or(&self.main) } else { &self.main };
+        let decision = program.run(facts, marks, matched);
+        let management = !facts.is_raw && self.infos[matched.decider as usize].management;
+        Decision { management, invariant: false, ..decision }
     }
 
     /// Judges one packet before it is tracked; `None` if there are no rules for that.
@@ -213,7 +250,10 @@ impl Compiled {
         marks: &mut Marks,
         matched: &mut Matched,
     ) -> Option<Decision> {
-        self.raw.as_ref().map(|raw| raw.run(&Facts { is_raw: true, ..*facts }, marks, matched))
+        let raw = self.raw.as_ref()?;
+        matched.lines.clear();
+        matched.stop = None;
+        Some(raw.run(&Facts { is_raw: true, ..*facts }, marks, matched))
     }
 }
 
@@ -225,11 +265,12 @@ impl Program {
 
     #[inline]
     fn run(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
-        matched.lines.clear();
         let mut invariant = true;
-        let mut accepted_by = None;
+        let (mut from, mut accepted_by) = match matched.stop.take() {
+            None => (0, None),
+            Some(stop) => (stop.next, stop.accepted_by),
+        };
         let mut cursor = self.classifier.find(&boxes::header(facts));
-        let mut from = 0;
         loop {
             let index = self.classifier.next(&mut cursor, from);
             assert!(
@@ -264,7 +305,13 @@ impl Program {
                 Action::Do(effect) => {
                     // What is done must be done for each packet.
                     invariant = false;
-                    effect.apply(marks, facts);
+                    match effect {
+                        Effect::Alter(alter) => {
+                            return self.stop_at(index, alter, accepted_by, matched);
+                        }
+                        Effect::Log(log) => facts.notes.note(facts, log, line.by, marks.packet),
+                        _ => effect.apply(marks, facts),
+                    }
                 }
                 Action::Count | Action::Gate(_) | Action::Decide(_) => {}
             }
@@ -280,6 +327,25 @@ impl Program {
                 return Decision { verdict, by, invariant, management: false };
             }
         }
+    }
+}
+
+impl Program {
+    /// Stops before the packet is changed: what becomes of it if it cannot be.
+    #[cold]
+    fn stop_at(
+        &self,
+        index: u32,
+        alter: Alter,
+        accepted_by: Option<(u32, RuleRef)>,
+        matched: &mut Matched,
+    ) -> Decision {
+        let number = self.base + index;
+        matched.lines.push(number);
+        matched.decider = number;
+        matched.stop = Some(Stop { alter, next: index + 1, accepted_by });
+        let by = self.lines[index as usize].by;
+        Decision { verdict: Verdict::Drop, by, invariant: false, management: false }
     }
 }
 

@@ -7,7 +7,9 @@ mod orders;
 pub use orders::{CtEvents, Helper, Orders, PolicyId, Zone};
 
 use super::Facts;
+use super::alter::Alter;
 use super::conncount::{ConnCount, CountKey};
+use super::log::Log;
 use super::model::{CtState, Hook};
 use crate::clock::Tick;
 use crate::flow::{Direction, FlowId, status};
@@ -210,6 +212,10 @@ pub enum Effect {
     Order(Orders),
     /// `-j SET`.
     Set(SetOrder),
+    /// The packet itself is changed, by whoever holds its bytes.
+    Alter(Alter),
+    /// It is written down.
+    Log(Log),
 }
 
 /// `--left-shift-mark`, `--right-shift-mark`: bits to the left, negative to the right; 0 is none.
@@ -232,9 +238,15 @@ impl Effect {
     #[must_use]
     pub const fn at(self, hook: Hook) -> Self {
         match self {
+            Self::Log(log) => Self::Log(Log { hook, ..log }),
             Self::Set(order) => Self::Set(order.at(hook)),
             other => other,
         }
+    }
+
+    /// Whether it is about a connection's mark.
+    pub(super) const fn speaks_of_conn(self) -> bool {
+        matches!(self, Self::SetConnMark { .. } | Self::SaveMark { .. } | Self::RestoreMark { .. })
     }
 
     /// Does it. Connection marks stay as they are on packets without a connection.
@@ -249,9 +261,10 @@ impl Effect {
 
     fn mark(self, marks: &mut Marks, has_conn: bool) {
         match self {
-            Self::Set(_) => {}
             Self::SetMark { set, clear } => marks.packet = (marks.packet & !clear) ^ set,
             Self::Order(orders) => marks.orders = Some(marks.orders.unwrap_or(orders)),
+            // Not to marks.
+            Self::Set(_) | Self::Alter(_) | Self::Log(_) => {}
             _ if !has_conn => {}
             Self::SetConnMark { set, clear, shift } => {
                 marks.set_conn(shifted((marks.conn & !clear) ^ set, shift));

@@ -9,6 +9,7 @@
 //! Built on control, immutable, read by workers through the snapshot. [`RuleCounters`] is the one part that changes,
 //! and each worker has its own.
 
+pub mod alter;
 mod boxes;
 pub mod classifier;
 mod compile;
@@ -16,7 +17,9 @@ pub mod conn;
 mod conncount;
 mod counters;
 pub mod header;
+pub mod interned;
 pub mod linear;
+pub mod log;
 mod matching;
 pub mod model;
 mod program;
@@ -35,6 +38,7 @@ use crate::clock::Now;
 use crate::ids::PortId;
 use crate::packet::Packet;
 use conn::{Conn, Flows};
+use log::Notes;
 use model::{CtState, RuleRef, Verdict};
 use rate::Rates;
 
@@ -61,6 +65,10 @@ pub struct Facts<'a> {
     pub ingress: PortId,
     /// The NIC it would leave on.
     pub egress: PortId,
+    /// The largest IP packet that both can carry, in bytes.
+    pub mtu: u32,
+    /// Where packets go that rules want logged.
+    pub notes: &'a dyn Notes,
 }
 
 /// What the rules say about one packet.

@@ -523,9 +523,8 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
             _ => false,
         };
         let speaks = match rule.target {
-            Target::Effect(Effect::SetMark { .. } | Effect::Set(_)) => false,
             Target::Effect(Effect::Order(orders)) => !orders.notrack,
-            Target::Effect(_) => true,
+            Target::Effect(effect) => effect.speaks_of_conn(),
             _ => false,
         };
         speaks || rule.matches.iter().any(asks)
@@ -535,7 +534,7 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
 /// Whether any rule asks for more of a connection than its state.
 pub(super) fn asks_conn(ruleset: &Ruleset) -> bool {
     ruleset.rules().any(|rule| {
-        matches!(rule.target, Target::Effect(effect) if !matches!(effect, Effect::SetMark { .. } | Effect::Order(_) | Effect::Set(_)))
+        matches!(rule.target, Target::Effect(effect) if effect.speaks_of_conn())
             || rule.matches.iter().any(
                 |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
             )

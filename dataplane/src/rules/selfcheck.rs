@@ -1,8 +1,10 @@
 //! The safety net under every load: headers drawn from the rules' own edges are judged both by the compiled form and by
 //! [`linear`], and must agree on verdict, deciding rule and every rule matched on the way. Bounded work, on control.
 
+use super::alter::Copied;
 use super::conn::{Conn, ConnMatch, Conntrack, Marks, NoFlows};
 use super::header::HeaderEdges;
+use super::log::NoNotes;
 use super::model::{CtState, Match, RuleRef, Ruleset};
 use super::rate::Rates;
 use super::{Compiled, Decision, Facts, Matched, linear};
@@ -38,6 +40,7 @@ struct Said {
     decision: Decision,
     matched: Vec<RuleRef>,
     marks: Marks,
+    copied: Copied,
 }
 
 impl PartialEq for Said {
@@ -48,15 +51,19 @@ impl PartialEq for Said {
         };
         (self.decision.verdict, self.decision.by, self.decision.management)
             == (other.decision.verdict, other.decision.by, other.decision.management)
-            && self.matched == other.matched
+            && (&self.matched, &self.copied) == (&other.matched, &other.copied)
             && marks(self) == marks(other)
     }
 }
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { decision, matched, marks } = self;
-        write!(f, "{:?} by {:?}, matched {matched:?}, marks {marks:?}", decision.verdict, decision.by)
+        let Self { decision, matched, marks, copied } = self;
+        write!(
+            f,
+            "{:?} by {:?}, matched {matched:?}, marks {marks:?}, packet {copied:?}",
+            decision.verdict, decision.by
+        )
     }
 }
 
@@ -114,6 +121,8 @@ pub(crate) fn facts<'a>(
         is_raw: false,
         ingress,
         egress: ingress.peer(),
+        mtu: 1500,
+        notes: &NoNotes,
     }
 }
 
@@ -142,25 +151,47 @@ pub(super) fn compare(
         })
     };
     let plain = |evaluate: Evaluate| {
-        let (mut marks, mut matched) = (marks.clone(), Vec::new());
-        let decision = evaluate(ruleset, ports, facts, &mut marks, &mut matched);
-        Said { decision, matched, marks }
+        let (mut marks, mut matched, mut copied) = (marks.clone(), Vec::new(), Copied::default());
+        let decision = evaluate(ruleset, ports, facts, &mut marks, &mut matched, &mut copied);
+        Said { decision, matched, marks, copied }
     };
     let mut after = marks.clone();
     let decision = compiled.classify(facts, &mut after, matched);
-    let fast = Said { decision, matched: refs(matched), marks: after };
+    let (decision, copied) = changed(compiled, facts, decision, &mut after, matched);
+    let fast = Said { decision, matched: refs(matched), marks: after, copied };
     // Only a path that may be remembered is asked for its outcome later.
     if decision.invariant && compiled.outcome(matched.decider()) != (decision.verdict, decision.by) {
-        return disagree(Said { matched: Vec::new(), ..fast }, plain(linear::evaluate));
+        return disagree(Said { matched: Vec::new(), ..fast }, plain(linear::evaluate_copy));
     }
-    disagree(fast, plain(linear::evaluate)).or_else(|| {
+    disagree(fast, plain(linear::evaluate_copy)).or_else(|| {
         let mut after = marks.clone();
-        let decision = compiled.classify_raw(facts, &mut after, matched)?;
-        disagree(Said { decision, matched: refs(matched), marks: after }, plain(linear::evaluate_raw))
+        let facts = Facts { is_raw: true, ..*facts };
+        let decision = compiled.classify_raw(&facts, &mut after, matched)?;
+        let (decision, copied) = changed(compiled, &facts, decision, &mut after, matched);
+        let fast = Said { decision, matched: refs(matched), marks: after, copied };
+        disagree(fast, plain(linear::evaluate_raw_copy))
     })
 }
 
-type Evaluate = fn(&Ruleset, &[String], &Facts<'_>, &mut Marks, &mut Vec<RuleRef>) -> Decision;
+/// Makes the changes that the compiled form waits for, to a copy.
+fn changed(
+    compiled: &Compiled,
+    facts: &Facts<'_>,
+    mut decision: Decision,
+    marks: &mut Marks,
+    matched: &mut Matched,
+) -> (Decision, Copied) {
+    let mut copied = Copied::default();
+    while let Some(alter) = matched.alter() {
+        if copied.change(alter, facts).is_err() {
+            break;
+        }
+        decision = compiled.resume(&copied.facts(facts), marks, matched);
+    }
+    (decision, copied)
+}
+
+type Evaluate = fn(&Ruleset, &[String], &Facts<'_>, &mut Marks, &mut Vec<RuleRef>, &mut Copied) -> Decision;
 
 /// A small generator with good enough bits (xorshift64*); fixed seed, so that a load is repeatable.
 #[derive(Clone, Debug)]

@@ -1,6 +1,9 @@
 //! The compiled form against its meaning, on hand-written chains and on generated rulesets.
 
+use super::alter::{Alter, Copied, Hops, TcpOptions};
 use super::conn::*;
+use super::interned::Interned;
+use super::log::{Log, LogSpec, LogTo};
 use super::model::*;
 use super::rate::*;
 use super::selfcheck::{Edges, Random, compare, facts};
@@ -323,6 +326,19 @@ fn effect() -> impl Strategy<Value = Effect> {
         (mark(), mark(), -2..3_i8).prop_map(|(from, to, shift)| Effect::SaveMark { from, to, shift }),
         (mark(), mark(), -2..3_i8).prop_map(|(from, to, shift)| Effect::RestoreMark { from, to, shift }),
         any::<bool>().prop_map(|notrack| Effect::Order(Orders { notrack, ..Orders::default() })),
+        alter().prop_map(Effect::Alter),
+        Just(LogSpec { prefix: "x".into(), to: LogTo::Capture { group: 1, size: None } })
+            .prop_map(|spec| Effect::Log(Log::new(spec))),
+    ]
+}
+
+fn alter() -> impl Strategy<Value = Alter> {
+    prop_oneof![
+        (any::<u8>(), any::<u8>()).prop_map(|(clear, flip)| Alter::Tos { clear, flip }),
+        any::<u8>().prop_map(|hops| Alter::Hops(Hops::Dec(hops))),
+        any::<bool>().prop_map(|ece| Alter::Ecn { ect: None, ece: Some(ece), cwr: None }),
+        (0..2000_u16).prop_map(Alter::Mss),
+        (2..9_u8).prop_map(|kind| Alter::Strip(Interned::new(TcpOptions::default().with(kind)))),
     ]
 }
 
@@ -471,9 +487,41 @@ proptest! {
             let lines: Vec<_> = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect();
             prop_assert_eq!((decision.verdict, decision.by, &lines), (plain.verdict, plain.by, &walked));
             if let Some(decision) = compiled.classify_raw(&facts, &mut marks.clone(), &mut matched) {
-                let plain = linear::evaluate_raw(&meant, &names(), &facts, &mut marks.clone(), &mut walked);
+                let plain = linear::evaluate_raw_copy(&meant, &names(), &facts, &mut marks.clone(), &mut walked, &mut Copied::default());
                 let lines: Vec<_> = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect();
                 prop_assert_eq!((decision.verdict, decision.by, &lines), (plain.verdict, plain.by, &walked));
+            }
+        }
+    }
+
+    #[test]
+    fn both_forms_make_the_same_of_a_packet(
+        ruleset in any_ruleset(), alters in prop::collection::vec((alter(), 0..20_usize), 1..4), seed in 1..u64::MAX
+    ) {
+        let mut ruleset = ruleset;
+        for (alter, at) in alters {
+            let rules = &mut ruleset.chains[1].rules;
+            let changes = rule(vec![], Target::Effect(Effect::Alter(alter)));
+            rules.insert(at.min(rules.len()), changes);
+        }
+        let compiled = Compiled::unchecked(Arc::new(ruleset), &names()).unwrap();
+        let edges = Edges::of(compiled.ruleset());
+        let mut random = Random(seed);
+        let mut matched = Matched::default();
+        for flags in [0x02_u8, 0xc2, 0x10, 0x52] {
+            let mut frame = crate::testing::packets::tcp([0, 1, 2, 3], [128, 0, 0, 1]).ports(0, 1024).flags(flags);
+            if flags & 0x40 != 0 {
+                frame = frame.tcp_options(&[2, 4, 5, 0xb4, 4, 2, 1, 1]);
+            }
+            // Once more with a header that says more than there is.
+            for offset in [0x50, 0xf0] {
+                let mut frame = frame.build();
+                frame[46] |= offset;
+                let packet = crate::wire::parse(&frame, u32::try_from(frame.len()).unwrap()).unwrap();
+                let facts = Facts { bytes: &frame, ..facts(&packet, CtState::New, None, PortId(0)) };
+                let marks = edges.marks(&mut random);
+                let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
+                prop_assert!(found.is_none(), "{}", found.unwrap());
             }
         }
     }

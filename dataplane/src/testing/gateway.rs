@@ -10,8 +10,8 @@ use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
 use crate::sets::SetAsk;
 use crate::worker::{
-    FamilyRules, Fate, Handoff, Lane, Mailbox, Observer, Parts, PortState, Settings, Snapshot, Waker, Worker,
-    WorkerCounters,
+    FamilyRules, Fate, Handoff, Lane, Mailbox, NoteReader, Observer, Parts, PortState, Settings, Snapshot,
+    Waker, Worker, WorkerCounters, note_rings,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -26,6 +26,9 @@ pub const LEFT: PortId = PortId(0);
 pub const RIGHT: PortId = PortId(1);
 
 const TX_RING: usize = 512;
+/// Packets that may wait to be looked at, and bytes of all of them.
+const NOTES: usize = 256;
+const NOTES_BYTES: usize = 64 * 1024;
 
 /// What a gateway is asked to be.
 #[derive(Clone, Debug)]
@@ -127,6 +130,8 @@ pub struct Gateway {
     pub counters: Vec<Arc<WorkerCounters>>,
     /// Where new snapshots go.
     pub mailbox: Arc<Mailbox>,
+    /// Packets that rules wanted logged, and INVALID ones, by worker.
+    pub notes: Vec<NoteReader>,
     umem: Arc<Umem>,
     seed: Seed,
     expired: Vec<Producer<Expired>>,
@@ -160,6 +165,7 @@ impl Gateway {
         let mut gateway = Self {
             workers: Vec::new(),
             counters: Vec::new(),
+            notes: Vec::new(),
             expired: Vec::new(),
             requests: Vec::new(),
             set_asks: Vec::new(),
@@ -207,6 +213,7 @@ impl Gateway {
         let (named, expired) = RingBuffer::new(1024);
         let (asked, requests) = RingBuffer::new(1024);
         let (asked_of_sets, set_asks) = RingBuffer::new(1024);
+        let (noted, notes) = note_rings(NOTES, NOTES_BYTES);
         let ports_count = self.config.wires * 2;
         let nics: Vec<_> = (0..).map(PortId).take(ports_count).collect();
         let counters = Arc::new(WorkerCounters::new(ports_count, &nics));
@@ -225,11 +232,12 @@ impl Gateway {
             waker: Arc::clone(waker),
             expired,
             requests,
-            invalid: None,
+            notes: Some(noted),
             set_asks: Some(asked_of_sets),
         };
         self.workers.push(Worker::new(parts, Notes::default()));
         self.counters.push(counters);
+        self.notes.push(notes);
         self.expired.push(named);
         self.requests.push(asked);
         self.set_asks.push(set_asks);

@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod alter;
 mod asked;
 mod connlimit;
 mod datagrams;
@@ -21,6 +22,7 @@ mod hear;
 mod join;
 mod kernel;
 mod list;
+mod log;
 mod packets;
 mod random;
 mod rates;

@@ -355,7 +355,7 @@ fn same(a: &[u8], b: &[u8], topology: Topology) -> bool {
 /// A frame as far as it is compared. A bridge with br_netfilter cuts off what follows the IP packet, and gives
 /// fragments of IPv6 that it has put together and taken apart a new identification; we leave both.
 /// MAC addresses and hops are a router's own.
-fn comparable(frame: &[u8], topology: Topology) -> Vec<u8> {
+pub(crate) fn comparable(frame: &[u8], topology: Topology) -> Vec<u8> {
     const FRAGMENT: u8 = 44;
     let field =
         |at: usize| frame.get(at..at + 2).map(|len| usize::from(u16::from_be_bytes([len[0], len[1]])));

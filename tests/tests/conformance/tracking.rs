@@ -53,6 +53,12 @@ const RULES: &[&str] = &[
     "filter -A FORWARD -p tcp -m tcpmss --mss 5",
     "mangle -A FORWARD -m string --algo bm --string x",
     "raw -A PREROUTING -m addrtype --dst-type MULTICAST",
+    "filter -A FORWARD -j LOG",
+    "filter -A FORWARD -j NFLOG --nflog-group 7",
+    "filter -A FORWARD -p tcp -j TCPMSS --set-mss 500",
+    "mangle -A FORWARD -j TOS --set-tos 0",
+    "mangle -A FORWARD -j DSCP --set-dscp 0",
+    "mangle -A FORWARD -p tcp -j TCPOPTSTRIP --strip-options sack",
 ];
 
 /// The tables of a rule. `-N` declares a chain.

@@ -46,16 +46,11 @@ const TARGETS: &[&str] = &[
     "CONNSECMARK",
     "DNAT",
     "DNPT",
-    "DSCP",
-    "ECN",
-    "HL",
     "HMARK",
     "IDLETIMER",
     "LED",
-    "LOG",
     "MASQUERADE",
     "NETMAP",
-    "NFLOG",
     "NFQUEUE",
     "QUEUE",
     "RATEEST",
@@ -64,14 +59,40 @@ const TARGETS: &[&str] = &[
     "SNAT",
     "SNPT",
     "SYNPROXY",
-    "TCPMSS",
-    "TCPOPTSTRIP",
     "TEE",
-    "TOS",
     "TPROXY",
     "TRACE",
-    "TTL",
     "ULOG",
+];
+
+/// Why targets will stay unsupported.
+const FINAL_TARGETS: &[(&[&str], &str)] = &[
+    (
+        &["AUDIT"],
+        "it tells the local host's audit system of verdicts; `-j LOG` or `-j NFLOG` before the rule that decides says as much",
+    ),
+    (
+        &["CHECKSUM"],
+        "it fills in checksums that a local sender left to its NIC; here packets have been on a wire",
+    ),
+    (&["CLASSIFY"], "it chooses a class of the local host's traffic control, which packets here never meet"),
+    (
+        &["CONNSECMARK", "SECMARK"],
+        "security marks are for the local host's security module, which packets here never meet",
+    ),
+    (&["IDLETIMER", "LED"], "it drives a device of the local host's kernel"),
+    (
+        &["NFQUEUE", "QUEUE"],
+        "it hands packets to a program through the local host's kernel, which never has them here",
+    ),
+    (&["TEE"], "it sends copies by the local host's routes; a bump in the wire has none"),
+    (&["TPROXY"], "it hands packets to a local socket; a bump in the wire only sees packets pass"),
+    (&["TRACE"], "`fwctl replay` shows which rule decides a packet, and `-j LOG` logs it on its way"),
+    (&["ULOG"], "Linux has it no more; use `-j NFLOG`"),
+    (
+        &["CLUSTERIP", "DNAT", "DNPT", "MASQUERADE", "NETMAP", "REDIRECT", "SNAT", "SNPT"],
+        "it translates addresses; a bump in the wire forwards packets with the addresses they have",
+    ),
 ];
 
 /// Whether `-m NAME` is valid iptables.
@@ -86,10 +107,12 @@ pub fn is_target(name: &str) -> bool {
     TARGETS.contains(&name)
 }
 
-/// Why a match will stay unsupported, if it will.
+/// Why a match or target will stay unsupported, if it will.
 #[must_use]
 pub fn why_not(name: &str) -> Option<&'static str> {
-    FINAL.iter().find(|(known, _)| *known == name).map(|(_, why)| *why)
+    let of_match = FINAL.iter().find(|(known, _)| *known == name).map(|(_, why)| *why);
+    let target = FINAL_TARGETS.iter().find(|(names, _)| names.contains(&name)).map(|(_, why)| *why);
+    of_match.or(target)
 }
 
 /// All matches, for hints.

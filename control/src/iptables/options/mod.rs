@@ -32,6 +32,7 @@ pub mod ipv6header;
 pub mod known;
 pub mod limit;
 pub mod link;
+pub mod log;
 pub mod mark;
 pub mod multiport;
 pub mod physdev;
@@ -42,6 +43,10 @@ pub mod reject;
 pub mod rt;
 pub mod sctp;
 pub mod set;
+pub mod set_ecn;
+pub mod set_hops;
+pub mod set_tcp;
+pub mod set_tos;
 pub mod spans;
 pub mod statistic;
 pub mod string;
@@ -165,6 +170,11 @@ pub trait Instance: Debug + Send + Sync {
         &[]
     }
 
+    /// Built-in chains it may stand in, for targets; `None` is all of them.
+    fn built_in_chains(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
     /// Tables it may stand in, for targets.
     fn tables(&self) -> &'static [model::Table] {
         &[model::Table::Filter, model::Table::Mangle, model::Table::Raw]
@@ -187,6 +197,8 @@ pub const EXTENSIONS: &[&Extension] = &[
     &icmp::ICMP,
     &icmp::ICMP6,
     &limit::LIMITED,
+    &log::LOG,
+    &log::NFLOG,
     &mark::MARK,
     &mark::SET_MARK,
     &multiport::MULTIPORT,
@@ -198,6 +210,13 @@ pub const EXTENSIONS: &[&Extension] = &[
     &statistic::STATISTIC,
     &set::SET,
     &set::SET_TARGET,
+    &set_ecn::ECN,
+    &set_hops::HL,
+    &set_hops::TTL,
+    &set_tcp::TCPMSS,
+    &set_tcp::TCPOPTSTRIP,
+    &set_tos::DSCP,
+    &set_tos::TOS,
     &tcp::TCP,
     &addresses::ADDRTYPE,
     &addresses::IPRANGE,

@@ -11,6 +11,7 @@ use dataplane::flow::{Change, Cursor, Direction, FlowView, Request, status};
 use dataplane::ids::PortId;
 use dataplane::packet::{Family, Kind, Packet, proto, tcp_flag};
 use dataplane::rules::conn::{Conn, Marks, NoFlows};
+use dataplane::rules::log::NoNotes;
 use dataplane::rules::model::{CtState, Verdict};
 use dataplane::rules::rate::Rates;
 use dataplane::rules::{Compiled, Facts, Matched};
@@ -71,6 +72,8 @@ impl<'a> Judge<'a> {
             is_raw: false,
             ingress,
             egress: ingress.peer(),
+            mtu: 1500,
+            notes: &NoNotes,
         };
         marks.begin();
         marks.reset(0);

@@ -4,6 +4,7 @@ use super::*;
 use crate::ids::PortId;
 use crate::packet::{Family, Packet, proto};
 use crate::rules::conn::NoFlows;
+use crate::rules::log::NoNotes;
 use crate::rules::model::CtState;
 use std::sync::Barrier;
 
@@ -36,6 +37,8 @@ fn ask(rate: &RateMatch, millis: u64, (packet, bytes): &(Packet, Vec<u8>)) -> Op
         ct_state: CtState::New,
         conn: None,
         flows: &NoFlows,
+        notes: &NoNotes,
+        mtu: 1500,
         is_raw: false,
         ingress: PortId(0),
         egress: PortId(1),
