@@ -11,8 +11,6 @@ pub mod icmp;
 pub mod orders;
 pub mod print;
 pub mod store;
-#[cfg(test)]
-mod tests;
 pub mod words;
 
 pub use store::Store;
