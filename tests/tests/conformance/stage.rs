@@ -65,13 +65,7 @@ pub(crate) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Sets both sides up.
-    #[must_use]
-    pub(crate) fn new(kernel: &'a mut Kernel, setting: &Setting<'_>) -> Self {
-        Self::with_sets(kernel, setting, "")
-    }
-
-    /// The same with sets that rules may name, as `ipset save` prints them.
+    /// Sets both sides up, with sets that rules may name, as `ipset save` prints them.
     #[must_use]
     pub(crate) fn with_sets(kernel: &'a mut Kernel, setting: &Setting<'_>, sets: &str) -> Self {
         kernel.load_sets(sets);
