@@ -21,10 +21,10 @@ fn setup(lab: &Lab) -> (String, String, String) {
     (left.to_string(), sets, rules.to_owned())
 }
 
-fn daemon<'a>(lab: &'a Lab, sets: &str, rules: &str) -> (Daemon, tempfile::TempDir) {
-    let dir = tempfile::tempdir().unwrap();
+fn daemon(lab: &Lab, sets: &str, rules: &str) -> (Daemon, tempfile::TempDir) {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let path = dir.path().join("sets");
-    std::fs::write(&path, sets).unwrap();
+    std::fs::write(&path, sets).expect("a file can be written");
     let setting = format!("rules.sets={}", path.display());
     (Daemon::builder(lab).rules(rules).arg("--set").arg(&setting).start(), dir)
 }

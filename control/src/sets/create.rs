@@ -128,7 +128,7 @@ pub fn options(
                 })?;
             }
             "size" if kind == Kind::ListSet => {
-                spec.size = small(value(word, &mut words, u32::MAX.into())?.max(4))
+                spec.size = small(value(word, &mut words, u32::MAX.into())?.max(4));
             }
             "range" if matches!(kind, Kind::BitmapIp | Kind::BitmapPort) => {
                 range = Some(argument(word, &mut words)?);

@@ -1,5 +1,5 @@
 //! Sets as ipset(8) speaks of them: `ipset save` files and commands read ([`command`], [`create`], [`element`]), carried
-//! out on the daemon's sets ([`store`]) and printed ([`print`]). The judge of text is ipset 7.17.
+//! out on the daemon's sets ([`store`]) and printed ([`mod@print`]). The judge of text is ipset 7.17.
 //!
 //! Control threads and tools. Invariant: a file with an error in it changes nothing; every error has its place.
 

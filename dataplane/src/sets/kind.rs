@@ -210,7 +210,7 @@ impl Spec {
             Kind::ListSet => u32::MAX,
             Kind::BitmapIp => {
                 let step = u32::from(32 - self.netmask.min(32));
-                ((u64::from(self.range.1) - u64::from(self.range.0) >> step) + 1)
+                (((u64::from(self.range.1) - u64::from(self.range.0)) >> step) + 1)
                     .try_into()
                     .unwrap_or(u32::MAX)
             }

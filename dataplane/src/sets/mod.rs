@@ -1,7 +1,7 @@
 //! Sets of addresses, networks, ports and NICs that rules ask about, as ipset(8) has them.
 //!
 //! A [`Slot`] is what a rule names; it holds a [`Set`], and two slots may swap theirs. Workers look sets up without a lock:
-//! what is in a set is in a [`table::Table`] of atomics (a `list:set` has a short list instead). Control edits in place,
+//! what is in a set is in a `table::Table` of atomics (a `list:set` has a short list instead). Control edits in place,
 //! one thread at a time (a lock that workers never take), so that an edit reaches the next lookup. What workers want
 //! changed (`-j SET`) goes to control as [`SetAsk`]s over a ring.
 //!

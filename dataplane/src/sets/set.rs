@@ -77,6 +77,9 @@ pub enum EditError {
     NoReference,
 }
 
+/// Packets and bytes of entries.
+type Page = Box<[[AtomicU64; 2]]>;
+
 /// What is in a set, or which sets.
 #[derive(Debug)]
 pub(super) enum Content {
@@ -113,7 +116,7 @@ pub struct Set {
     pub(super) content: Content,
     /// Prefix lengths of networks that are there, one bit each.
     prefixes: [AtomicU64; 3],
-    pages: Box<[OnceLock<Box<[[AtomicU64; 2]]>>]>,
+    pages: Box<[OnceLock<Page>]>,
     /// Number that the name of each NIC has in this set; 0: none.
     nics: Box<[AtomicU16]>,
     /// Names of all NICs.
