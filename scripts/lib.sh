@@ -15,7 +15,7 @@ needs_of_build='clang:clang pkg-config:pkg-config cc:gcc make:make /usr/include/
     /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/include/zlib.h:zlib1g-dev'
 needs_of_lab='ip:iproute2 ping:iputils-ping ethtool:ethtool bpftool:bpftool setpriv:util-linux
     sysctl:procps'
-needs_of_tests='iptables-save:iptables conntrack:conntrack nfct:nfct tcpdump:tcpdump'
+needs_of_tests='iptables-save:iptables conntrack:conntrack nfct:nfct tcpdump:tcpdump ipset:ipset'
 needs_of_figures='/usr/include/dpdk/rte_hash.h:libdpdk-dev'
 needs_of_demo='curl:curl python3:python3'
 

@@ -14,6 +14,7 @@ pub mod load;
 pub mod report;
 pub mod rig;
 pub mod rulesets;
+pub mod sets;
 pub mod sink;
 pub mod tracker;
 pub mod wire_rules;

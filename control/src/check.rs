@@ -11,7 +11,7 @@ use dataplane::rules::Compiled;
 
 use crate::iptables::diagnostics::{Diagnostic, Severity, Span, render_all};
 use crate::iptables::{Loaded, printer};
-use crate::rules_file::{read, understand};
+use crate::rules_file::{Sets, read, understand_with_sets};
 
 /// What to check and how to tell.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub struct Request<'a> {
     pub family: Option<Family>,
     /// Timeout policies that the rules may name.
     pub policies: &'a [TimeoutPolicy],
+    /// Sets that the rules may name.
+    pub sets: &'a Sets,
     /// Whether to print the rules back in canonical form.
     pub print: bool,
     /// Whether warnings are errors.
@@ -76,7 +78,8 @@ pub fn run(request: Request<'_>, stdout: &mut dyn Write, stderr: &mut dyn Write)
         }
     };
     let name = if request.path == "-" { "<stdin>" } else { request.path };
-    let mut loaded = understand(&text, name, request.family.unwrap_or(Family::V4), request.policies);
+    let family = request.family.unwrap_or(Family::V4);
+    let mut loaded = understand_with_sets(&text, name, family, request.policies, request.sets);
     compile(&mut loaded);
     let outcome = match Outcome::of(&loaded) {
         Outcome::Good if request.strict && loaded.worst() >= Some(Severity::Warning) => Outcome::Wrong,
@@ -166,8 +169,16 @@ mod tests {
         std::fs::write(file.path(), text).unwrap();
         let path = file.path().to_str().unwrap().to_owned();
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let request =
-            Request { path: &path, family: None, policies: &[], print, strict: false, json, colours: false };
+        let request = Request {
+            path: &path,
+            family: None,
+            policies: &[],
+            sets: &Sets::new(),
+            print,
+            strict: false,
+            json,
+            colours: false,
+        };
         let outcome = run(request, &mut out, &mut err).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&path, "FILE");
         (outcome, text(out), text(err))
@@ -194,8 +205,7 @@ mod tests {
 
     #[test]
     fn an_unsupported_file_exits_three() {
-        let (outcome, out, _) =
-            check("*filter\n-A FORWARD -m limit --limit 5/s -j ACCEPT\nCOMMIT\n", false, true);
+        let (outcome, out, _) = check("*filter\n-A FORWARD -m rateest -j ACCEPT\nCOMMIT\n", false, true);
         assert_eq!(outcome.code(), 3);
         let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(answer["outcome"], "unsupported");
@@ -217,6 +227,7 @@ mod tests {
             path,
             family: None,
             policies: &[],
+            sets: &Sets::new(),
             print: false,
             strict: true,
             json: true,
@@ -253,6 +264,7 @@ mod tests {
                 path: &path,
                 family: None,
                 policies: &[],
+                sets: &Sets::new(),
                 print: false,
                 strict: false,
                 json: false,
@@ -276,6 +288,7 @@ mod tests {
             path: "/nonexistent/rules",
             family: Some(Family::V6),
             policies: &[],
+            sets: &Sets::new(),
             print: false,
             strict: false,
             json: false,

@@ -16,5 +16,6 @@ pub mod replay;
 pub mod reproducer;
 pub mod requests;
 pub mod rules_file;
+pub mod sets;
 pub mod supervisor;
 pub mod system;

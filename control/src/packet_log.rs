@@ -1,24 +1,41 @@
-//! A packet's headers in one line, as netfilter's LOG target writes them with sequence numbers: what log readers know. Pure;
-//! reads no further than there are bytes.
+//! A packet's headers in one line, as netfilter's LOG target writes them: what log readers know. Pure; reads no further than
+//! there are bytes.
 
+use dataplane::rules::log::LineStyle;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
 
-/// The line. `frame` is the frame's beginning, its IP header at `l3`; `interface` where it came in.
+/// What stands around a packet's headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around<'a> {
+    /// What the line begins with.
+    pub prefix: &'a str,
+    /// Name of the NIC it came in on; empty where it has none.
+    pub ingress: &'a str,
+    /// Name of the NIC it would leave on.
+    pub egress: &'a str,
+    /// Its mark; zero is not written.
+    pub mark: u32,
+}
+
+/// The line. `frame` is the frame's beginning, its IP header at `l3`.
 #[must_use]
-pub fn line(prefix: &str, interface: &str, frame: &[u8], l3: usize) -> String {
-    let mut line = format!("{prefix}IN={interface} OUT= MAC=");
-    for (at, byte) in frame.iter().take(ETHERNET).enumerate() {
-        let colon = if at == 0 { "" } else { ":" };
-        let _ = write!(line, "{colon}{byte:02x}");
+pub fn line(around: &Around<'_>, style: LineStyle, frame: &[u8], l3: usize) -> String {
+    let Around { prefix, ingress, egress, mark } = around;
+    let mut line = Line { text: format!("{prefix}IN={ingress} OUT={egress} "), style, ended: false };
+    if !ingress.is_empty() {
+        line.macs(frame, l3);
     }
-    line.push(' ');
-    packet(&mut line, frame.get(l3..).unwrap_or_default(), true);
-    line.truncate(line.trim_end().len());
-    line
+    line.packet(frame.get(l3..).unwrap_or_default(), true);
+    if *mark != 0 && !line.ended {
+        line.add(format_args!("MARK={mark:#x} "));
+    }
+    let mut text = line.text;
+    text.truncate(text.trim_end().len());
+    text
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -29,159 +46,299 @@ fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// An IP packet; in an ICMP error the packet it is about, which is not looked into any further.
-fn packet(line: &mut String, ip: &[u8], is_outer: bool) {
-    let written = match ip.first().map(|byte| byte >> 4) {
-        Some(4) => ipv4(line, ip, is_outer),
-        Some(6) => ipv6(line, ip, is_outer),
-        _ => None,
-    };
-    if written.is_none() {
-        line.push_str("TRUNCATED ");
-    }
+/// Bytes of a header whose second byte counts units of eight beyond the first one.
+fn extension_len(bytes: &[u8]) -> Option<usize> {
+    Some((usize::from(*bytes.get(1)?) + 1) * 8)
 }
 
-fn ipv4(line: &mut String, ip: &[u8], is_outer: bool) -> Option<()> {
-    let header: &[u8; 20] = ip.first_chunk()?;
-    let address = |at: usize| be32(header, at).map(Ipv4Addr::from_bits);
-    let (src, dst, len) = (address(12)?, address(16)?, be16(header, 2)?);
-    let [_, tos, _, _, id, id_low, ..] = *header;
-    let _ = write!(
-        line,
-        "SRC={src} DST={dst} LEN={len} TOS=0x{:02X} PREC=0x{:02X} TTL={} ID={} ",
-        tos & 0x1e,
-        tos & 0xe0,
-        header[8],
-        u16::from_be_bytes([id, id_low])
-    );
-    let place = be16(header, 6)?;
-    for (bit, word) in [(0x8000, "CE "), (0x4000, "DF "), (0x2000, "MF ")] {
-        if place & bit != 0 {
-            line.push_str(word);
+/// A line that is being written.
+struct Line {
+    text: String,
+    style: LineStyle,
+    /// Whether the kernel would have stopped here, and not written the mark.
+    ended: bool,
+}
+
+impl Line {
+    fn add(&mut self, words: std::fmt::Arguments<'_>) {
+        let _ = self.text.write_fmt(words);
+    }
+
+    fn hex(&mut self, bytes: &[u8], between: &str) {
+        for (at, byte) in bytes.iter().enumerate() {
+            self.add(format_args!("{}{byte:02x}", if at == 0 { "" } else { between }));
         }
     }
-    let offset = place & 0x1fff;
-    if offset != 0 {
-        let _ = write!(line, "FRAG:{offset} ");
-    }
-    let header_len = usize::from(header[0] & 15) * 4;
-    let total = usize::from(len).saturating_sub(header_len);
-    upper(line, header[9], ip.get(header_len..).unwrap_or_default(), total, offset == 0, is_outer);
-    Some(())
-}
 
-fn ipv6(line: &mut String, ip: &[u8], is_outer: bool) -> Option<()> {
-    const HEADERS_MAX: usize = 8;
-    let header: &[u8; 40] = ip.first_chunk()?;
-    let address = |at: usize| -> Option<String> {
-        let address = Ipv6Addr::from_octets(*header.get(at..)?.first_chunk()?);
-        Some(address.segments().map(|word| format!("{word:04x}")).join(":"))
-    };
-    let (src, dst, first) = (address(8)?, address(24)?, be32(header, 0)?);
-    let payload = be16(header, 4)?;
-    let _ = write!(
-        line,
-        "SRC={src} DST={dst} LEN={} TC={} HOPLIMIT={} FLOWLBL={} ",
-        u32::from(payload) + 40,
-        first >> 20 & 0xff,
-        header[7],
-        first & 0xf_ffff
-    );
-    let (mut next, mut rest, mut is_first) = (header[6], &ip[40..], true);
-    for _ in 0..HEADERS_MAX {
-        let len = match next {
-            0 | 43 | 60 => (usize::from(*rest.get(1)?) + 1) * 8,
-            44 => {
-                let (place, id) = (be16(rest, 2)?, be32(rest, 4)?);
-                let _ = write!(line, "FRAG:{} ", place & 0xfff8);
-                if place & 1 != 0 {
-                    line.push_str("INCOMPLETE ");
-                }
-                let _ = write!(line, "ID:{id:08x} ");
-                is_first = place & 0xfff8 == 0;
-                8
-            }
-            _ => break,
+    /// Options in capitals.
+    fn options(&mut self, bytes: &[u8]) {
+        self.text.push_str("OPT (");
+        bytes.iter().for_each(|byte| self.add(format_args!("{byte:02X}")));
+        self.text.push_str(") ");
+    }
+
+    fn macs(&mut self, frame: &[u8], l3: usize) {
+        let decoded = self.style.mac_decode.then(|| frame.first_chunk::<ETHERNET>()).flatten();
+        let Some(ethernet) = decoded else {
+            self.text.push_str("MAC=");
+            self.hex(frame.get(..ETHERNET).unwrap_or(frame), ":");
+            self.text.push(' ');
+            return;
         };
-        next = *rest.first()?;
-        rest = rest.get(len..).unwrap_or_default();
+        self.text.push_str("MACSRC=");
+        self.hex(&ethernet[6..12], ":");
+        self.text.push_str(" MACDST=");
+        self.hex(&ethernet[..6], ":");
+        self.text.push(' ');
+        let mut protocol = be16(ethernet, 12).unwrap_or(0);
+        // The outermost tag, and what is in it.
+        if l3 > ETHERNET
+            && let (Some(tag), Some(inner)) = (be16(frame, 14), be16(frame, 16))
+        {
+            self.add(format_args!("VPROTO={protocol:04x} VID={} ", tag & 0xfff));
+            protocol = inner;
+        }
+        self.add(format_args!("MACPROTO={protocol:04x} "));
     }
-    let total = (usize::from(payload) + 40).saturating_sub(ip.len() - rest.len());
-    upper(line, next, rest, total, is_first, is_outer);
-    Some(())
-}
 
-/// What is above IP: `total` bytes, of which we have the first.
-fn upper(line: &mut String, proto: u8, bytes: &[u8], total: usize, is_first: bool, is_outer: bool) {
-    let name = match proto {
-        1 => "ICMP",
-        6 => "TCP",
-        17 => "UDP",
-        58 => "ICMPv6",
-        136 => "UDPLITE",
-        _ => {
-            let _ = write!(line, "PROTO={proto} ");
+    /// An IP packet; in an ICMP error the packet it is about, which is not looked into any further.
+    fn packet(&mut self, ip: &[u8], is_outer: bool) {
+        let written = match ip.first().map(|byte| byte >> 4) {
+            Some(4) => self.ipv4(ip, is_outer),
+            Some(6) => self.ipv6(ip, is_outer),
+            _ => None,
+        };
+        if written.is_none() {
+            self.text.push_str("TRUNCATED ");
+            self.ended |= is_outer;
+        }
+    }
+
+    fn ipv4(&mut self, ip: &[u8], is_outer: bool) -> Option<()> {
+        let header: &[u8; 20] = ip.first_chunk()?;
+        let address = |at: usize| be32(header, at).map(Ipv4Addr::from_bits);
+        let (src, dst, len) = (address(12)?, address(16)?, be16(header, 2)?);
+        let (tos, ttl, id) = (header[1], header[8], be16(header, 4)?);
+        self.add(format_args!(
+            "SRC={src} DST={dst} LEN={len} TOS=0x{:02X} PREC=0x{:02X} TTL={ttl} ID={id} ",
+            tos & 0x1e,
+            tos & 0xe0,
+        ));
+        let place = be16(header, 6)?;
+        for (bit, word) in [(0x8000, "CE "), (0x4000, "DF "), (0x2000, "MF ")] {
+            if place & bit != 0 {
+                self.text.push_str(word);
+            }
+        }
+        let offset = place & 0x1fff;
+        if offset != 0 {
+            self.add(format_args!("FRAG:{offset} "));
+        }
+        let header_len = usize::from(header[0] & 15) * 4;
+        if self.style.ip_options && header_len > 20 {
+            self.options(ip.get(20..header_len)?);
+        }
+        let total = usize::from(len).saturating_sub(header_len);
+        self.upper(header[9], ip.get(header_len..).unwrap_or_default(), total, offset == 0, is_outer);
+        Some(())
+    }
+
+    fn ipv6(&mut self, ip: &[u8], is_outer: bool) -> Option<()> {
+        const HEADERS_MAX: usize = 8;
+        let header: &[u8; 40] = ip.first_chunk()?;
+        let address = |at: usize| -> Option<String> {
+            let address = Ipv6Addr::from_octets(*header.get(at..)?.first_chunk()?);
+            Some(address.segments().map(|word| format!("{word:04x}")).join(":"))
+        };
+        let (src, dst, first) = (address(8)?, address(24)?, be32(header, 0)?);
+        let payload = be16(header, 4)?;
+        self.add(format_args!(
+            "SRC={src} DST={dst} LEN={} TC={} HOPLIMIT={} FLOWLBL={} ",
+            u32::from(payload) + 40,
+            first >> 20 & 0xff,
+            header[7],
+            first & 0xf_ffff
+        ));
+        let (mut next, mut rest, mut is_first) = (header[6], &ip[40..], true);
+        for _ in 0..HEADERS_MAX {
+            if !matches!(next, 0 | 43 | 44 | 50 | 51 | 60) {
+                break;
+            }
+            let total = (usize::from(payload) + 40).saturating_sub(ip.len() - rest.len());
+            let Some(len) = self.extension(next, rest, total, &mut is_first)? else {
+                self.ended |= is_outer;
+                return Some(());
+            };
+            next = *rest.first()?;
+            rest = rest.get(len..).unwrap_or_default();
+        }
+        let total = (usize::from(payload) + 40).saturating_sub(ip.len() - rest.len());
+        self.upper(next, rest, total, is_first, is_outer);
+        Some(())
+    }
+
+    /// An extension header of IPv6, and its length; no length where the line ends with it. `None` if it is cut off.
+    fn extension(
+        &mut self,
+        kind: u8,
+        bytes: &[u8],
+        total: usize,
+        is_first: &mut bool,
+    ) -> Option<Option<usize>> {
+        const SECURITY: [u8; 2] = [50, 51];
+        let shows = self.style.ip_options;
+        bytes.first_chunk::<2>()?;
+        if shows {
+            self.text.push_str("OPT ( ");
+        }
+        let mut len = extension_len(bytes)?;
+        if kind == 44 {
+            let (place, id) = (be16(bytes, 2)?, be32(bytes, 4)?);
+            self.add(format_args!("FRAG:{} ", place & 0xfff8));
+            if place & 1 != 0 {
+                self.text.push_str("INCOMPLETE ");
+            }
+            self.add(format_args!("ID:{id:08x} "));
+            *is_first &= place & 0xfff8 == 0;
+            len = 8;
+        } else if SECURITY.contains(&kind) {
+            if shows {
+                self.text.push_str(if kind == 51 { "AH " } else { "ESP " });
+            }
+            if kind == 51 {
+                len = (usize::from(*bytes.get(1)?) + 2) * 4;
+            }
+            let spi = be32(bytes, if kind == 51 { 4 } else { 0 });
+            match spi {
+                _ if !shows => {}
+                _ if !*is_first => {}
+                Some(spi) => self.add(format_args!("SPI={spi:#x} ")),
+                None => self.add(format_args!("INCOMPLETE [{total} bytes] ")),
+            }
+            if kind == 50 || shows && (!*is_first || spi.is_none()) {
+                if shows {
+                    self.text.push(')');
+                }
+                return Some(None);
+            }
+        } else if !*is_first {
+            if shows {
+                self.text.push(')');
+            }
+            return Some(None);
+        }
+        if shows {
+            self.text.push_str(") ");
+        }
+        Some(Some(len))
+    }
+
+    /// What is above IP: `total` bytes, of which we have the first.
+    fn upper(&mut self, proto: u8, bytes: &[u8], total: usize, is_first: bool, is_outer: bool) {
+        let name = match proto {
+            1 => "ICMP",
+            6 => "TCP",
+            17 => "UDP",
+            50 => "ESP",
+            51 => "AH",
+            58 => "ICMPv6",
+            136 => "UDPLITE",
+            _ => return self.add(format_args!("PROTO={proto} ")),
+        };
+        self.add(format_args!("PROTO={name} "));
+        if !is_first {
             return;
         }
-    };
-    let _ = write!(line, "PROTO={name} ");
-    if !is_first {
-        return;
+        let written = match proto {
+            6 => self.tcp(bytes),
+            17 | 136 => self.udp(bytes),
+            50 => be32(bytes, 0).map(|spi| self.add(format_args!("SPI={spi:#x} "))),
+            51 => be32(bytes, 4).map(|spi| self.add(format_args!("SPI={spi:#x} "))),
+            _ => self.icmp(proto, bytes, total, is_outer),
+        };
+        if written.is_none() {
+            self.add(format_args!("INCOMPLETE [{total} bytes] "));
+            self.ended |= is_outer && matches!(proto, 6 | 17 | 136);
+        }
     }
-    let written = match proto {
-        6 => tcp(line, bytes),
-        17 | 136 => udp(line, bytes),
-        _ => icmp(line, proto, bytes, is_outer),
-    };
-    if written.is_none() {
-        let _ = write!(line, "INCOMPLETE [{total} bytes] ");
-    }
-}
 
-fn tcp(line: &mut String, bytes: &[u8]) -> Option<()> {
-    const FLAGS: [(u8, &str); 8] = [
-        (0x80, "CWR"),
-        (0x40, "ECE"),
-        (0x20, "URG"),
-        (0x10, "ACK"),
-        (0x08, "PSH"),
-        (0x04, "RST"),
-        (0x02, "SYN"),
-        (0x01, "FIN"),
-    ];
-    let header: &[u8; 20] = bytes.first_chunk()?;
-    let (seq, ack, window) = (be32(header, 4)?, be32(header, 8)?, be16(header, 14)?);
-    let _ = write!(line, "SPT={} DPT={} ", be16(header, 0)?, be16(header, 2)?);
-    let _ = write!(line, "SEQ={seq} ACK={ack} WINDOW={window} RES=0x{:02x} ", header[12] & 15);
-    for (_, name) in FLAGS.into_iter().filter(|(bit, _)| header[13] & bit != 0) {
-        let _ = write!(line, "{name} ");
+    fn tcp(&mut self, bytes: &[u8]) -> Option<()> {
+        const FLAGS: [(u8, &str); 8] = [
+            (0x80, "CWR"),
+            (0x40, "ECE"),
+            (0x20, "URG"),
+            (0x10, "ACK"),
+            (0x08, "PSH"),
+            (0x04, "RST"),
+            (0x02, "SYN"),
+            (0x01, "FIN"),
+        ];
+        let header: &[u8; 20] = bytes.first_chunk()?;
+        let (seq, ack, window) = (be32(header, 4)?, be32(header, 8)?, be16(header, 14)?);
+        self.add(format_args!("SPT={} DPT={} ", be16(header, 0)?, be16(header, 2)?));
+        if self.style.tcp_sequence {
+            self.add(format_args!("SEQ={seq} ACK={ack} "));
+        }
+        self.add(format_args!("WINDOW={window} RES=0x{:02x} ", header[12] & 15));
+        for (_, name) in FLAGS.into_iter().filter(|(bit, _)| header[13] & bit != 0) {
+            self.add(format_args!("{name} "));
+        }
+        self.add(format_args!("URGP={} ", be16(header, 18)?));
+        let header_len = usize::from(header[12] >> 4) * 4;
+        if self.style.tcp_options && header_len > 20 {
+            match bytes.get(20..header_len) {
+                Some(options) => self.options(options),
+                None => self.text.push_str("OPT (TRUNCATED) "),
+            }
+        }
+        Some(())
     }
-    let _ = write!(line, "URGP={} ", be16(header, 18)?);
-    Some(())
-}
 
-fn udp(line: &mut String, bytes: &[u8]) -> Option<()> {
-    let header: &[u8; 8] = bytes.first_chunk()?;
-    let field = |at: usize| be16(header, at);
-    let _ = write!(line, "SPT={} DPT={} LEN={} ", field(0)?, field(2)?, field(4)?);
-    Some(())
-}
-
-fn icmp(line: &mut String, proto: u8, bytes: &[u8], is_outer: bool) -> Option<()> {
-    let [ty, code] = *bytes.first_chunk()?;
-    let _ = write!(line, "TYPE={ty} CODE={code} ");
-    let (is_query, is_error) = match proto {
-        1 => (matches!(ty, 0 | 8 | 13..=18), matches!(ty, 3 | 4 | 5 | 11 | 12)),
-        _ => (matches!(ty, 128 | 129), ty < 128),
-    };
-    if is_query && let (Some(id), Some(seq)) = (be16(bytes, 4), be16(bytes, 6)) {
-        let _ = write!(line, "ID={id} SEQ={seq} ");
-    } else if is_error && is_outer && bytes.len() > 8 {
-        line.push('[');
-        packet(line, &bytes[8..], false);
-        line.push_str("] ");
+    fn udp(&mut self, bytes: &[u8]) -> Option<()> {
+        let header: &[u8; 8] = bytes.first_chunk()?;
+        let field = |at: usize| be16(header, at);
+        self.add(format_args!("SPT={} DPT={} LEN={} ", field(0)?, field(2)?, field(4)?));
+        Some(())
     }
-    Some(())
+
+    /// ICMP or ICMPv6. `None` if there are not even eight bytes of it.
+    fn icmp(&mut self, proto: u8, bytes: &[u8], total: usize, is_outer: bool) -> Option<()> {
+        let header: &[u8; 8] = bytes.first_chunk()?;
+        let [ty, code, ..] = *header;
+        self.add(format_args!("TYPE={ty} CODE={code} "));
+        let rest = be32(header, 4)?;
+        let is_v4 = proto == 1;
+        let needed = match (is_v4, ty) {
+            (true, 3 | 4 | 5 | 11 | 12) => 28,
+            (true, 13 | 14) => 20,
+            (true, 17 | 18) => 12,
+            _ => 0,
+        };
+        if total < needed {
+            return None;
+        }
+        match (is_v4, ty) {
+            (true, 0 | 8) | (false, 128 | 129) => {
+                self.add(format_args!("ID={} SEQ={} ", rest >> 16, rest & 0xffff));
+            }
+            (true, 12) => self.add(format_args!("PARAMETER={} ", rest >> 24)),
+            (true, 5) => self.add(format_args!("GATEWAY={} ", Ipv4Addr::from_bits(rest))),
+            (false, 4) => self.add(format_args!("POINTER={rest:08x} ")),
+            _ => {}
+        }
+        let is_about_a_packet = matches!((is_v4, ty), (true, 3 | 4 | 5 | 11) | (false, 1..=4));
+        if is_about_a_packet && is_outer {
+            self.text.push('[');
+            self.packet(&bytes[8..], false);
+            self.text.push_str("] ");
+        }
+        match (is_v4, ty, code) {
+            (true, 3, 4) => self.add(format_args!("MTU={} ", rest & 0xffff)),
+            (false, 2, _) => self.add(format_args!("MTU={rest} ")),
+            _ => {}
+        }
+        Some(())
+    }
 }
 
 #[cfg(test)]
@@ -196,7 +353,8 @@ mod tests {
 
     /// A frame's line without prefix, interface and MAC addresses.
     fn of(frame: &[u8]) -> String {
-        let line = line("", "ra", frame, 14);
+        let around = Around { ingress: "ra", ..Around::default() };
+        let line = line(&around, LineStyle { tcp_sequence: true, ..LineStyle::default() }, frame, 14);
         line.split_once(":00 SRC")
             .or(line.split_once(":dd SRC"))
             .map_or(line.clone(), |(_, rest)| format!("SRC{rest}"))
@@ -287,7 +445,8 @@ mod tests {
     #[test]
     fn prefix_interface_and_addresses_stand_in_front() {
         let frame = udp(A, B).ports(1, 2).macs([1; 6], [2; 6]).build();
-        let line = line("nf_ct_proto_17: why ", "eth0", &frame, 14);
+        let around = Around { prefix: "nf_ct_proto_17: why ", ingress: "eth0", ..Around::default() };
+        let line = line(&around, LineStyle::default(), &frame, 14);
         assert!(
             line.starts_with(
                 "nf_ct_proto_17: why IN=eth0 OUT= MAC=02:02:02:02:02:02:01:01:01:01:01:01:08:00 SRC="
@@ -304,8 +463,12 @@ mod tests {
             if let Some(first) = bytes.get_mut(l3) {
                 *first = *first & 15 | version << 4;
             }
-            let line = line("p ", "x", &bytes, l3);
-            prop_assert!(line.starts_with("p IN=x OUT= MAC=") && !line.contains('\n'));
+            let around = Around { prefix: "p ", ingress: "x", egress: "y", mark: 1 };
+            let all = LineStyle {
+                level: 4, tcp_sequence: true, tcp_options: true, ip_options: true, mac_decode: false
+            };
+            let line = line(&around, all, &bytes, l3);
+            prop_assert!(line.starts_with("p IN=x OUT=y MAC=") && !line.contains('\n'));
         }
     }
 }

@@ -4,15 +4,19 @@
 //! Control threads only. A replaced snapshot stays here until every worker has moved on; then the counts of rules that no
 //! other snapshot runs are folded into the history and it is freed, here and not on a worker.
 
+use crate::net::minutes_west;
 use crate::rules_file::Rules;
+use dataplane::clock::Now;
 use dataplane::flow::{SettingError, TrackSettings};
 use dataplane::ids::{Generation, WorkerId};
 use dataplane::packet::Family;
 use dataplane::rules::model::{RuleId, RuleRef, Ruleset, Table};
+use dataplane::rules::rate::Tables;
 use dataplane::rules::{CompileError, Compiled};
 use dataplane::worker::{FamilyRules, Mailbox, Settings, Snapshot};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Packets and bytes (IP lengths, as iptables counts them).
 pub type Counts = (u64, u64);
@@ -51,6 +55,8 @@ pub struct Publisher {
     workers: usize,
     ports: Vec<String>,
     track_always: bool,
+    /// What `hashlimit` and `recent` rules have seen, by name: kept while rules in force name it.
+    tables: Tables,
     state: Mutex<State>,
 }
 
@@ -78,12 +84,14 @@ impl Publisher {
         track_always: bool,
     ) -> Result<Self, CompileError> {
         let generation = Generation(1);
-        let compile = |rules: &Rules| compile(rules, generation, &ports, workers, track_always);
+        let tables = Tables::default();
+        let compile =
+            |rules: &Rules| compile(rules, &tables, None, generation, &ports, workers, track_always);
         let (v4, v6) = (compile(&rules.v4)?, compile(&rules.v6)?);
         let first = Snapshot { generation, v4, v6, settings: settings.clone() };
         let mailbox = Arc::new(Mailbox::new(first, workers));
         let state = State { rules, settings, generation, retired: Vec::new(), history: HashMap::new() };
-        Ok(Self { mailbox, workers, ports, track_always, state: Mutex::new(state) })
+        Ok(Self { mailbox, workers, ports, track_always, tables, state: Mutex::new(state) })
     }
 
     /// What workers read.
@@ -105,7 +113,9 @@ impl Publisher {
         let take_up = |new: Option<Rules>, old: &Arc<Rules>, running: &Arc<FamilyRules>| match new {
             None => Ok((Arc::clone(old), Arc::clone(running))),
             Some(new) => {
-                let compiled = compile(&new, generation, &self.ports, self.workers, self.track_always)?;
+                let Self { ports, workers, tables, track_always, .. } = self;
+                let compiled =
+                    compile(&new, tables, Some(running), generation, ports, *workers, *track_always)?;
                 Ok((Arc::new(new), compiled))
             }
         };
@@ -161,6 +171,19 @@ impl Publisher {
             }
         }
         retired.clear();
+    }
+
+    /// Tells workers what the clock on the wall shows at `now`. Called now and then: somebody may set it.
+    pub fn follow_wall_clock(&self, now: Now) {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let unix_nanos = i64::try_from(since_1970).unwrap_or(i64::MAX);
+        self.state().settings.wall.set(now, unix_nanos, minutes_west());
+    }
+
+    /// Tables of `hashlimit` and `recent` rules.
+    #[must_use]
+    pub const fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// The generation last published.
@@ -220,12 +243,19 @@ impl State {
 
 fn compile(
     rules: &Rules,
+    tables: &Tables,
+    before: Option<&FamilyRules>,
     since: Generation,
     ports: &[String],
     workers: usize,
     track_always: bool,
 ) -> Result<Arc<FamilyRules>, CompileError> {
-    let compiled = Compiled::new(Arc::clone(&rules.ruleset), ports)?;
+    let compiled = Compiled::with_tables(
+        Arc::clone(&rules.ruleset),
+        ports,
+        tables,
+        before.map(|rules| rules.compiled.ruleset()),
+    )?;
     Ok(Arc::new(FamilyRules::new(compiled, since, workers, track_always)))
 }
 
@@ -331,5 +361,72 @@ mod tests {
         }
         third.v4.counters[0].count_lines(&[0], 100);
         assert_eq!((packets(&publisher, Family::V4), packets(&publisher, Family::V6)), (2, 1));
+    }
+
+    /// Whether rules of a generation let a packet pass.
+    fn passes(publisher: &Publisher) -> bool {
+        use dataplane::rules::conn::{Marks, NoFlows};
+        use dataplane::rules::model::{CtState, Verdict};
+        use dataplane::rules::rate::Rates;
+        use dataplane::rules::{Facts, Matched};
+        let newest = publisher.mailbox.newest();
+        let packet = dataplane::packet::Packet::EMPTY;
+        let port = dataplane::ids::PortId(0);
+        let facts = Facts {
+            packet: &packet,
+            bytes: &[],
+            now: Now::from_secs(5),
+            rates: Rates::Live(&newest.settings.wall),
+            ct_state: CtState::New,
+            conn: None,
+            flows: &NoFlows,
+            notes: &dataplane::rules::log::NoNotes,
+            mtu: 1500,
+            is_raw: false,
+            ingress: port,
+            egress: port.peer(),
+        };
+        let decision = newest.v4.compiled.classify(&facts, &mut Marks::default(), &mut Matched::default());
+        decision.verdict == Verdict::Accept
+    }
+
+    #[test]
+    fn what_rules_have_counted_outlives_a_load_of_the_same_rules() {
+        let table = "-A FORWARD -m hashlimit --hashlimit-upto 1/hour --hashlimit-burst 2 --hashlimit-name t -j ACCEPT";
+        let quicker = table.replace("burst 2", "burst 3");
+        let list = "-A FORWARD -m recent ! --rcheck --hitcount 2 --name t -m recent --set --name t -j ACCEPT";
+        let limit = "-A FORWARD -m limit --limit 1/hour --limit-burst 2 -j ACCEPT";
+        let other = "-A FORWARD -p tcp -j ACCEPT\n";
+        for rule in [table, limit, list] {
+            let publisher = publisher();
+            let load = |text: &str| {
+                let text = format!(":FORWARD DROP\n{text}");
+                publisher.publish(Some(rules(&text, Family::V4)), None).unwrap();
+                adopt(&publisher);
+            };
+            load(rule);
+            assert!(passes(&publisher), "{rule}");
+            load(&format!("{other}{rule}"));
+            assert!(passes(&publisher) && !passes(&publisher), "{rule}: one was left");
+            load(rule);
+            assert!(!passes(&publisher), "{rule}");
+            load(other);
+            load(rule);
+            assert!(passes(&publisher), "{rule}: nobody remembers it");
+        }
+        let publisher = publisher();
+        for (text, wanted) in [(table, 2), (&quicker, 3)] {
+            let text = format!(":FORWARD DROP\n{text}");
+            publisher.publish(Some(rules(&text, Family::V4)), None).unwrap();
+            assert_eq!(
+                (0..9).filter(|_| passes(&publisher)).count(),
+                wanted,
+                "another limit is another table"
+            );
+        }
+        let mixed =
+            format!("{table}\n{}", table.replace("1/hour", "1mb/s").replace(" --hashlimit-burst 2", ""));
+        let error = publisher.publish(Some(rules(&mixed, Family::V4)), None).unwrap_err();
+        assert!(error.to_string().contains("--hashlimit-name t"), "{error}");
     }
 }

@@ -9,6 +9,8 @@ use crate::lint::lint;
 use dataplane::flow::TimeoutPolicy;
 use dataplane::packet::Family;
 use dataplane::rules::model::{RuleRef, Ruleset};
+use dataplane::sets::Slot;
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 pub const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// Where service names come from, if the machine has it.
-const SERVICES_PATH: &str = "/etc/services";
+pub const SERVICES_PATH: &str = "/etc/services";
 
 /// Rules that can run, and how they are written.
 #[derive(Clone, Debug)]
@@ -81,9 +83,25 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Understands rules, service names by the machine's own table; warns of what is hardly meant.
 #[must_use]
 pub fn understand(text: &[u8], name: &str, family: Family, policies: &[TimeoutPolicy]) -> Loaded {
+    understand_with_sets(text, name, family, policies, &Sets::new())
+}
+
+/// Sets that rules may name.
+pub type Sets = BTreeMap<String, Arc<Slot>>;
+
+/// The same with sets that the rules may name.
+#[must_use]
+pub fn understand_with_sets(
+    text: &[u8],
+    name: &str,
+    family: Family,
+    policies: &[TimeoutPolicy],
+    sets: &Sets,
+) -> Loaded {
     let services =
         std::fs::read_to_string(SERVICES_PATH).map(|text| FileServices::parse(&text)).unwrap_or_default();
-    let mut loaded = load_with(text, name, family, &services.with_timeout_policies(policies));
+    let mut loaded =
+        load_with(text, name, family, &services.with_timeout_policies(policies).with_sets(sets.clone()));
     if let (Some(ruleset), Some(file)) = (&loaded.ruleset, &loaded.syntax) {
         loaded.diagnostics.extend(lint(ruleset, file));
         loaded.diagnostics.sort_by_key(|found| (found.span.line == 0, found.span.line, found.span.start));
@@ -100,6 +118,7 @@ pub fn load_file(
     path: &Path,
     family: Family,
     policies: &[TimeoutPolicy],
+    sets: &Sets,
     err: &mut dyn Write,
 ) -> io::Result<Result<Rules, u8>> {
     let name = path.display().to_string();
@@ -110,7 +129,7 @@ pub fn load_file(
             return Ok(Err(1));
         }
     };
-    let loaded = understand(&text, &name, family, policies);
+    let loaded = understand_with_sets(&text, &name, family, policies, sets);
     err.write_all(render_all(&loaded.diagnostics, &text, &name, false).as_bytes())?;
     let code = if loaded.worst() == Some(Severity::Error) { 1 } else { 3 };
     Ok(Rules::from_loaded(loaded).ok_or(code))

@@ -12,7 +12,7 @@ use dataplane::rules::Compiled;
 use dataplane::rules::model::{Chain, Policy, RuleId, Ruleset, Table};
 use proptest::prelude::*;
 use proptest::sample::Index;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,13 +32,16 @@ fn lines(name: &str) -> Vec<String> {
     std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// The rules of every chain: printing sorts chains, and jumps are told by the rules' ids.
-fn by_name(ruleset: &Ruleset) -> BTreeMap<(&str, &str), (Option<Policy>, Vec<RuleId>)> {
-    let chain = |chain: &'_ _| -> (Option<Policy>, Vec<RuleId>) {
-        let Chain { policy, rules, .. } = chain;
-        (*policy, rules.iter().map(|rule| rule.id).collect())
-    };
-    ruleset.chains.iter().map(|it| ((it.table.name(), it.name.as_str()), chain(it))).collect()
+/// Table, name, policy and rules of a chain.
+type ChainRules = (String, String, Option<Policy>, Vec<RuleId>);
+
+/// The rules of every chain, by name: printing sorts chains, and jumps are told by the rules' ids.
+fn by_name(ruleset: &Ruleset) -> HashSet<ChainRules> {
+    let ids = |chain: &Chain| chain.rules.iter().map(|rule| rule.id).collect();
+    let chains = ruleset.chains.iter();
+    chains
+        .map(|chain| (chain.table.name().to_owned(), chain.name.clone(), chain.policy, ids(chain)))
+        .collect()
 }
 
 /// Reads, warns, compiles, prints, reads again, compares, edits.

@@ -1,6 +1,8 @@
 //! Time as the packet path sees it: a number handed in once per burst. Only the worker's thread (or a test) reads
 //! a real clock; everything below takes [`Now`] as an argument, so tests and capture replays bring their own.
 
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+
 /// Nanoseconds on a monotonic clock whose zero is arbitrary but shared by the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Now {
@@ -43,6 +45,36 @@ impl Now {
     #[must_use]
     pub const fn plus_nanos(self, nanos: u64) -> Self {
         Self { nanos: self.nanos + nanos }
+    }
+}
+
+/// What the clock on the wall shows beside a process's own: how far it is ahead, set by control now and then, read by
+/// workers without a system call. Follows when somebody sets the clock.
+#[derive(Debug, Default)]
+pub struct WallClock {
+    /// Nanoseconds since 1970 at the own clock's zero.
+    ahead: AtomicI64,
+    /// The kernel's time zone, in minutes west of Greenwich.
+    minutes_west: AtomicI32,
+}
+
+impl WallClock {
+    /// At `now` it is so many nanoseconds after 1970, in the kernel's zone of so many minutes west of Greenwich.
+    pub fn set(&self, now: Now, unix_nanos: i64, minutes_west: i32) {
+        self.ahead.store(unix_nanos.saturating_sub_unsigned(now.nanos), Ordering::Relaxed);
+        self.minutes_west.store(minutes_west, Ordering::Relaxed);
+    }
+
+    /// Whole seconds since 1970, UTC.
+    #[must_use]
+    pub fn secs(&self, now: Now) -> i64 {
+        self.ahead.load(Ordering::Relaxed).saturating_add_unsigned(now.nanos).div_euclid(1_000_000_000)
+    }
+
+    /// The kernel's time zone, in minutes west of Greenwich.
+    #[must_use]
+    pub fn minutes_west(&self) -> i32 {
+        self.minutes_west.load(Ordering::Relaxed)
     }
 }
 

@@ -213,3 +213,44 @@ fn a_diff_names_each_rule_that_changes() {
     assert!(said.contains(&"+ 4     -A public -p udp -m udp --dport 7000 -j DROP"), "{out}");
     assert!(out.contains("that could not begin under these rules"), "{out}");
 }
+
+/// Rules that one test loads; more by hand: `RULES=100000 cargo test -p palisade-tests --test operator many -- --nocapture`.
+const MANY: u32 = 10_000;
+
+#[test]
+fn many_rules_are_handled_as_few_are() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab, RULES);
+    let many = std::env::var("RULES").ok().and_then(|many| many.parse().ok()).unwrap_or(MANY);
+    let mut rules = String::from("*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p udp -j ACCEPT\n");
+    for n in 0..many {
+        let (net, port) =
+            (std::net::Ipv4Addr::from(0x0a00_0000 + n.wrapping_mul(2_654_435_761) % 0x0100_0000), n % 60_000);
+        rules.push_str(&format!("-A FORWARD -s {net}/32 -p tcp -m tcp --dport {port} -j ACCEPT\n"));
+    }
+    rules.push_str("COMMIT\n");
+    let path = daemon.file("many.v4", &rules);
+    let path = path.to_string_lossy();
+    let timed = |words: &[&str]| {
+        let start = Instant::now();
+        let said = daemon.fwctl(words);
+        println!("{:>8.3} s  fwctl {}", start.elapsed().as_secs_f64(), words.join(" "));
+        said
+    };
+    timed(&["check", &path]);
+    timed(&["diff", &path]);
+    timed(&["apply", &path]);
+    assert!(passes(&lab));
+    let diff = timed(&["diff", &path]);
+    assert!(diff.starts_with(&format!("IPv4: nothing changes, {} rules stay", many + 1)), "{diff}");
+    timed(&["rule", "insert", "FORWARD", "-p", "udp", "--dport", "7000", "-j", "DROP"]);
+    assert!(!passes(&lab));
+    timed(&["rule", "delete", "FORWARD", "-p", "udp", "--dport", "7000", "-j", "DROP"]);
+    assert!(passes(&lab));
+    let saved = timed(&["rules", "-S", "-4"]);
+    assert_eq!(saved.lines().filter(|line| line.starts_with("-A")).count(), many as usize + 1);
+    timed(&["history"]);
+    timed(&["rollback", "1"]);
+    assert!(passes(&lab));
+}

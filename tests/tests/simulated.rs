@@ -387,12 +387,15 @@ fn verdicts_remembered_with_flows_are_those_the_rules_mean() {
             packet: &packet,
             bytes: &bytes,
             now: Now::default(),
+            rates: dataplane::rules::rate::Rates::Probe(0),
             ct_state,
             conn: None,
             flows: &NoFlows,
             is_raw: false,
             ingress: side,
             egress: side.peer(),
+            mtu: 1500,
+            notes: &dataplane::rules::log::NoNotes,
         };
         let meant = linear::evaluate(&ruleset, &names, &facts, &mut Marks::default(), &mut matched);
         assert_eq!(fate.rule, Some(meant.by));

@@ -2,7 +2,7 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, classifier, conditions, conntrack, gateway, wire_rules};
+use bench::{Error, classifier, conditions, conntrack, gateway, sets, wire_rules};
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +33,8 @@ enum Group {
     Gateway,
     /// The tracker by itself beside DPDK's `rte_hash`, its memory, and a flood of SYNs.
     Conntrack,
+    /// What sets cost a packet, and how soon an edit is seen.
+    Sets,
     /// What long rulesets cost: the classifier by itself, then on the wire.
     Rules,
     /// Of these only the classifier, beside DPDK's `rte_acl`.
@@ -70,6 +72,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| only == Group::Conntrack) {
         conntrack::measure(&plan, &mut report)?;
+    }
+    if args.only.is_none_or(|only| only == Group::Sets) {
+        sets::measure(&plan, &mut report)?;
     }
     if args.only.is_none_or(|only| matches!(only, Group::Rules | Group::Classifier)) {
         classifier::measure(&plan, args.sets.as_deref(), &mut report)?;

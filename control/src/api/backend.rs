@@ -3,8 +3,8 @@
 use super::types::Family;
 use super::types::{
     ApplyReport, ApplyRequest, Diagnostic, DiffReport, EditRequest, ErrorKind, EventRow, ExpectEventRow,
-    ExpectRow, FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, Stats, Tally,
-    TrackRow, UpdateRequest, Version,
+    ExpectRow, FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, SetsAnswer,
+    SetsRequest, Stats, Tally, TrackRow, UpdateRequest, Version,
 };
 use std::fmt;
 use std::ops::ControlFlow;
@@ -115,6 +115,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// If they are not known.
     fn history_rules(&self, number: u64, family: Family) -> Result<String, ApplyError>;
+
+    /// Carries out a command about sets, or a file of them.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    fn command_sets(&self, request: &SetsRequest) -> Result<SetsAnswer, ApplyError>;
 
     /// Which daemon this is.
     fn version(&self) -> Version {

@@ -4,8 +4,8 @@ use super::backend::{ApplyError, Backend, Peer};
 use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, Limits};
 use super::server::{Lasting, Shared};
 use super::types::{
-    ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, SetRequest, Tally, TallyLine,
-    UpdateRequest,
+    ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, SetRequest, SetsRequest,
+    Tally, TallyLine, UpdateRequest,
 };
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
@@ -43,6 +43,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/expectations/flush", post(flush_expectations))
         .route("/v1/expectations/events", get(expect_events))
         .route("/v1/sysctl", get(settings).post(set))
+        .route("/v1/sets", post(sets))
         .route("/v1/apply", post(apply))
         .route("/v1/diff", post(diff))
         .route("/v1/rules/edit", post(edit))
@@ -334,6 +335,15 @@ async fn apply(
     let body = body_of(request, &shared.limits).await?;
     let report = call(move || shared.backend.apply(new_rules(&body)?, peer).map_err(Failure::from));
     Ok(Json(report.await??).into_response())
+}
+
+async fn sets(State(shared): App, request: Request) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let answer = call(move || {
+        let request: SetsRequest = understand(&body)?;
+        shared.backend.command_sets(&request).map_err(Failure::from)
+    });
+    Ok(Json(answer.await??).into_response())
 }
 
 async fn diff(State(shared): App, request: Request) -> Result<Response, Failure> {

@@ -48,6 +48,15 @@ impl Backend for Fake {
         }
     }
 
+    fn command_sets(&self, request: &SetsRequest) -> Result<SetsAnswer, ApplyError> {
+        match &self.refuse {
+            Some(error) => Err(error.clone()),
+            None => {
+                Ok(SetsAnswer { text: request.text.clone(), notes: Vec::new(), is_in: Some(request.restore) })
+            }
+        }
+    }
+
     fn count_flows(&self, filter: &FlowFilter) -> u64 {
         self.flows.iter().filter(|row| filter.fits(row)).count() as u64
     }

@@ -38,6 +38,8 @@ pub enum Command {
     Flows(Box<FlowsArgs>),
     /// Shows and changes connection tracking settings, like sysctl.
     Sysctl(SysctlArgs),
+    /// Sets that rules name: ipset(8) commands, as `fwctl set add NAME ELEMENT`, `fwctl set save`, `fwctl set restore -file FILE`.
+    Set(SetArgs),
     /// Checks a rules file without loading it.
     Check(CheckArgs),
     /// Loads new rules into the running daemon. Flows are kept, no packet is lost.
@@ -165,6 +167,15 @@ pub struct SysctlArgs {
     pub json: bool,
 }
 
+/// Arguments of `fwctl set`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SetArgs {
+    /// create, destroy, add, del, test, list, save, restore, flush, rename or swap, and what goes with it as ipset(8) has
+    /// it; -exist, -terse, -name, -sorted, -quiet, -output plain|save, -file FILE (restore).
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
 /// Arguments of `fwctl check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
@@ -179,6 +190,10 @@ pub struct CheckArgs {
     /// The daemon's configuration file, if the rules use what it names (`rules.timeout_policies`).
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// Sets that the rules name, as `ipset save` prints them. Unless given: those of the configuration (`rules.sets`).
+    #[arg(long, value_name = "FILE")]
+    pub sets: Option<PathBuf>,
 
     /// Print the rules back in canonical form.
     #[arg(long)]

@@ -12,6 +12,7 @@ mod flows;
 mod history;
 mod rule;
 mod rules;
+mod set;
 mod stats;
 mod sysctl;
 #[cfg(test)]
@@ -25,6 +26,8 @@ use crate::api::types::{ErrorBody, ErrorKind};
 use crate::check;
 use crate::config::{Config, FwdArgs, Tracking};
 use crate::replay::{self, ReplayOptions};
+use crate::rules_file;
+use crate::sets::{self, Store};
 use crate::supervisor;
 use args::{Cli, Command};
 use clap::Parser as _;
@@ -125,6 +128,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Rules(args) => rules::run(&client()?, args, out, err)?,
         Command::Flows(args) => return flows::run(&client()?, args, out, err),
         Command::Sysctl(args) => return sysctl::run(&client()?, args, out, err),
+        Command::Set(args) => return set::run(&client()?, args, out, err),
         Command::Apply(args) => apply::run(&client()?, args, out, err)?,
         Command::Diff(args) => diff::run(&client()?, args, out, err)?,
         Command::Confirm(args) => history::confirm(&client()?, args, out)?,
@@ -144,9 +148,20 @@ fn check(args: &args::CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Re
             .map_err(|errors| CliError::Usage(errors.to_string()))?,
         None => Config::default(),
     };
+    let sets = match args.sets.as_ref().or(config.rules.sets.as_ref()) {
+        None => rules_file::Sets::new(),
+        Some(path) => {
+            let store = Store::new(&[]);
+            if !sets::file::load(&store, path, false, err)? {
+                return Ok(check::Outcome::Wrong.code());
+            }
+            store.slots()
+        }
+    };
     let request = check::Request {
         path: &args.file.to_string_lossy(),
         policies: &config.rules.timeout_policies,
+        sets: &sets,
         family: args.family.map(family),
         print: args.print,
         strict: args.strict,
@@ -163,6 +178,7 @@ fn replay(args: &args::ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> 
         rules: args.rules.clone(),
         rules6: args.rules6.clone(),
         policies: config.rules.timeout_policies.clone(),
+        sets: config.rules.sets.clone(),
         left: args.left.clone(),
         gateway: GatewayConfig {
             names: [args.left_if.clone(), args.right_if.clone()],

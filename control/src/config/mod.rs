@@ -82,6 +82,8 @@ pub struct RulesConfig {
     pub v4: Option<PathBuf>,
     /// IPv6 rules in `ip6tables-save` form.
     pub v6: Option<PathBuf>,
+    /// Sets that rules name, in the form of `ipset save`.
+    pub sets: Option<PathBuf>,
     /// What `-j CT --timeout` may name; no name twice.
     pub timeout_policies: Vec<TimeoutPolicy>,
 }
@@ -319,10 +321,16 @@ pub struct StateConfig {
 }
 
 /// The daemon's log.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// How much the daemon says.
     pub level: LogLevel,
+    /// Directory of the capture files that `-j NFLOG` rules write; `None`: they write none.
+    pub nflog_dir: Option<PathBuf>,
+    /// Bytes a capture file may have before another one is begun, in KiB.
+    pub nflog_file_kib: u32,
+    /// How many files are kept of a group, the newest included.
+    pub nflog_files: u32,
 }
 
 /// Where daemon and `fwctl` meet unless told otherwise.
@@ -350,6 +358,12 @@ impl Default for RejectConfig {
 impl Default for ApiConfig {
     fn default() -> Self {
         Self { socket: DEFAULT_SOCKET.into(), group: None }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: LogLevel::default(), nflog_dir: None, nflog_file_kib: 16 * 1024, nflog_files: 8 }
     }
 }
 

@@ -52,6 +52,8 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "IPv4 rules, as iptables-save prints them. Relative to this file's directory."),
     setting!("rules.v6", optional Kind::File, |c| c.rules.v6, "rules.v6",
         "IPv6 rules, as ip6tables-save prints them. Without rules a family is forwarded, as in the kernel."),
+    setting!("rules.sets", optional Kind::File, |c| c.rules.sets, "sets",
+        "Sets that rules name, as ipset save prints them: made at start. fwctl set changes them."),
     setting!(
         "rules.timeout_policies",
         Kind::TimeoutPolicies,
@@ -188,6 +190,20 @@ pub const SETTINGS: &[Setting<Config>] = &[
         Kind::Words(LogLevel::words),
         |c| c.log.level,
         "How much the daemon says on standard error."
+    ),
+    setting!("log.nflog_dir", optional Kind::AbsoluteFile, |c| c.log.nflog_dir, "/var/log/palisade",
+        "Directory for the packets of -j NFLOG rules: nflog-GROUP.pcapng, older ones with .1, .2, ... behind the          group. Without it they are counted as not logged."),
+    setting!(
+        "log.nflog_file_kib",
+        Kind::Int(64, 1 << 22),
+        |c| c.log.nflog_file_kib,
+        "Size at which such a file is put aside and another one begun, in KiB."
+    ),
+    setting!(
+        "log.nflog_files",
+        Kind::Int(1, 1000),
+        |c| c.log.nflog_files,
+        "How many files are kept of each group."
     ),
 ];
 

@@ -84,6 +84,7 @@ fn the_default_file_reads_back_as_the_defaults() {
     expected.wires[0].left = "eth0".into();
     expected.wires[0].right = "eth1".into();
     expected.api.group = Some("netadmin".into());
+    expected.log.nflog_dir = Some("/var/log/palisade".into());
     expected.rules = config.rules.clone();
     assert!(config.rules.v4.as_ref().unwrap().is_absolute() && config.rules.v6.is_some());
     assert_eq!(config, expected);

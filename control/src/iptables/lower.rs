@@ -9,7 +9,7 @@ use dataplane::rules::model::{self, Around, ChainId, Match, Policy, RuleId, Rule
 
 use super::diagnostics::{Diagnostic, Span};
 use super::names::nearest;
-use super::options::{Lowered, basic};
+use super::options::{Instance, Lowered, basic};
 use super::parser::DIAGNOSTICS_MAX;
 use super::printer;
 use super::syntax::{Addresses, Chain, Command, Counters, File, Rule, Table, Target};
@@ -55,6 +55,7 @@ pub fn assemble(tables: Vec<Table>, family: Family, diagnostics: &mut Vec<Diagno
         }
         let chains = building.finish();
         check_walks(&chains, diagnostics);
+        super::hooks::check(&chains, diagnostics);
         file.chains.extend(chains);
     }
     note_host_chains(&file, diagnostics);
@@ -189,7 +190,7 @@ impl Building {
         rule: &Rule,
     ) -> Result<(), Diagnostic> {
         let index = *self.by_name.get(chain).ok_or_else(|| no_chain(chain, span, &self.by_name))?;
-        self.check_target(rule)?;
+        self.check_target(rule, index)?;
         let Some(rules) = self.rules.get_mut(index) else { return Ok(()) };
         let at = match insert {
             None => None,
@@ -225,7 +226,7 @@ impl Building {
         Ok(())
     }
 
-    fn check_target(&self, rule: &Rule) -> Result<(), Diagnostic> {
+    fn check_target(&self, rule: &Rule, chain: usize) -> Result<(), Diagnostic> {
         let (name, span) = match &rule.target {
             Target::Chain { name, span, .. } => (name, span),
             Target::Extension(instance) if !instance.tables().contains(&self.kind) => {
@@ -236,6 +237,7 @@ impl Building {
                     Diagnostic::error(rule.span, message).hint(format!("it belongs to {}", names.join(", ")))
                 );
             }
+            Target::Extension(instance) => return self.check_chain(rule, instance.as_ref(), chain),
             _ => return Ok(()),
         };
         match self.by_name.get(name) {
@@ -245,6 +247,22 @@ impl Building {
             )),
             Some(_) => Ok(()),
             None => Err(no_target(name, *span, &self.by_name)),
+        }
+    }
+}
+
+impl Building {
+    /// Whether a target may stand in that chain.
+    fn check_chain(&self, rule: &Rule, instance: &dyn Instance, chain: usize) -> Result<(), Diagnostic> {
+        let name = self.chains.get(chain).map_or("", |chain| chain.name.as_str());
+        match instance.built_in_chains() {
+            Some(allowed) if self.is_built_in(chain) && !allowed.contains(&name) => {
+                let message =
+                    format!("`{}` with these options cannot stand in {name}", instance.target_name());
+                Err(Diagnostic::error(rule.span, message)
+                    .hint(format!("it belongs to {}", allowed.join(", "))))
+            }
+            _ => Ok(()),
         }
     }
 }

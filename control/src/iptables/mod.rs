@@ -10,6 +10,7 @@ use dataplane::rules::model::{Ruleset, Table};
 
 pub mod diagnostics;
 pub mod edit;
+mod hooks;
 pub mod lexer;
 pub mod lower;
 pub mod names;

@@ -2,7 +2,9 @@
 //! caller fetches. Control thread and tools only.
 
 use dataplane::flow::TimeoutPolicy;
-use std::collections::HashMap;
+use dataplane::sets::Slot;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// Protocol numbers and names as in Debian's `/etc/protocols`; the first name is the one printed.
 const PROTOCOLS: &[(u8, &[&str])] = &[
@@ -187,6 +189,11 @@ pub trait Services {
     fn timeout_policies(&self) -> &[TimeoutPolicy] {
         &[]
     }
+
+    /// The set of that name.
+    fn set(&self, _name: &str) -> Option<Arc<Slot>> {
+        None
+    }
 }
 
 /// The built-in table of services.
@@ -198,6 +205,7 @@ pub struct BuiltinServices;
 pub struct FileServices {
     ports: HashMap<(String, String), u16>,
     timeout_policies: Vec<TimeoutPolicy>,
+    sets: BTreeMap<String, Arc<Slot>>,
 }
 
 impl Services for BuiltinServices {
@@ -224,13 +232,19 @@ impl FileServices {
                 ports.entry((name.to_owned(), proto.to_owned())).or_insert(port);
             }
         }
-        Self { ports, timeout_policies: Vec::new() }
+        Self { ports, ..Self::default() }
     }
 
     /// The same, with these timeout policies.
     #[must_use]
     pub fn with_timeout_policies(self, timeout_policies: &[TimeoutPolicy]) -> Self {
         Self { timeout_policies: timeout_policies.to_vec(), ..self }
+    }
+
+    /// The same with sets that rules may name.
+    #[must_use]
+    pub fn with_sets(self, sets: BTreeMap<String, Arc<Slot>>) -> Self {
+        Self { sets, ..self }
     }
 }
 
@@ -245,6 +259,10 @@ impl Services for FileServices {
 
     fn timeout_policies(&self) -> &[TimeoutPolicy] {
         &self.timeout_policies
+    }
+
+    fn set(&self, name: &str) -> Option<Arc<Slot>> {
+        self.sets.get(name).cloned()
     }
 }
 

@@ -156,7 +156,9 @@ fn prefix_len(net: Net) -> Option<u32> {
     (holes & holes.wrapping_add(1) == 0).then(|| width - (full & !net.mask).count_ones())
 }
 
-fn address_text(addr: u128, six: bool) -> String {
+/// An address as the C library writes it.
+#[must_use]
+pub fn address_text(addr: u128, six: bool) -> String {
     if !six {
         return Ipv4Addr::from(u32::try_from(addr & u128::from(u32::MAX)).unwrap_or_default()).to_string();
     }

@@ -297,12 +297,15 @@ fn judge(ruleset: &Ruleset, packet: &Packet, ct_state: CtState, ingress: PortId)
         packet,
         bytes: &[],
         now: Now::default(),
+        rates: dataplane::rules::rate::Rates::Probe(0),
         ct_state,
         conn: None,
         flows: &NoFlows,
         is_raw: false,
         ingress,
         egress: ingress.peer(),
+        mtu: 1500,
+        notes: &dataplane::rules::log::NoNotes,
     };
     let mut matched = Vec::new();
     let decision = linear::evaluate(ruleset, &names(), &facts, &mut Marks::default(), &mut matched);

@@ -56,6 +56,20 @@ pub(super) fn mtu(socket: &OwnedFd, name: &str) -> io::Result<u32> {
     u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).map_err(io::Error::other)
 }
 
+/// The kernel's time zone in minutes west of Greenwich, which `-m time --kerneltz` goes by; 0 if it does not say.
+#[must_use]
+pub fn minutes_west() -> i32 {
+    let mut time = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    // `struct timezone`.
+    let mut zone = [0 as libc::c_int; 2];
+    // SAFETY: both point to live variables of the size the call fills in. The C library's function of this name leaves
+    // the zone out.
+    let result = unsafe {
+        libc::syscall(libc::SYS_gettimeofday, std::ptr::from_mut(&mut time), std::ptr::from_mut(&mut zone))
+    };
+    if result == 0 { zone[0] } else { 0 }
+}
+
 /// `struct ethtool_value`: what the simple switches take.
 #[repr(C)]
 struct EthtoolValue {

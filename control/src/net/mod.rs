@@ -8,5 +8,6 @@ mod journal;
 mod nic;
 mod offloads;
 
+pub use ioctl::minutes_west;
 pub use nic::{LinkState, Nic, NicError, frame_fits};
 pub use offloads::{Feature, Offloads};

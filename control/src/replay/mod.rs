@@ -13,6 +13,7 @@ pub use capture::{CaptureError, Captured};
 
 use crate::api::types::Net;
 use crate::rules_file::{self, Rules};
+use crate::sets::{self, Store};
 use dataplane::clock::Now;
 use dataplane::flow::TimeoutPolicy;
 use dataplane::ids::PortId;
@@ -38,6 +39,8 @@ pub struct ReplayOptions {
     pub rules6: Option<PathBuf>,
     /// Timeout policies that the rules may name.
     pub policies: Vec<TimeoutPolicy>,
+    /// Sets that they may name, as `ipset save` prints them.
+    pub sets: Option<PathBuf>,
     /// Prefixes that live on the left; empty: the first speaker of each address pair does.
     pub left: Vec<Net>,
     /// Interface names, settings and sizes.
@@ -79,10 +82,16 @@ struct Summary {
 /// # Errors
 /// Only if writing to `out` or `err` fails.
 pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
+    let store = Store::new(&options.gateway.names);
+    if let Some(path) = &options.sets
+        && !sets::file::load(&store, path, false, err)?
+    {
+        return Ok(EXIT_WRONG);
+    }
     let mut rulesets = Vec::new();
     for (path, family) in [(&options.rules, Family::V4), (&options.rules6, Family::V6)] {
         let Some(path) = path else { continue };
-        match rules_file::load_file(path, family, &options.policies, err)? {
+        match rules_file::load_file(path, family, &options.policies, &store.slots(), err)? {
             Ok(rules) => rulesets.push(rules),
             Err(code) => return Ok(i32::from(code)),
         }
@@ -98,6 +107,7 @@ pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) ->
         options,
         labels: Labels::new(&rulesets),
         sides: Sides::new(&options.left),
+        store,
         held: BTreeMap::new(),
     };
     replay.run(&mut gateway, out, err)
@@ -126,6 +136,8 @@ struct Replay<'a> {
     sides: Sides,
     /// Fragments held for the rest of their datagrams, by number: their lines come when their fate is known.
     held: BTreeMap<u64, Arrived>,
+    /// The sets; what rules want of them is done before the next packet.
+    store: Store,
 }
 
 /// A packet of the capture.
@@ -188,6 +200,7 @@ impl Replay<'_> {
                 }
                 let side = self.sides.side(&captured.frame);
                 let outcome = gateway.send(side, &captured.frame);
+                gateway.set_asks().iter().for_each(|ask| self.store.carry_out(ask));
                 let arrived = Arrived { n: summary.packets, nanos: captured.nanos, side };
                 written = self.report(&mut summary, arrived, &outcome, out);
             }

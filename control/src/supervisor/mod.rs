@@ -6,7 +6,8 @@
 //! workers stop, programs are detached, NICs are put back.
 
 mod backend;
-mod invalid;
+mod captures;
+mod notes;
 mod plane;
 mod watch;
 
@@ -16,15 +17,19 @@ use crate::net::NicError;
 use crate::publish::{BothRules, Publisher};
 use crate::reproducer;
 use crate::rules_file::{self, Rules};
+use crate::sets::orders::Orders;
+use crate::sets::{self, Store};
 use crate::system::{capabilities, signals::Signals};
 use backend::LiveBackend;
-use dataplane::flow::{Policies, TimeoutPolicy};
+use captures::Captures;
+use dataplane::clock::Now;
+use dataplane::flow::Policies;
 use dataplane::packet::Family;
 use dataplane::worker::{AnswerRate, L2Policy, Settings};
 use dataplane::xsk::XskError;
+use notes::NoteLog;
 use plane::Plane;
 use std::io::{self, Write as _};
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -90,9 +95,12 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     if let Some(missing) = capabilities::missing() {
         return Err(Fatal::Rights(missing));
     }
+    let nics: Vec<_> = config.wires.iter().flat_map(|wire| [wire.left.clone(), wire.right.clone()]).collect();
+    let sets = Arc::new(Store::new(&nics));
+    load_sets(config, &sets, false)?;
     let rules = BothRules {
-        v4: Arc::new(load_rules(config.rules.v4.as_deref(), Family::V4, &config.rules.timeout_policies)?),
-        v6: Arc::new(load_rules(config.rules.v6.as_deref(), Family::V6, &config.rules.timeout_policies)?),
+        v4: Arc::new(load_rules(config, Family::V4, &sets)?),
+        v6: Arc::new(load_rules(config, Family::V6, &sets)?),
     };
     let mut plane = Plane::build(config, |ports, workers| {
         let track_always = config.flows.tracking == Tracking::Always;
@@ -101,8 +109,13 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
             Fatal::Compile(reproducer::describe(&error, &config.state.dir, &[&rules.v4, &rules.v6]))
         })
     })?;
-    let backend = Arc::new(LiveBackend::new(config, &plane));
+    sets.start_clock(plane.started);
+    let asks = std::mem::take(&mut plane.set_asks);
+    let orders = Orders::start(Arc::clone(&sets), asks).map_err(system("starting the thread for sets"))?;
+    let backend = Arc::new(LiveBackend::new(config, &plane, Arc::clone(&sets)));
+    backend.note_sets();
     let server = Server::start(&config.api.socket, config.api.group.as_deref(), Arc::clone(&backend) as _)?;
+    plane.publisher.follow_wall_clock(Now::since(plane.started));
     plane.start(config)?;
     backend.attached(&plane);
     plane.wait_until_polling(START_TIMEOUT)?;
@@ -110,11 +123,12 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     // Bringing a link up takes the kernel a moment: what was seen while building may be out of date.
     links.look();
     announce_ready();
-    let ended = watch(config, &plane, &backend, &signals, &mut links);
+    let ended = watch(config, &plane, &backend, &sets, &signals, &mut links);
     drop(links);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(server);
     drop(plane);
+    drop(orders);
     info!("stopped; the NICs are as they were");
     ended
 }
@@ -124,10 +138,11 @@ fn watch(
     config: &Config,
     plane: &Plane,
     backend: &Arc<LiveBackend>,
+    sets: &Store,
     signals: &Signals,
     links: &mut watch::Links<'_>,
 ) -> Result<(), Fatal> {
-    let mut invalid = invalid::InvalidLog::new();
+    let mut notes = NoteLog::new(Captures::new(&config.log));
     let mut rollback: Option<JoinHandle<()>> = None;
     while !signals.stop_asked() {
         if let Some(worker) = plane.ended_worker() {
@@ -135,7 +150,7 @@ fn watch(
             return Err(Fatal::WorkerEnded(worker));
         }
         if signals.take_reload() {
-            reload(config, backend);
+            reload(config, backend, sets);
         }
         if backend.is_overdue() && rollback.as_ref().is_none_or(JoinHandle::is_finished) {
             // Compiling takes its time, and links and signals cannot wait.
@@ -146,21 +161,24 @@ fn watch(
         }
         links.look();
         plane.publisher.reclaim();
-        invalid.look(plane);
+        plane.publisher.follow_wall_clock(Now::since(plane.started));
+        notes.look(plane);
         std::thread::sleep(LOOK_AROUND);
     }
+    notes.look(plane);
     Ok(())
 }
 
-/// SIGHUP: reads the configured rules files again. What is wrong is logged and the old rules stay.
-fn reload(config: &Config, backend: &LiveBackend) {
+/// SIGHUP: reads the configured rules files again. Sets that are there stay as they are, further ones are made. What is wrong is logged and the old rules stay.
+fn reload(config: &Config, backend: &LiveBackend, sets: &Store) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
     let read = |path: &Option<std::path::PathBuf>, family| match path.as_deref() {
         None => Ok(None),
-        Some(path) => load_rules(Some(path), family, &config.rules.timeout_policies).map(Some),
+        Some(_) => load_rules(config, family, sets).map(Some),
     };
-    let loaded =
-        read(&config.rules.v4, Family::V4).and_then(|v4| Ok((v4, read(&config.rules.v6, Family::V6)?)));
+    let loaded = load_sets(config, sets, true)
+        .and_then(|()| read(&config.rules.v4, Family::V4))
+        .and_then(|v4| Ok((v4, read(&config.rules.v6, Family::V6)?)));
     match loaded {
         Err(fatal) => error!("SIGHUP: {fatal}; the old rules stay in force"),
         Ok((v4, v6)) => match backend.reload(v4, v6) {
@@ -172,18 +190,30 @@ fn reload(config: &Config, backend: &LiveBackend) {
 }
 
 /// Reads rules and prints every finding; without a file, the empty table of a kernel without rules.
-fn load_rules(path: Option<&Path>, family: Family, policies: &[TimeoutPolicy]) -> Result<Rules, Fatal> {
-    let Some(path) = path else {
+fn load_rules(config: &Config, family: Family, sets: &Store) -> Result<Rules, Fatal> {
+    let path = if family == Family::V4 { &config.rules.v4 } else { &config.rules.v6 };
+    let Some(path) = path.as_deref() else {
         if family == Family::V6 {
             warn!("no IPv6 rules (--rules6): IPv6 is accepted, as in a kernel without ip6tables rules");
         }
         return Ok(Rules::empty(family));
     };
-    let loaded = rules_file::load_file(path, family, policies, &mut io::stderr());
+    let policies = &config.rules.timeout_policies;
+    let loaded = rules_file::load_file(path, family, policies, &sets.slots(), &mut io::stderr());
     match loaded.map_err(|source| Fatal::System { what: "writing to standard error", source })? {
         Ok(rules) => Ok(rules),
         Err(_) => Err(Fatal::Rules { file: path.display().to_string() }),
     }
+}
+
+/// Makes the sets of the configured file and prints every finding. With `keeps` those that are there stay.
+fn load_sets(config: &Config, sets: &Store, keeps: bool) -> Result<(), Fatal> {
+    let Some(path) = config.rules.sets.as_deref() else { return Ok(()) };
+    let loaded = sets::file::load(sets, path, keeps, &mut io::stderr());
+    if loaded.map_err(|source| Fatal::System { what: "writing to standard error", source })? {
+        return Ok(());
+    }
+    Err(Fatal::Rules { file: path.display().to_string() })
 }
 
 /// What workers are to know besides the rules.

@@ -10,13 +10,15 @@ use crate::config::{Auto, Config, Cores, Idle, Offloads, XdpMode};
 use crate::net::{Nic, frame_fits};
 use crate::publish::Publisher;
 use crate::requests::{Desk, REQUEST_RING};
+use crate::sets::orders::ASK_RING;
 use crate::system::{capabilities, cores};
 use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
+use dataplane::sets::SetAsk;
 use dataplane::worker::{
-    Handoff, IdlePolicy, InvalidNote, Lane, Parts, PortState, Waker, Worker, WorkerCounters,
+    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Waker, Worker, WorkerCounters, note_rings,
 };
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -33,8 +35,9 @@ const EXPIRED_RING: usize = 4096;
 /// Events of flows that may wait for a listener, per worker.
 const EVENT_RING: usize = 4096;
 
-/// INVALID packets that may wait to be logged, per worker.
-const INVALID_RING: usize = 128;
+/// Packets that may wait to be logged, per worker, and bytes of all of them.
+const NOTE_RING: usize = 4096;
+const NOTE_BYTES: usize = 1 << 20;
 
 /// One NIC of a wire.
 #[derive(Debug)]
@@ -62,7 +65,7 @@ pub(super) struct WorkerHandle {
     /// What happens to its flows.
     pub(super) events: Arc<Mutex<Consumer<FlowEvent>>>,
     /// INVALID packets to be logged.
-    pub(super) invalid: Mutex<Consumer<InvalidNote>>,
+    pub(super) notes: Mutex<NoteReader>,
     /// NIC and queue of each lane.
     pub(super) lanes: Vec<(PortId, u32)>,
     thread: Option<JoinHandle<()>>,
@@ -83,6 +86,8 @@ pub(super) struct Plane {
     pub(super) publisher: Arc<Publisher>,
     pub(super) listening: Arc<Listening>,
     pub(super) expectations: Arc<Expectations>,
+    /// What rules want done to sets.
+    pub(super) set_asks: Vec<Consumer<SetAsk>>,
 }
 
 impl Plane {
@@ -127,6 +132,7 @@ impl Plane {
             publisher,
             listening: Arc::default(),
             expectations: Arc::default(),
+            set_asks: Vec::new(),
         };
         plane.make_workers(config, &cores, &umem, devices)?;
         Ok(plane)
@@ -167,7 +173,9 @@ impl Plane {
             let region = tracker.region();
             self.aged.push(Aged { region: Arc::clone(&region), named: named as Producer<Expired> });
             let (asked, requests) = RingBuffer::new(REQUEST_RING);
-            let (noted, invalid) = RingBuffer::new(INVALID_RING);
+            let (ask_sets, set_asks) = RingBuffer::new(ASK_RING);
+            self.set_asks.push(set_asks);
+            let (noted, notes) = note_rings(NOTE_RING, NOTE_BYTES);
             let desk = Desk::new(asked, Arc::clone(&waker), Arc::clone(&counters));
             let handle = WorkerHandle {
                 core: cores[index],
@@ -175,7 +183,7 @@ impl Plane {
                 region,
                 desk: Arc::new(Mutex::new(desk)),
                 events: Arc::new(Mutex::new(events)),
-                invalid: Mutex::new(invalid),
+                notes: Mutex::new(notes),
                 lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
                 thread: None,
                 worker: Some(Worker::new(
@@ -193,7 +201,8 @@ impl Plane {
                         waker,
                         expired,
                         requests,
-                        invalid: Some(noted),
+                        notes: Some(noted),
+                        set_asks: Some(ask_sets),
                     },
                     (),
                 )),

@@ -73,13 +73,17 @@ impl Whole {
             let at = held.piece.payload_at;
             bytes.extend_from_slice(scratch.get(at..at + held.piece.len())?);
         }
+        // ECN's mark is the datagram's if any fragment has it.
+        let mark = if fragments.iter().any(|held| held.piece.ecn == ECN_CE) { ECN_CE } else { 0 };
         match first.packet.tuple.family {
             Family::V4 => {
                 let len = u16::try_from(bytes.len() - l3).ok()?;
+                *bytes.get_mut(l3 + 1)? |= mark;
                 write_v4(bytes.get_mut(l3..l3 + first.piece.header_len)?, len, 0);
             }
             Family::V6 => {
                 let len = u16::try_from(bytes.len() - l3 - V6_HEADER_LEN).ok()?;
+                bytes[l3 + 1] |= mark << 4;
                 bytes[l3 + 4..l3 + 6].copy_from_slice(&len.to_be_bytes());
                 *bytes.get_mut(first.piece.next_at)? = first.piece.next;
             }
@@ -109,13 +113,12 @@ impl Whole {
         let Some(first) = fragments.first() else { return false };
         let (packet, piece) = (first.packet, first.piece);
         let end = fragments.last().map_or(0, |last| last.piece.end);
-        let mark = if fragments.iter().any(|held| held.piece.ecn == ECN_CE) { ECN_CE } else { 0 };
         let mut is_one = true;
         let unified = std::mem::take(fragments).into_iter().map(|mut held| {
             held.piece.is_last = held.piece.end == end;
             let is_written = match packet.tuple.family {
-                Family::V4 => self.write_header_v4(&packet, &piece, &held.piece, mark),
-                Family::V6 => self.write_header_v6(&packet, &piece, &held.piece, mark),
+                Family::V4 => self.write_header_v4(&packet, &piece, &held.piece),
+                Family::V6 => self.write_header_v6(&packet, &piece, &held.piece),
             };
             let (held, is_done) = self.replace_header(umem, pool, held);
             is_one &= is_written.is_some() && is_done;
@@ -125,28 +128,41 @@ impl Whole {
         is_one
     }
 
+    /// Gives all fragments what has become of the datagram: its headers, and the payload each has its part of. False if
+    /// there is no room for them.
+    pub fn spread(&mut self, umem: &Umem, pool: &mut FramePool, fragments: &mut Vec<Held>) -> bool {
+        let is_one = self.unify(umem, pool, fragments);
+        let Some(first) = fragments.first() else { return false };
+        let payload_at = usize::from(first.packet.l3_offset) + first.piece.header_len;
+        for held in fragments {
+            let from = payload_at + held.piece.offset;
+            if let Some(part) = self.bytes.get(from..from + held.piece.len()) {
+                umem.copy_in(&mut held.frame, held.piece.payload_at, part);
+            }
+        }
+        is_one
+    }
+
     /// Writes a header for a fragment like the first one, without options if it has not got as many: an option need not
     /// be in all of them.
-    fn write_header_v4(&mut self, packet: &Packet, first: &Piece, piece: &Piece, mark: u8) -> Option<()> {
+    fn write_header_v4(&mut self, packet: &Packet, first: &Piece, piece: &Piece) -> Option<()> {
         let l3 = usize::from(packet.l3_offset);
         let header_len = if piece.header_len == first.header_len { first.header_len } else { V4_HEADER_LEN };
         self.scratch.clear();
         self.scratch.extend_from_slice(self.bytes.get(..l3 + header_len)?);
         let header = &mut self.scratch[l3..];
         header[0] = 0x40 | u8::try_from(header_len / 4).ok()?;
-        header[1] |= mark;
         let more = if piece.is_last { 0 } else { 0x2000 };
         let field = u16::try_from(piece.offset / 8).ok()? | more;
         write_v4(header, u16::try_from(header_len + piece.len()).ok()?, field);
         Some(())
     }
 
-    fn write_header_v6(&mut self, packet: &Packet, first: &Piece, piece: &Piece, mark: u8) -> Option<()> {
+    fn write_header_v6(&mut self, packet: &Packet, first: &Piece, piece: &Piece) -> Option<()> {
         let l3 = usize::from(packet.l3_offset);
         self.scratch.clear();
         self.scratch.extend_from_slice(self.bytes.get(..l3 + first.header_len)?);
         let len = first.header_len - V6_HEADER_LEN + V6_FRAGMENT_LEN + piece.len();
-        self.scratch[l3 + 1] |= mark << 4;
         self.scratch[l3 + 4..l3 + 6].copy_from_slice(&u16::try_from(len).ok()?.to_be_bytes());
         *self.scratch.get_mut(first.next_at)? = proto::FRAGMENT;
         let field = u16::try_from(piece.offset).ok()? | u16::from(!piece.is_last);
@@ -185,6 +201,12 @@ impl Whole {
     pub fn copy(&mut self, umem: &Umem, frame: &Frame) {
         self.bytes.clear();
         umem.copy_out(frame, &mut self.bytes);
+    }
+
+    /// The same, to be changed.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
     }
 
     /// The packet last put together.

@@ -1,10 +1,12 @@
 //! The compiled form of one family's rules: what workers run.
 
+use super::alter::Alter;
 use super::classifier::{self, Classifier};
-use super::conn::{Asked, Marks};
+use super::conn::{Effect, Marks};
 use super::counters::MATCHED_MAX;
 use super::model::{RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
+use super::rate::Tables;
 use super::validate::{self, CompileError};
 use super::{Decision, Facts, boxes, linear, selfcheck};
 use crate::packet::Family;
@@ -51,11 +53,22 @@ pub struct Matched {
     lines: Vec<u32>,
     /// The line that decided.
     decider: u32,
+    /// Where the walk has stopped, if a line changes the packet.
+    stop: Option<Stop>,
+}
+
+/// A line that changes the packet, and what is known by then.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    alter: Alter,
+    /// The line behind it.
+    next: u32,
+    accepted_by: Option<(u32, RuleRef)>,
 }
 
 impl Default for Matched {
     fn default() -> Self {
-        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0 }
+        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0, stop: None }
     }
 }
 
@@ -65,6 +78,18 @@ impl Matched {
     #[must_use]
     pub fn lines(&self) -> &[u32] {
         &self.lines
+    }
+
+    /// The change to the packet that the walk waits for: make it, and go on with [`Compiled::resume`].
+    #[inline]
+    #[must_use]
+    pub fn alter(&self) -> Option<Alter> {
+        self.stop.map(|stop| stop.alter)
+    }
+
+    /// Takes away the lines so far, which were counted with the packet's length before a change.
+    pub fn forget_lines(&mut self) {
+        self.lines.clear();
     }
 
     /// The one among them that decided.
@@ -83,7 +108,21 @@ impl Compiled {
     /// If chains loop, nest too deeply or unfold to too much; or if the compiled form disagrees with the plain one
     /// about some header, a defect that must never reach a packet: the error is a reproducer.
     pub fn new(ruleset: Arc<Ruleset>, ports: &[String]) -> Result<Self, CompileError> {
-        Self::unchecked(ruleset, ports)?.checked(ports)
+        Self::with_tables(ruleset, ports, &Tables::default(), None)
+    }
+
+    /// The same with the tables that other rules have filled, and what rules `before` that are the same have counted. None
+    /// of it is asked here.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_tables(
+        ruleset: Arc<Ruleset>,
+        ports: &[String],
+        tables: &Tables,
+        before: Option<&Ruleset>,
+    ) -> Result<Self, CompileError> {
+        Self::unchecked(tables.bound(ruleset, before)?, ports)?.checked(ports)
     }
 
     /// Held against what the rules mean.
@@ -184,10 +223,23 @@ impl Compiled {
     }
 
     /// Judges one tracked packet, leaving the lines it matched in `matched` and what they change in `marks`.
+    ///
+    /// If a line changes the packet ([`Matched::alter`]), the decision stands for a packet that cannot be changed, which is
+    /// dropped; else [`Self::resume`] has the next word.
     #[inline]
     pub fn classify(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
+        matched.lines.clear();
+        matched.stop = None;
         let decision = self.main.run(facts, marks, matched);
         Decision { management: self.infos[matched.decider as usize].management, ..decision }
+    }
+
+    /// Goes on where a change was due that is made now: `facts` are those of the packet as it has become.
+    pub fn resume(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
+        let program = if facts.is_raw { self.raw.as_ref().unwrap_or(&self.main) } else { &self.main };
+        let decision = program.run(facts, marks, matched);
+        let management = !facts.is_raw && self.infos[matched.decider as usize].management;
+        Decision { management, invariant: false, ..decision }
     }
 
     /// Judges one packet before it is tracked; `None` if there are no rules for that.
@@ -198,7 +250,10 @@ impl Compiled {
         marks: &mut Marks,
         matched: &mut Matched,
     ) -> Option<Decision> {
-        self.raw.as_ref().map(|raw| raw.run(&Facts { is_raw: true, ..*facts }, marks, matched))
+        let raw = self.raw.as_ref()?;
+        matched.lines.clear();
+        matched.stop = None;
+        Some(raw.run(&Facts { is_raw: true, ..*facts }, marks, matched))
     }
 }
 
@@ -210,11 +265,12 @@ impl Program {
 
     #[inline]
     fn run(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
-        matched.lines.clear();
         let mut invariant = true;
-        let mut accepted_by = None;
+        let (mut from, mut accepted_by) = match matched.stop.take() {
+            None => (0, None),
+            Some(stop) => (stop.next, stop.accepted_by),
+        };
         let mut cursor = self.classifier.find(&boxes::header(facts));
-        let mut from = 0;
         loop {
             let index = self.classifier.next(&mut cursor, from);
             assert!(
@@ -249,8 +305,13 @@ impl Program {
                 Action::Do(effect) => {
                     // What is done must be done for each packet.
                     invariant = false;
-                    let has_conn = Asked::about(facts, marks).has_conn();
-                    effect.apply(marks, has_conn);
+                    match effect {
+                        Effect::Alter(alter) => {
+                            return self.stop_at(index, alter, accepted_by, matched);
+                        }
+                        Effect::Log(log) => facts.notes.note(facts, log, line.by, marks.packet),
+                        _ => effect.apply(marks, facts),
+                    }
                 }
                 Action::Count | Action::Gate(_) | Action::Decide(_) => {}
             }
@@ -269,6 +330,25 @@ impl Program {
     }
 }
 
+impl Program {
+    /// Stops before the packet is changed: what becomes of it if it cannot be.
+    #[cold]
+    fn stop_at(
+        &self,
+        index: u32,
+        alter: Alter,
+        accepted_by: Option<(u32, RuleRef)>,
+        matched: &mut Matched,
+    ) -> Decision {
+        let number = self.base + index;
+        matched.lines.push(number);
+        matched.decider = number;
+        matched.stop = Some(Stop { alter, next: index + 1, accepted_by });
+        let by = self.lines[index as usize].by;
+        Decision { verdict: Verdict::Drop, by, invariant: false, management: false }
+    }
+}
+
 /// Whether the conditions beyond a line's fields hold. A volatile one that is asked, which is after all others held,
 /// makes the decision depend on this very packet.
 fn more_match(line: &Line, facts: &Facts<'_>, marks: &mut Marks, invariant: &mut bool) -> bool {
@@ -276,9 +356,8 @@ fn more_match(line: &Line, facts: &Facts<'_>, marks: &mut Marks, invariant: &mut
     if !tests.iter().filter(|test| !test.is_volatile()).all(|test| test.holds(facts, marks)) {
         return false;
     }
-    let mut volatile = tests.iter().filter(|test| test.is_volatile()).chain(ordered).peekable();
-    if volatile.peek().is_some() {
-        *invariant = false;
-    }
-    volatile.all(|test| test.holds(facts, marks))
+    tests.iter().filter(|test| test.is_volatile()).chain(ordered).all(|test| {
+        *invariant &= !test.is_volatile();
+        test.holds(facts, marks)
+    })
 }

@@ -7,12 +7,15 @@ mod orders;
 pub use orders::{CtEvents, Helper, Orders, PolicyId, Zone};
 
 use super::Facts;
+use super::alter::Alter;
 use super::conncount::{ConnCount, CountKey};
-use super::model::CtState;
+use super::log::Log;
+use super::model::{CtState, Hook};
 use crate::clock::Tick;
 use crate::flow::{Direction, FlowId, status};
 use crate::ids::WorkerId;
 use crate::packet::{Family, Packet, Tuple};
+use crate::sets::{SetAsk, SetOrder};
 use std::sync::Arc;
 
 /// The connection a packet belongs to or is about, as rules see it: as it is after the packet was tracked. Exists for
@@ -123,6 +126,8 @@ pub struct Marks {
     pub hotdrop: bool,
     /// Connection counts this packet was counted by as a newcomer: its connection takes that place if it is accepted.
     pub counted: Vec<Counted>,
+    /// What rules want changed about sets.
+    pub set_asks: Vec<SetAsk>,
 }
 
 /// A place that a packet was given among the connections a rule counts.
@@ -152,6 +157,9 @@ impl Marks {
         self.packet = 0;
         if !self.counted.is_empty() {
             self.counted.clear();
+        }
+        if !self.set_asks.is_empty() {
+            self.set_asks.clear();
         }
     }
 
@@ -202,10 +210,19 @@ pub enum Effect {
     },
     /// `-j CT`, `-j NOTRACK`: the first one counts.
     Order(Orders),
+    /// `-j SET`.
+    Set(SetOrder),
+    /// The packet itself is changed, by whoever holds its bytes.
+    Alter(Alter),
+    /// It is written down.
+    Log(Log),
 }
 
 /// `--left-shift-mark`, `--right-shift-mark`: bits to the left, negative to the right; 0 is none.
 pub type Shift = i8;
+
+/// Most changes of sets that one packet may ask for: no more are noted.
+const SET_ASKS_MAX: usize = 64;
 
 const fn shifted(value: u32, shift: Shift) -> u32 {
     let bits = shift.unsigned_abs() as u32;
@@ -217,11 +234,37 @@ const fn shifted(value: u32, shift: Shift) -> u32 {
 }
 
 impl Effect {
+    /// The effect of a rule that stands there.
+    #[must_use]
+    pub const fn at(self, hook: Hook) -> Self {
+        match self {
+            Self::Log(log) => Self::Log(Log { hook, ..log }),
+            Self::Set(order) => Self::Set(order.at(hook)),
+            other => other,
+        }
+    }
+
+    /// Whether it is about a connection's mark.
+    pub(super) const fn speaks_of_conn(self) -> bool {
+        matches!(self, Self::SetConnMark { .. } | Self::SaveMark { .. } | Self::RestoreMark { .. })
+    }
+
     /// Does it. Connection marks stay as they are on packets without a connection.
-    pub fn apply(self, marks: &mut Marks, has_conn: bool) {
+    pub fn apply(self, marks: &mut Marks, facts: &Facts<'_>) {
+        if let Self::Set(order) = self {
+            marks.ask(order.about(facts));
+        } else {
+            let has_conn = Asked::about(facts, marks).has_conn();
+            self.mark(marks, has_conn);
+        }
+    }
+
+    fn mark(self, marks: &mut Marks, has_conn: bool) {
         match self {
             Self::SetMark { set, clear } => marks.packet = (marks.packet & !clear) ^ set,
             Self::Order(orders) => marks.orders = Some(marks.orders.unwrap_or(orders)),
+            // Not to marks.
+            Self::Set(_) | Self::Alter(_) | Self::Log(_) => {}
             _ if !has_conn => {}
             Self::SetConnMark { set, clear, shift } => {
                 marks.set_conn(shifted((marks.conn & !clear) ^ set, shift));
@@ -237,6 +280,12 @@ impl Effect {
 }
 
 impl Marks {
+    fn ask(&mut self, ask: SetAsk) {
+        if self.set_asks.len() < SET_ASKS_MAX {
+            self.set_asks.push(ask);
+        }
+    }
+
     fn set_conn(&mut self, mark: u32) {
         self.conn_is_set |= self.conn != mark;
         self.conn = mark;
@@ -492,13 +541,13 @@ mod tests {
     #[test]
     fn marks_are_set_saved_and_restored_under_masks() {
         let mut marks = Marks { packet: 0xff00, conn: 0x1234, ..Marks::default() };
-        Effect::SetMark { set: 0x21, clear: 0xf0f0 }.apply(&mut marks, true);
+        Effect::SetMark { set: 0x21, clear: 0xf0f0 }.mark(&mut marks, true);
         assert_eq!(marks.packet, 0x0f21);
-        Effect::SaveMark { from: 0xff, to: 0xffff, shift: 8 }.apply(&mut marks, true);
+        Effect::SaveMark { from: 0xff, to: 0xffff, shift: 8 }.mark(&mut marks, true);
         assert_eq!((marks.conn, marks.conn_is_set), (0x2100, true));
-        Effect::RestoreMark { from: 0xffff_ffff, to: 0xffff_ffff, shift: -4 }.apply(&mut marks, true);
+        Effect::RestoreMark { from: 0xffff_ffff, to: 0xffff_ffff, shift: -4 }.mark(&mut marks, true);
         assert_eq!(marks.packet, 0x210);
-        Effect::SetConnMark { set: 7, clear: u32::MAX, shift: 0 }.apply(&mut marks, false);
+        Effect::SetConnMark { set: 7, clear: u32::MAX, shift: 0 }.mark(&mut marks, false);
         assert_eq!(marks.conn, 0x2100, "no connection, no change");
     }
 
@@ -506,8 +555,8 @@ mod tests {
     fn the_first_order_to_the_tracker_counts() {
         let mut marks = Marks::default();
         let first = Orders { notrack: true, ..Orders::default() };
-        Effect::Order(first).apply(&mut marks, false);
-        Effect::Order(Orders { helper: Some(Helper::Ftp), ..Orders::default() }).apply(&mut marks, false);
+        Effect::Order(first).mark(&mut marks, false);
+        Effect::Order(Orders { helper: Some(Helper::Ftp), ..Orders::default() }).mark(&mut marks, false);
         assert_eq!(marks.orders, Some(first));
     }
 }

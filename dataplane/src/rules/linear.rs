@@ -1,7 +1,8 @@
 //! The meaning of a ruleset: walks chains one rule at a time, as iptables does. Slow, obvious, and the oracle that the
 //! compiled form is held against.
 
-use super::conn::{Asked, Marks};
+use super::alter::Copied;
+use super::conn::{Effect, Marks};
 use super::model::{ChainId, Hook, Policy, RuleRef, Ruleset, Table, Target, Verdict};
 use super::{Decision, Facts, matching};
 
@@ -16,8 +17,20 @@ pub fn evaluate(
     marks: &mut Marks,
     matched: &mut Vec<RuleRef>,
 ) -> Decision {
+    evaluate_copy(ruleset, ports, facts, marks, matched, &mut Copied::default())
+}
+
+/// The same, leaving what becomes of the packet in `copied`.
+pub(super) fn evaluate_copy(
+    ruleset: &Ruleset,
+    ports: &[String],
+    facts: &Facts<'_>,
+    marks: &mut Marks,
+    matched: &mut Vec<RuleRef>,
+    copied: &mut Copied,
+) -> Decision {
     matched.clear();
-    let mut decision = walk_way(ruleset, &ruleset.way(), ports, facts, marks, matched);
+    let mut decision = walk_way(ruleset, &ruleset.way(), ports, facts, marks, matched, copied);
     // Who let a packet pass is filter's to say.
     if decision.verdict == Verdict::Accept {
         decision.by = filter_word(ruleset, matched).unwrap_or(decision.by);
@@ -27,16 +40,17 @@ pub fn evaluate(
 }
 
 /// Judges one packet before it is tracked, by `raw` PREROUTING; accepts if there is none.
-pub fn evaluate_raw(
+pub(super) fn evaluate_raw_copy(
     ruleset: &Ruleset,
     ports: &[String],
     facts: &Facts<'_>,
     marks: &mut Marks,
     matched: &mut Vec<RuleRef>,
+    copied: &mut Copied,
 ) -> Decision {
     matched.clear();
     let way: Vec<_> = ruleset.around.raw_prerouting.map(|chain| (Hook::Raw, chain)).into_iter().collect();
-    walk_way(ruleset, &way, ports, &Facts { is_raw: true, ..*facts }, marks, matched)
+    walk_way(ruleset, &way, ports, &Facts { is_raw: true, ..*facts }, marks, matched, copied)
 }
 
 fn walk_way(
@@ -46,6 +60,7 @@ fn walk_way(
     facts: &Facts<'_>,
     marks: &mut Marks,
     matched: &mut Vec<RuleRef>,
+    copied: &mut Copied,
 ) -> Decision {
     let mut decision = Decision {
         verdict: Verdict::Accept,
@@ -54,7 +69,7 @@ fn walk_way(
         management: false,
     };
     for &(hook, chain) in way {
-        let mut walk = Walk { ruleset, ports, hook, facts, marks, matched };
+        let mut walk = Walk { ruleset, ports, hook, facts, marks, matched, copied };
         (decision.verdict, decision.by) = walk.chain(chain).unwrap_or_else(|| {
             let by = RuleRef { chain, rule: None };
             walk.matched.push(by);
@@ -92,15 +107,17 @@ struct Walk<'a> {
     facts: &'a Facts<'a>,
     marks: &'a mut Marks,
     matched: &'a mut Vec<RuleRef>,
+    copied: &'a mut Copied,
 }
 
 impl Walk<'_> {
     /// Walks one chain. `None`: it was left at its end or by RETURN, and the caller goes on.
     fn chain(&mut self, id: ChainId) -> Option<(Verdict, RuleRef)> {
         for (index, rule) in (0_u32..).zip(&self.ruleset.chain(id).rules) {
-            let Self { facts, ports, hook, marks, .. } = self;
+            let Self { facts, ports, hook, marks, copied, .. } = self;
             let by = RuleRef { chain: id, rule: Some(index) };
-            if !rule.matches.iter().all(|condition| matching::holds(condition, facts, ports, *hook, marks)) {
+            let seen = copied.facts(facts);
+            if !rule.matches.iter().all(|condition| matching::holds(condition, &seen, ports, *hook, marks)) {
                 if marks.hotdrop {
                     return Some((Verdict::Drop, by));
                 }
@@ -109,9 +126,18 @@ impl Walk<'_> {
             self.matched.push(by);
             match rule.target {
                 Target::Continue => {}
+                Target::Effect(Effect::Alter(alter)) => {
+                    if self.copied.change(alter, self.facts).is_err() {
+                        return Some((Verdict::Drop, by));
+                    }
+                }
+                Target::Effect(Effect::Log(log)) => {
+                    let log = super::log::Log { hook: self.hook, ..log };
+                    let seen = self.copied.facts(self.facts);
+                    seen.notes.note(&seen, log, by, self.marks.packet);
+                }
                 Target::Effect(effect) => {
-                    let has_conn = Asked::about(self.facts, self.marks).has_conn();
-                    effect.apply(self.marks, has_conn);
+                    effect.at(self.hook).apply(self.marks, self.facts);
                 }
                 Target::Accept => return Some((Verdict::Accept, by)),
                 Target::Drop => return Some((Verdict::Drop, by)),

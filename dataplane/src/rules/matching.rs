@@ -3,6 +3,7 @@
 
 use super::Facts;
 use super::conn::{Asked, Marks};
+use super::header::HeaderMatch;
 use super::model::{Hook, Match, PortSide};
 use crate::packet::{Fragment, Packet, proto};
 
@@ -35,7 +36,11 @@ pub(super) fn holds(
         Match::TcpFlags { mask, comp, invert } => flags_match(packet, *mask, *comp, *invert),
         Match::Icmp { ty, codes, invert } => icmp_matches(packet, *ty, *codes, *invert),
         Match::CtState { states, invert } => states.contains(Asked::about(facts, marks).state()) != *invert,
+        Match::Rate(condition) => condition.holds(facts, marks),
         Match::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
+        Match::Header(HeaderMatch::Device(device)) => device.resolve(hook, ports).holds(facts, marks),
+        Match::Header(condition) => condition.holds(facts, marks),
+        Match::Set(set) => set.at(hook).holds(facts),
     }
 }
 

@@ -9,16 +9,21 @@
 //! Built on control, immutable, read by workers through the snapshot. [`RuleCounters`] is the one part that changes,
 //! and each worker has its own.
 
+pub mod alter;
 mod boxes;
 pub mod classifier;
 mod compile;
 pub mod conn;
 mod conncount;
 mod counters;
+pub mod header;
+pub mod interned;
 pub mod linear;
+pub mod log;
 mod matching;
 pub mod model;
 mod program;
+pub mod rate;
 pub mod selfcheck;
 #[cfg(test)]
 mod tests;
@@ -33,7 +38,9 @@ use crate::clock::Now;
 use crate::ids::PortId;
 use crate::packet::Packet;
 use conn::{Conn, Flows};
+use log::Notes;
 use model::{CtState, RuleRef, Verdict};
+use rate::Rates;
 
 /// Everything a rule may ask about one packet.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +51,8 @@ pub struct Facts<'a> {
     pub bytes: &'a [u8],
     /// When it is judged.
     pub now: Now,
+    /// How conditions that keep state or ask the clock are answered.
+    pub rates: Rates<'a>,
     /// Its connection state.
     pub ct_state: CtState,
     /// Its connection: `None` if it has none, and where no rule asks ([`Compiled::asks_conn`]).
@@ -56,6 +65,10 @@ pub struct Facts<'a> {
     pub ingress: PortId,
     /// The NIC it would leave on.
     pub egress: PortId,
+    /// The largest IP packet that both can carry, in bytes.
+    pub mtu: u32,
+    /// Where packets go that rules want logged.
+    pub notes: &'a dyn Notes,
 }
 
 /// What the rules say about one packet.

@@ -2,7 +2,10 @@
 //! [`super::linear`] (the meaning) and by the compiler. Immutable once built.
 
 use super::conn::{ConnMatch, Effect};
+use super::header::HeaderMatch;
+use super::rate::RateMatch;
 use crate::packet::Family;
+use crate::sets::SetMatch;
 
 /// One family's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +130,12 @@ pub enum Match {
     CtState { states: CtStateSet, invert: bool },
     /// Whatever else asks about the packet's connection or its mark.
     Conn(ConnMatch),
+    /// What is in the packet beyond the above.
+    Header(HeaderMatch),
+    /// What keeps state or asks the clock.
+    Rate(RateMatch),
+    /// `-m set`.
+    Set(SetMatch),
 }
 
 /// Which ports a match looks at.

@@ -9,11 +9,14 @@
 //! left out.
 
 use super::conn::{Asked, ConnMatch, Conntrack, Effect, Marks};
+use super::header::HeaderMatch;
 use super::matching::{flags_match, has_ports, icmp_matches, ports_match};
 use super::model::{ChainId, CtState, Hook, Match, PortSide, RuleRef, Ruleset, Table, Target, Verdict};
+use super::rate::RateMatch;
 use super::{CompileError, Facts, linear};
 use crate::ids::PORTS_MAX;
 use crate::packet::Fragment;
+use crate::sets::SetMatch;
 
 /// Most lines a ruleset may unfold to.
 pub(super) const LINES_MAX: usize = 1 << 20;
@@ -83,6 +86,9 @@ pub(super) enum Test {
     LaterFragment { invert: bool },
     TcpFlags { mask: u8, comp: u8, invert: bool },
     Conn(ConnMatch),
+    Header(HeaderMatch),
+    Rate(RateMatch),
+    Set(SetMatch),
 }
 
 impl Test {
@@ -91,6 +97,9 @@ impl Test {
         let tuple = &packet.tuple;
         match self {
             Self::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
+            Self::Header(condition) => condition.holds(facts, marks),
+            Self::Rate(condition) => condition.holds(facts, marks),
+            Self::Set(set) => set.holds(facts),
             Self::Src { addr, mask, invert } => (tuple.src & mask == *addr) != *invert,
             Self::Dst { addr, mask, invert } => (tuple.dst & mask == *addr) != *invert,
             Self::NotProto(proto) => tuple.proto != *proto,
@@ -102,7 +111,7 @@ impl Test {
     }
 
     /// A condition as a test; `None` for those that iptables tries before all of these, wherever they stand.
-    fn of(condition: &Match) -> Option<Self> {
+    fn of(condition: &Match, hook: Hook) -> Option<Self> {
         Some(match condition {
             Match::Ports { which, ranges, invert } => {
                 Self::Ports { which: *which, ranges: ranges.as_slice().into(), invert: *invert }
@@ -116,6 +125,9 @@ impl Test {
             }
             Match::Icmp { ty, codes, invert } => Self::Icmp { ty: *ty, codes: *codes, invert: *invert },
             Match::Conn(condition) => Self::Conn(condition.clone()),
+            Match::Header(condition) => Self::Header(condition.clone()),
+            Match::Rate(condition) => Self::Rate(condition.clone()),
+            Match::Set(set) => Self::Set(set.at(hook)),
             Match::InIface { .. }
             | Match::OutIface { .. }
             | Match::Src { .. }
@@ -125,14 +137,34 @@ impl Test {
         })
     }
 
+    /// Whether it matters who is asked: it counts them, or drops those that cannot answer.
     const fn counts(&self) -> bool {
-        matches!(self, Self::Conn(ConnMatch::ConnLimit(_)))
+        match self {
+            Self::Conn(condition) => matches!(condition, ConnMatch::ConnLimit(_)),
+            Self::Set(_) => true,
+            Self::Header(condition) => condition.may_drop(),
+            Self::Rate(condition) => condition.counts(),
+            _ => false,
+        }
+    }
+
+    /// Whether only its own line may ask: the lines of a called chain may have changed what it is about.
+    const fn is_asked_once(&self) -> bool {
+        match self {
+            Self::Conn(_) | Self::Rate(_) | Self::Set(_) => true,
+            Self::Header(condition) => condition.is_volatile(),
+            _ => false,
+        }
     }
 
     /// Whether packets of one flow and direction may differ in this. ICMP type and code are part of a query's tuple;
     /// later fragments belong to no flow. What a connection is asked for changes from packet to packet.
     pub(super) const fn is_volatile(&self) -> bool {
-        matches!(self, Self::TcpFlags { .. } | Self::Conn(_))
+        match self {
+            Self::TcpFlags { .. } | Self::Conn(_) | Self::Rate(_) | Self::Set(_) => true,
+            Self::Header(condition) => condition.is_volatile(),
+            _ => false,
+        }
     }
 }
 
@@ -176,7 +208,10 @@ impl Line {
 
     /// Adds a condition; false if no packet can match any more.
     fn require(&mut self, condition: &Match, hook: Hook, ports: &[String]) -> bool {
-        if let Some(test) = Test::of(condition)
+        if let Match::Header(HeaderMatch::Device(device)) = condition {
+            return self.require(&Match::Header(device.resolve(hook, ports)), hook, ports);
+        }
+        if let Some(test) = Test::of(condition, hook)
             && (self.ordered_from != u32::MAX || test.counts())
         {
             self.require_in_order(test);
@@ -200,6 +235,15 @@ impl Line {
                 add(&mut self.more, Test::Conn(condition.clone()));
                 true
             }
+            Match::Header(condition) => self.require_header(condition),
+            Match::Rate(condition) => {
+                add(&mut self.more, Test::Rate(condition.clone()));
+                true
+            }
+            Match::Set(set) => {
+                self.require_in_order(Test::Set(set.at(hook)));
+                true
+            }
             Match::Src { addr, mask, invert } => {
                 let test = Test::Src { addr: *addr, mask: *mask, invert: *invert };
                 require_address(&mut self.src, &mut self.src_mask, &mut self.more, test)
@@ -220,7 +264,7 @@ impl Line {
             Match::Ports { which, ranges, invert } => self.require_ports(*which, ranges, *invert),
             // Orders change it on the way.
             Match::CtState { .. } if hook == Hook::Raw => {
-                Test::of(condition).into_iter().for_each(|test| add(&mut self.more, test));
+                Test::of(condition, hook).into_iter().for_each(|test| add(&mut self.more, test));
                 true
             }
             Match::CtState { states, invert } => {
@@ -242,6 +286,32 @@ impl Line {
         }
     }
 
+    /// Adds a condition on the packet, narrowing the fields as far as they can say it.
+    fn require_header(&mut self, condition: &HeaderMatch) -> bool {
+        match condition {
+            HeaderMatch::Nics { ingress, egress } => {
+                self.ingress &= ingress;
+                self.egress &= egress;
+                return self.ingress != 0 && self.egress != 0;
+            }
+            HeaderMatch::Address { of_dst, range } => {
+                if let Some((addr, mask)) = range.common_bits() {
+                    let (have, have_mask, test) = match of_dst {
+                        false => (&mut self.src, &mut self.src_mask, Test::Src { addr, mask, invert: false }),
+                        true => (&mut self.dst, &mut self.dst_mask, Test::Dst { addr, mask, invert: false }),
+                    };
+                    let is_possible = require_address(have, have_mask, &mut self.more, test);
+                    if !is_possible || range.is_all_of(mask) {
+                        return is_possible;
+                    }
+                }
+            }
+            _ => {}
+        }
+        add(&mut self.more, Test::Header(condition.clone()));
+        true
+    }
+
     /// Adds a test that counts, or one behind such a test.
     fn require_in_order(&mut self, test: Test) {
         let mut tests = std::mem::take(&mut self.more).into_vec();
@@ -252,15 +322,15 @@ impl Line {
         self.more = tests.into();
     }
 
-    fn asks_conn(&self) -> bool {
-        self.more.iter().any(|test| matches!(test, Test::Conn(_)))
+    fn asks_once(&self) -> bool {
+        self.more.iter().any(Test::is_asked_once)
     }
 
     /// Drops the conditions that only a line itself may ask.
-    fn forget_conn(&mut self) {
-        if self.asks_conn() {
+    fn forget_asked(&mut self) {
+        if self.asks_once() {
             let mut tests = std::mem::take(&mut self.more).into_vec();
-            tests.retain(|test| !matches!(test, Test::Conn(_)));
+            tests.retain(|test| !test.is_asked_once());
             self.more = tests.into();
             self.ordered_from = u32::MAX;
         }
@@ -395,16 +465,16 @@ impl Flatten<'_> {
                 continue;
             }
             (line.action, line.accepts) = match rule.target {
-                Target::Jump(_) | Target::Goto(_) if line.asks_conn() => (Action::Gate(0), false),
+                Target::Jump(_) | Target::Goto(_) if line.asks_once() => (Action::Gate(0), false),
                 Target::Continue | Target::Jump(_) | Target::Goto(_) => (Action::Count, false),
-                Target::Effect(effect) => (Action::Do(effect), false),
+                Target::Effect(effect) => (Action::Do(effect.at(self.hook)), false),
                 Target::Accept => self.decision(Verdict::Accept, line.by),
                 Target::Drop => self.decision(Verdict::Drop, line.by),
                 Target::Reject(with) => self.decision(Verdict::Reject(with), line.by),
                 Target::Return => (Action::Skip(0), false),
             };
             let at = self.push(line.clone())?;
-            line.forget_conn();
+            line.forget_asked();
             match rule.target {
                 Target::Return => leaves.push(at),
                 Target::Jump(to) => self.chain(to, &line)?,
@@ -453,9 +523,8 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
             _ => false,
         };
         let speaks = match rule.target {
-            Target::Effect(Effect::SetMark { .. }) => false,
             Target::Effect(Effect::Order(orders)) => !orders.notrack,
-            Target::Effect(_) => true,
+            Target::Effect(effect) => effect.speaks_of_conn(),
             _ => false,
         };
         speaks || rule.matches.iter().any(asks)
@@ -465,7 +534,7 @@ pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
 /// Whether any rule asks for more of a connection than its state.
 pub(super) fn asks_conn(ruleset: &Ruleset) -> bool {
     ruleset.rules().any(|rule| {
-        matches!(rule.target, Target::Effect(effect) if !matches!(effect, Effect::SetMark { .. } | Effect::Order(_)))
+        matches!(rule.target, Target::Effect(effect) if effect.speaks_of_conn())
             || rule.matches.iter().any(
                 |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
             )

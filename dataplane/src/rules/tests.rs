@@ -1,10 +1,15 @@
 //! The compiled form against its meaning, on hand-written chains and on generated rulesets.
 
+use super::alter::{Alter, Copied, Hops, TcpOptions};
 use super::conn::*;
+use super::interned::Interned;
+use super::log::{Log, LogSpec, LogTo};
 use super::model::*;
+use super::rate::*;
 use super::selfcheck::{Edges, Random, compare, facts};
 use super::validate::CHAIN_DEPTH_MAX;
-use super::{CompileError, Compiled, Facts, Matched};
+use super::{CompileError, Compiled, Facts, Matched, linear};
+use crate::clock::{Now, WallClock};
 use crate::flow::Direction;
 use crate::ids::PortId;
 use crate::packet::{Family, proto};
@@ -236,6 +241,56 @@ fn condition() -> impl Strategy<Value = Match> {
             .prop_map(|(ty, codes, invert)| Match::Icmp { ty, codes, invert }),
         3 => (1..32_u8, invert).prop_map(|(states, invert)| Match::CtState { states: CtStateSet(states), invert }),
         2 => conn_condition().prop_map(Match::Conn),
+        3 => super::header::tests::condition().prop_map(Match::Header),
+        2 => rate_condition().prop_map(Match::Rate),
+    ]
+}
+
+fn rate_condition() -> impl Strategy<Value = RateMatch> {
+    let limit = |burst| RateMatch::Limit(Arc::new(Limit::new(1, 1, burst)));
+    let nth = (1..4_u32, 0..4_u32, any::<bool>()).prop_map(|(every, packet, invert)| {
+        let nth = Nth { every, packet: packet % every };
+        RateMatch::Statistic(Arc::new(Statistic::nth(nth, invert)))
+    });
+    let hashlimit = (any::<[bool; 2]>(), 1..4_u64, any::<bool>()).prop_map(|([src, dst], burst, above)| {
+        let keys = HashKeys { src, dst, ..HashKeys::default() };
+        let rate = HashRate::Packets(1_000_000);
+        let (size, max, gc_interval, expire) = (16, 16, 1000, 10_000);
+        let config = HashConfig {
+            keys,
+            rate,
+            burst,
+            interval: None,
+            src_prefix: 32,
+            dst_prefix: 8,
+            size,
+            max,
+            gc_interval,
+            expire,
+        };
+        RateMatch::Hashlimit(Box::new(Hashlimit { name: "h".into(), config, above, table: None }))
+    });
+    let check = (any::<bool>(), 0..3_u32, 0..3_u32).prop_map(|(update, seconds, hits)| RecentTask::Check {
+        update,
+        seconds,
+        hits,
+        reap: seconds > 1,
+        ttl: false,
+    });
+    let task = prop_oneof![2 => Just(RecentTask::Set), 2 => check, 1 => Just(RecentTask::Remove)];
+    let recent = (task, any::<[bool; 2]>()).prop_map(|(task, [invert, by_dst])| {
+        let mask = u128::from(u32::MAX);
+        RateMatch::Recent(Box::new(Recent { name: "r".into(), task, invert, by_dst, mask, table: None }))
+    });
+    prop_oneof![
+        2 => (1..4_u32).prop_map(limit),
+        1 => (0..300_u64, any::<bool>()).prop_map(|(total, invert)| RateMatch::Quota(Arc::new(Quota::new(total, invert)))),
+        2 => nth,
+        2 => hashlimit,
+        2 => recent,
+        1 => (0..86_400_u32, 0..86_400_u32).prop_map(|daytimes| RateMatch::Time(TimeMatch {
+            dates: (0, u32::MAX), daytimes, monthdays: TimeMatch::ALL_MONTHDAYS, weekdays: 0b10_1010, kernel_tz: false, contiguous: false,
+        })),
     ]
 }
 
@@ -271,7 +326,33 @@ fn effect() -> impl Strategy<Value = Effect> {
         (mark(), mark(), -2..3_i8).prop_map(|(from, to, shift)| Effect::SaveMark { from, to, shift }),
         (mark(), mark(), -2..3_i8).prop_map(|(from, to, shift)| Effect::RestoreMark { from, to, shift }),
         any::<bool>().prop_map(|notrack| Effect::Order(Orders { notrack, ..Orders::default() })),
+        alter().prop_map(Effect::Alter),
+        Just(LogSpec { prefix: "x".into(), to: LogTo::Capture { group: 1, size: None } })
+            .prop_map(|spec| Effect::Log(Log::new(spec))),
     ]
+}
+
+fn alter() -> impl Strategy<Value = Alter> {
+    prop_oneof![
+        (any::<u8>(), any::<u8>()).prop_map(|(clear, flip)| Alter::Tos { clear, flip }),
+        any::<u8>().prop_map(|hops| Alter::Hops(Hops::Dec(hops))),
+        any::<bool>().prop_map(|ece| Alter::Ecn { ect: None, ece: Some(ece), cwr: None }),
+        (0..2000_u16).prop_map(Alter::Mss),
+        (2..9_u8).prop_map(|kind| Alter::Strip(Interned::new(TcpOptions::default().with(kind)))),
+    ]
+}
+
+/// Whether a condition is one of those that stand before all matches.
+const fn is_basic(condition: &Match) -> bool {
+    matches!(
+        condition,
+        Match::InIface { .. }
+            | Match::OutIface { .. }
+            | Match::Src { .. }
+            | Match::Dst { .. }
+            | Match::Proto { .. }
+            | Match::LaterFragment { .. }
+    )
 }
 
 /// Rules of a chain that may call chains from `first` to `last`.
@@ -289,8 +370,11 @@ fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
             (true, false) => Target::Jump(ChainId(to)),
         }),
     ];
-    let one = (proptest::collection::vec(condition(), 0..4), calls)
-        .prop_map(|(matches, target)| rule(matches, target));
+    let one = (proptest::collection::vec(condition(), 0..4), calls).prop_map(|(mut matches, target)| {
+        // As rules are written, and as iptables tries them.
+        matches.sort_by_key(|condition| !is_basic(condition));
+        rule(matches, target)
+    });
     proptest::collection::vec(one, 0..14)
 }
 
@@ -317,6 +401,25 @@ fn any_ruleset() -> impl Strategy<Value = Ruleset> {
         }
         ruleset
     })
+}
+
+/// The same rules with what iptables asks first in front.
+fn in_order(mut ruleset: Ruleset) -> Ruleset {
+    let is_later = |condition: &Match| {
+        !matches!(
+            condition,
+            Match::InIface { .. }
+                | Match::OutIface { .. }
+                | Match::Src { .. }
+                | Match::Dst { .. }
+                | Match::Proto { .. }
+                | Match::LaterFragment { .. }
+        )
+    };
+    for rule in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+        rule.matches.sort_by_key(is_later);
+    }
+    ruleset
 }
 
 /// The same ruleset with addresses spread over 128 bits.
@@ -351,11 +454,74 @@ proptest! {
                     let packet = edges.packet(&mut random, family);
                     let conn = edges.conn(&mut random, &packet, state);
                     let ingress = PortId(ingress);
-                    let facts = facts(&packet, state, conn.as_ref(), ingress);
+                    let frame = edges.frame(&mut random, &packet);
+                    let facts = Facts { bytes: &frame, ..facts(&packet, state, conn.as_ref(), ingress) };
                     let marks = edges.marks(&mut random);
                     let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
                     prop_assert!(found.is_none(), "{}", found.unwrap());
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn compiled_rules_ask_what_keeps_state_just_when_the_chains_do(ruleset in any_ruleset(), seed in 1..u64::MAX) {
+        // Each side has states of its own: they part as soon as one asks what the other does not.
+        let bound = |ruleset: &Ruleset| Tables::default().bound(Arc::new(in_order(ruleset.clone())), None).unwrap();
+        let meant = bound(&ruleset);
+        let compiled = Compiled::unchecked(bound(&ruleset), &names()).unwrap();
+        let edges = Edges::of(&meant);
+        let mut random = Random(seed);
+        let (mut matched, mut walked) = (Matched::default(), Vec::new());
+        let wall = WallClock::default();
+        let mut now = Now::default();
+        for step in 0..120 {
+            now = now.plus_nanos((seed >> (step % 50)) % 3 * 400_000_000);
+            let packet = edges.packet(&mut random, Family::V4);
+            let conn = edges.conn(&mut random, &packet, CtState::New);
+            let facts = facts(&packet, CtState::New, conn.as_ref(), PortId((step % 4) as u8));
+            let facts = Facts { now, rates: Rates::Live(&wall), ..facts };
+            let marks = edges.marks(&mut random);
+            let decision = compiled.classify(&facts, &mut marks.clone(), &mut matched);
+            let plain = linear::evaluate(&meant, &names(), &facts, &mut marks.clone(), &mut walked);
+            let lines: Vec<_> = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect();
+            prop_assert_eq!((decision.verdict, decision.by, &lines), (plain.verdict, plain.by, &walked));
+            if let Some(decision) = compiled.classify_raw(&facts, &mut marks.clone(), &mut matched) {
+                let plain = linear::evaluate_raw_copy(&meant, &names(), &facts, &mut marks.clone(), &mut walked, &mut Copied::default());
+                let lines: Vec<_> = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect();
+                prop_assert_eq!((decision.verdict, decision.by, &lines), (plain.verdict, plain.by, &walked));
+            }
+        }
+    }
+
+    #[test]
+    fn both_forms_make_the_same_of_a_packet(
+        ruleset in any_ruleset(), alters in prop::collection::vec((alter(), 0..20_usize), 1..4), seed in 1..u64::MAX
+    ) {
+        let mut ruleset = ruleset;
+        for (alter, at) in alters {
+            let rules = &mut ruleset.chains[1].rules;
+            let changes = rule(vec![], Target::Effect(Effect::Alter(alter)));
+            rules.insert(at.min(rules.len()), changes);
+        }
+        let compiled = Compiled::unchecked(Arc::new(ruleset), &names()).unwrap();
+        let edges = Edges::of(compiled.ruleset());
+        let mut random = Random(seed);
+        let mut matched = Matched::default();
+        for flags in [0x02_u8, 0xc2, 0x10, 0x52] {
+            let mut frame = crate::testing::packets::tcp([0, 1, 2, 3], [128, 0, 0, 1]).ports(0, 1024).flags(flags);
+            if flags & 0x40 != 0 {
+                frame = frame.tcp_options(&[2, 4, 5, 0xb4, 4, 2, 1, 1]);
+            }
+            // Once more with a header that says more than there is.
+            for offset in [0x50, 0xf0] {
+                let mut frame = frame.build();
+                frame[46] |= offset;
+                let packet = crate::wire::parse(&frame, u32::try_from(frame.len()).unwrap()).unwrap();
+                let facts = Facts { bytes: &frame, ..facts(&packet, CtState::New, None, PortId(0)) };
+                let marks = edges.marks(&mut random);
+                let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
+                prop_assert!(found.is_none(), "{}", found.unwrap());
             }
         }
     }
@@ -371,16 +537,20 @@ proptest! {
             if packet.tuple.proto != proto::TCP || !packet.has_l4 {
                 continue;
             }
-            fn open(packet: &crate::packet::Packet) -> Facts<'_> {
-                facts(packet, CtState::Established, None, PortId(0))
+            fn open<'a>(packet: &'a crate::packet::Packet, bytes: &'a [u8]) -> Facts<'a> {
+                Facts { bytes, ..facts(packet, CtState::Established, None, PortId(0)) }
             }
-            let first = compiled.classify(&open(&packet), &mut Marks::default(), &mut matched);
+            // Of a flow's packets none is cut short.
+            packet.l3_len = 90;
+            let frame = edges.frame(&mut random, &packet);
+            let first = compiled.classify(&open(&packet, &frame), &mut Marks::default(), &mut matched);
             if !first.invariant {
                 continue;
             }
             for flags in [0x02, 0x10, 0x11, 0x18, 0x04, 0x3f] {
                 packet.tcp_flags = flags;
-                let other = compiled.classify(&open(&packet), &mut Marks::default(), &mut again);
+                let frame = edges.frame(&mut random, &packet);
+                let other = compiled.classify(&open(&packet, &frame), &mut Marks::default(), &mut again);
                 prop_assert_eq!(other.by, first.by);
                 prop_assert_eq!(again.lines(), matched.lines());
             }

@@ -41,6 +41,12 @@ pub enum CompileError {
         /// The header, and what either said.
         String,
     ),
+    /// Rules that count packets and bytes, or limits and rates, in one table.
+    #[error("hashlimit rules count different things in one table: --hashlimit-name {0}")]
+    MixedTable(
+        /// Its name.
+        String,
+    ),
     /// More NICs than rules can tell apart.
     #[error("{0} NICs, but rules can tell at most {PORTS_MAX} apart")]
     TooManyPorts(

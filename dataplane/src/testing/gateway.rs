@@ -8,12 +8,13 @@ use crate::ids::{Generation, PortId, WorkerId};
 use crate::packet::{Family, Packet};
 use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
+use crate::sets::SetAsk;
 use crate::worker::{
-    FamilyRules, Fate, Handoff, Lane, Mailbox, Observer, Parts, PortState, Settings, Snapshot, Waker, Worker,
-    WorkerCounters,
+    FamilyRules, Fate, Handoff, Lane, Mailbox, NoteReader, Observer, Parts, PortState, Settings, Snapshot,
+    Waker, Worker, WorkerCounters, note_rings,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
-use rtrb::{Producer, RingBuffer};
+use rtrb::{Consumer, Producer, RingBuffer};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -25,6 +26,9 @@ pub const LEFT: PortId = PortId(0);
 pub const RIGHT: PortId = PortId(1);
 
 const TX_RING: usize = 512;
+/// Packets that may wait to be looked at, and bytes of all of them.
+const NOTES: usize = 256;
+const NOTES_BYTES: usize = 64 * 1024;
 
 /// What a gateway is asked to be.
 #[derive(Clone, Debug)]
@@ -126,10 +130,13 @@ pub struct Gateway {
     pub counters: Vec<Arc<WorkerCounters>>,
     /// Where new snapshots go.
     pub mailbox: Arc<Mailbox>,
+    /// Packets that rules wanted logged, and INVALID ones, by worker.
+    pub notes: Vec<NoteReader>,
     umem: Arc<Umem>,
     seed: Seed,
     expired: Vec<Producer<Expired>>,
     requests: Vec<Producer<Request>>,
+    set_asks: Vec<Consumer<SetAsk>>,
     now: Now,
     /// Packets sent so far.
     sent: u64,
@@ -158,8 +165,10 @@ impl Gateway {
         let mut gateway = Self {
             workers: Vec::new(),
             counters: Vec::new(),
+            notes: Vec::new(),
             expired: Vec::new(),
             requests: Vec::new(),
+            set_asks: Vec::new(),
             now: Now::from_secs(1),
             sent: 0,
             under_way: HashMap::new(),
@@ -203,6 +212,8 @@ impl Gateway {
         let id = WorkerId(u8::try_from(index).expect("at most 64 workers"));
         let (named, expired) = RingBuffer::new(1024);
         let (asked, requests) = RingBuffer::new(1024);
+        let (asked_of_sets, set_asks) = RingBuffer::new(1024);
+        let (noted, notes) = note_rings(NOTES, NOTES_BYTES);
         let ports_count = self.config.wires * 2;
         let nics: Vec<_> = (0..).map(PortId).take(ports_count).collect();
         let counters = Arc::new(WorkerCounters::new(ports_count, &nics));
@@ -221,12 +232,15 @@ impl Gateway {
             waker: Arc::clone(waker),
             expired,
             requests,
-            invalid: None,
+            notes: Some(noted),
+            set_asks: Some(asked_of_sets),
         };
         self.workers.push(Worker::new(parts, Notes::default()));
         self.counters.push(counters);
+        self.notes.push(notes);
         self.expired.push(named);
         self.requests.push(asked);
+        self.set_asks.push(set_asks);
     }
 
     /// Sends one packet into `side` through worker 0 and waits until all workers are quiet.
@@ -278,6 +292,15 @@ impl Gateway {
     fn collect(&mut self, side: PortId) -> Vec<Vec<u8>> {
         let lanes = self.workers.iter_mut().map(|worker| &mut worker.lanes_mut()[side.index()]);
         lanes.flat_map(|lane| lane.device.collect()).collect()
+    }
+
+    /// What rules have asked of sets since the last time.
+    pub fn set_asks(&mut self) -> Vec<SetAsk> {
+        let mut asks = Vec::new();
+        for worker in &mut self.set_asks {
+            asks.extend(std::iter::from_fn(|| worker.pop().ok()));
+        }
+        asks
     }
 
     /// Turns the clock to `now`.

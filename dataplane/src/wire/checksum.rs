@@ -64,6 +64,13 @@ pub const fn finish(sum: u64) -> u16 {
     !fold(sum)
 }
 
+/// The checksum after one of the words it covers has changed. RFC 1624, equation 3.
+#[inline]
+#[must_use]
+pub const fn replaced(check: u16, old: u16, new: u16) -> u16 {
+    !fold(!check as u64 + !old as u64 + new as u64)
+}
+
 /// Whether an IPv4 header, options included, adds up.
 #[inline]
 #[must_use]

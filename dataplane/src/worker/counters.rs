@@ -92,8 +92,10 @@ pub struct LoopCounters {
     pub classified: Counter,
     /// Flows now in this worker's table.
     pub flows: Counter,
-    /// INVALID packets that should have been logged and were too many.
+    /// Packets that should have been logged, for a rule or as INVALID, and were too many.
     pub unlogged: Counter,
+    /// Orders of rules about sets that found no room on the way to control.
+    pub unasked: Counter,
     /// Requests of control's done.
     pub served: Counter,
 }

@@ -20,7 +20,7 @@ mod answers;
 mod counters;
 mod handoff;
 mod idle;
-mod invalid;
+mod notes;
 mod observer;
 mod path;
 mod snapshot;
@@ -30,7 +30,7 @@ pub use counters::{
 };
 pub use handoff::Handoff;
 pub use idle::{IdlePolicy, Waker};
-pub use invalid::{InvalidNote, NOTED_BYTES};
+pub use notes::{LINE_BYTES, Note, NoteReader, NoteWriter, Why, note_rings};
 pub use observer::{Fate, Observer};
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
 
@@ -39,6 +39,7 @@ use crate::device::{BURST_MAX, Device, FrameBurst};
 use crate::flow::{Expired, Request, Tracker};
 use crate::ids::{PortId, WorkerId};
 use crate::packet::{Kind, Packet};
+use crate::sets::SetAsk;
 use crate::wire;
 use crate::xsk::{FramePool, Umem};
 use handoff::Handed;
@@ -97,8 +98,10 @@ pub struct Parts<D> {
     pub expired: Consumer<Expired>,
     /// What control wants done to flows.
     pub requests: Consumer<Request>,
-    /// Where INVALID packets go that are to be logged, if anywhere.
-    pub invalid: Option<Producer<InvalidNote>>,
+    /// Where packets go that are to be logged, if anywhere.
+    pub notes: Option<NoteWriter>,
+    /// Where rules' orders about sets go, if anywhere.
+    pub set_asks: Option<Producer<SetAsk>>,
 }
 
 /// A worker. `O` watches what becomes of every packet; `()` watches nothing and costs nothing.
@@ -152,10 +155,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
             self.parse(lane);
             self.prefetch();
             let ingress = self.path.lanes[lane].port;
-            let packets = &self.packets[..self.frames.len()];
-            for (at, (frame, packet)) in self.frames.drain(..).zip(packets).enumerate() {
+            let packets = &mut self.packets[..self.frames.len()];
+            for (at, frame) in self.frames.drain(..).enumerate() {
                 self.path.tracker.prefetch_next(packets.get(at + 2));
-                self.path.judge(frame, packet, ingress, now);
+                self.path.judge(frame, &mut packets[at], ingress, now);
             }
         }
         self.path.flush();
@@ -214,10 +217,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
             }
             handled += self.frames.len();
             self.prefetch();
-            let packets = &self.packets[..self.frames.len()];
-            for (at, (frame, packet)) in self.frames.drain(..).zip(packets).enumerate() {
+            let packets = &mut self.packets[..self.frames.len()];
+            for (at, frame) in self.frames.drain(..).enumerate() {
                 self.path.tracker.prefetch_next(packets.get(at + 2));
-                self.path.judge(frame, packet, from[at], now);
+                self.path.judge(frame, &mut packets[at], from[at], now);
             }
         }
         if handled > 0 {

@@ -2,10 +2,11 @@
 //! bursts. Worker thread only.
 
 mod fragments;
+mod source;
 
 use super::answers::AnswerBucket;
 use super::handoff::Handed;
-use super::invalid::InvalidLog;
+use super::notes::{NoteLog, RuleNotes};
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
 use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
@@ -21,10 +22,13 @@ use crate::packet::{Family, Fragment, Packet, Tuple, proto};
 use crate::reason::DropReason;
 use crate::rules::conn::{Flows, Marks, Orders};
 use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
+use crate::rules::rate::Rates;
 use crate::rules::{Decision, Facts, Matched, PathId};
+use crate::sets::SetAsk;
 use crate::wire::{self, checksum};
 use crate::xsk::{Frame, FramePool, Umem};
-use rtrb::Consumer;
+use rtrb::{Consumer, Producer};
+use source::Source;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -55,7 +59,10 @@ pub(super) struct Path<D, O> {
     pub(super) waker: Arc<Waker>,
     expired: Consumer<Expired>,
     requests: Consumer<Request>,
-    invalid: InvalidLog,
+    set_asks: Option<Producer<SetAsk>>,
+    notes: NoteLog,
+    /// Whether rules have changed the packet in question.
+    changed: bool,
     published: Option<Now>,
     matched: Matched,
     marks: Marks,
@@ -67,28 +74,12 @@ pub(super) struct Path<D, O> {
 
 const NO_LANE: u8 = u8::MAX;
 
+/// Bytes of a frame around its IP packet, one VLAN tag included.
+const LINK_OVERHEAD: u32 = 18;
+
 /// Whether a rule dropped the packet, or its chain's policy.
 const fn drop_reason(by: RuleRef) -> DropReason {
     if by.rule.is_none() { DropReason::PolicyDrop } else { DropReason::RuleDrop }
-}
-
-/// Where a packet's bytes are.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    /// In one chunk of a frame.
-    Frame(&'a Frame),
-    /// Copied together.
-    Bytes(&'a [u8]),
-}
-
-impl<'a> Source<'a> {
-    #[inline]
-    fn bytes(self, umem: &'a Umem) -> &'a [u8] {
-        match self {
-            Self::Frame(frame) => umem.head(frame),
-            Self::Bytes(bytes) => bytes,
-        }
-    }
 }
 
 /// What is to become of a packet. With `reject` it is dropped and answered, and `fate` does not say so yet.
@@ -130,7 +121,8 @@ impl<D: Device, O: Observer> Path<D, O> {
             waker,
             expired,
             requests,
-            invalid,
+            set_asks,
+            notes,
         } = parts;
         let mut lane_of = [NO_LANE; PORTS_MAX];
         for (index, lane) in lanes.iter().enumerate().rev() {
@@ -163,7 +155,9 @@ impl<D: Device, O: Observer> Path<D, O> {
             waker,
             expired,
             requests,
-            invalid: InvalidLog::new(invalid),
+            set_asks,
+            notes: NoteLog::new(notes),
+            changed: false,
             published: None,
             matched: Matched::default(),
             marks: Marks::default(),
@@ -241,7 +235,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     /// An IP packet: put together if it is a piece of one, and judged.
-    pub(super) fn judge(&mut self, frame: Frame, packet: &Packet, ingress: PortId, now: Now) {
+    pub(super) fn judge(&mut self, frame: Frame, packet: &mut Packet, ingress: PortId, now: Now) {
         if packet.fragment != Fragment::Whole && self.snapshot.rules(packet.tuple.family).track {
             return self.gather(frame, packet, ingress, now);
         }
@@ -249,18 +243,26 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     /// Judges a packet in a frame of its own and acts.
-    fn judge_frame(&mut self, frame: Frame, packet: &Packet, ingress: PortId, now: Now) {
+    fn judge_frame(&mut self, mut frame: Frame, packet: &mut Packet, ingress: PortId, now: Now) {
         let in_pieces = self.umem.head_len(&frame) < packet.frame_len as usize;
         let sentence = if in_pieces {
             let mut whole = std::mem::take(&mut self.whole);
             whole.copy(&self.umem, &frame);
-            let sentence = self.sentence(Source::Bytes(whole.bytes()), packet, ingress, now);
+            let sentence = self.sentence(Source::Bytes(whole.bytes_mut()), packet, ingress, now);
+            self.write_back(&mut frame, whole.bytes());
             self.whole = whole;
             sentence
         } else {
-            self.sentence(Source::Frame(&frame), packet, ingress, now)
+            self.sentence(Source::Frame(&mut frame), packet, ingress, now)
         };
         self.carry_out(frame, packet, &sentence, now);
+    }
+
+    /// Puts a packet that was judged, and changed, as a copy back into its frame.
+    fn write_back(&self, frame: &mut Frame, bytes: &[u8]) {
+        if self.changed {
+            self.umem.copy_in(frame, 0, bytes);
+        }
     }
 
     /// Acts on what was said of a packet in a frame of its own.
@@ -279,11 +281,29 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// What is to become of a packet: raw rules, track, decide, and if it may pass what that entails.
     #[inline]
-    fn sentence(&mut self, source: Source<'_>, packet: &Packet, ingress: PortId, now: Now) -> Sentence {
+    fn sentence(&mut self, source: Source<'_>, packet: &mut Packet, ingress: PortId, now: Now) -> Sentence {
+        let sentence = self.judged(source, packet, ingress, now);
+        self.ask_sets();
+        sentence
+    }
+
+    /// Hands on what rules want changed about sets. What finds no room is counted.
+    #[inline]
+    fn ask_sets(&mut self) {
+        for ask in self.marks.set_asks.drain(..) {
+            if self.set_asks.as_mut().is_some_and(|asks| asks.push(ask).is_err()) {
+                self.counters.polls.unasked.add(1);
+            }
+        }
+    }
+
+    #[inline]
+    fn judged(&mut self, mut source: Source<'_>, packet: &mut Packet, ingress: PortId, now: Now) -> Sentence {
         let mut orders = Orders::default();
         self.marks.begin();
+        self.changed = false;
         if self.snapshot.rules(packet.tuple.family).compiled.has_raw() {
-            match self.raw(source, packet, ingress, now) {
+            match self.raw(&mut source, packet, ingress, now) {
                 Ok(ordered) => orders = ordered,
                 Err(by) => {
                     let fate =
@@ -292,11 +312,13 @@ impl<D: Device, O: Observer> Path<D, O> {
                 }
             }
         }
-        let mut tracked = self.track(source, packet, now, &orders);
+        let mut tracked = self.track(&source, packet, now, &orders);
+        // What its connection counts is the packet as it came.
+        let l3_len = packet.l3_len;
         if let Some(reason) = tracked.invalid {
-            self.note_invalid(source, packet, ingress, reason);
+            self.note_invalid(&source, packet, ingress, reason, now);
         }
-        let decided = self.decide(source, packet, &tracked, ingress, now);
+        let decided = self.decide(&mut source, packet, &tracked, ingress, now);
         let mut fate = Fate { ingress, dropped: None, ct_state: Some(tracked.state), rule: Some(decided.by) };
         let mut reject = None;
         match decided.verdict {
@@ -305,7 +327,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                     policy: self.snapshot.settings.full[ingress.index() / 2],
                     management: decided.management,
                 };
-                fate.dropped = self.accept(source, packet, &mut tracked, now, claim).err();
+                fate.dropped = self.accept(&source, packet, l3_len, &mut tracked, now, claim).err();
             }
             Verdict::Drop => fate.dropped = Some(drop_reason(decided.by)),
             Verdict::Reject(with) => {
@@ -322,28 +344,45 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// The raw rules on a packet that is not tracked yet: their orders to the tracker, or the rule that dropped it.
     fn raw(
         &mut self,
-        source: Source<'_>,
-        packet: &Packet,
+        source: &mut Source<'_>,
+        packet: &mut Packet,
         ingress: PortId,
         now: Now,
     ) -> Result<Orders, RuleRef> {
-        let Self { snapshot, tracker, matched, marks, id, umem, .. } = self;
+        let mtu = self.mtu(ingress);
+        let Self { snapshot, tracker, matched, marks, id, umem, counters, notes, changed, .. } = self;
         let rules = snapshot.rules(packet.tuple.family);
+        let rule_counters = &rules.counters[id.index()];
         let flows = tracker.tables(now);
-        let facts = Facts {
-            packet,
-            bytes: source.bytes(umem),
+        let notes = RuleNotes { log: notes, rules: &rules.compiled, unlogged: &counters.polls.unlogged };
+        let about = Facts {
+            packet: &Packet::EMPTY,
+            bytes: &[],
             now,
+            rates: Rates::Live(&snapshot.settings.wall),
             ct_state: CtState::Invalid,
             conn: None,
             flows: &flows,
             is_raw: true,
             ingress,
             egress: ingress.peer(),
+            mtu,
+            notes: &notes,
         };
         marks.reset(0);
-        let decision = rules.compiled.classify_raw(&facts, marks, matched);
-        rules.counters[id.index()].count_lines(matched.lines(), u64::from(packet.l3_len));
+        let facts = Facts { packet, bytes: source.bytes(umem), ..about };
+        let mut decision = rules.compiled.classify_raw(&facts, marks, matched);
+        while let Some(alter) = matched.alter() {
+            rule_counters.count_lines(matched.lines(), u64::from(packet.l3_len));
+            matched.forget_lines();
+            *changed = true;
+            if source.change(umem, packet, alter, mtu).is_err() {
+                break;
+            }
+            let facts = Facts { packet, bytes: source.bytes(umem), ..about };
+            decision = Some(rules.compiled.resume(&facts, marks, matched));
+        }
+        rule_counters.count_lines(matched.lines(), u64::from(packet.l3_len));
         match decision {
             Some(Decision { verdict: Verdict::Drop | Verdict::Reject(_), by, .. }) => Err(by),
             _ => Ok(marks.orders.map_or_else(Orders::default, |orders| orders.with_mark(marks.packet))),
@@ -351,7 +390,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     #[inline]
-    fn track(&mut self, source: Source<'_>, packet: &Packet, now: Now, orders: &Orders) -> Tracked {
+    fn track(&mut self, source: &Source<'_>, packet: &Packet, now: Now, orders: &Orders) -> Tracked {
         let snapshot = &*self.snapshot;
         if !snapshot.rules(packet.tuple.family).track {
             return Tracked::untracked();
@@ -367,9 +406,16 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// An INVALID packet: noted for the log if it is wanted there.
     #[cold]
-    fn note_invalid(&mut self, source: Source<'_>, packet: &Packet, ingress: PortId, reason: InvalidReason) {
-        let wanted = InvalidLog::wants(self.snapshot.settings.track.log_invalid, packet.tuple.proto);
-        if wanted && !self.invalid.note(packet, source.bytes(&self.umem), ingress, reason) {
+    fn note_invalid(
+        &mut self,
+        source: &Source<'_>,
+        packet: &Packet,
+        ingress: PortId,
+        reason: InvalidReason,
+        now: Now,
+    ) {
+        let wanted = NoteLog::wants(self.snapshot.settings.track.log_invalid, packet.tuple.proto);
+        if wanted && !self.notes.note_invalid(packet, source.bytes(&self.umem), ingress, reason, now) {
             self.counters.polls.unlogged.add(1);
         }
     }
@@ -378,8 +424,9 @@ impl<D: Device, O: Observer> Path<D, O> {
     #[inline]
     fn accept(
         &mut self,
-        source: Source<'_>,
+        source: &Source<'_>,
         packet: &Packet,
+        l3_len: u32,
         tracked: &mut Tracked,
         now: Now,
         claim: Claim,
@@ -388,7 +435,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         if is_new {
             match self.tracker.commit(packet, tracked, now, claim) {
                 Ok(Some(slot)) => {
-                    self.tracker.count(slot, tracked.direction, packet.l3_len);
+                    self.tracker.count(slot, tracked.direction, l3_len);
                     self.join_counts(slot, now);
                 }
                 Ok(None) => {}
@@ -426,16 +473,17 @@ impl<D: Device, O: Observer> Path<D, O> {
     #[inline]
     fn decide(
         &mut self,
-        source: Source<'_>,
-        packet: &Packet,
+        source: &mut Source<'_>,
+        packet: &mut Packet,
         tracked: &Tracked,
         ingress: PortId,
         now: Now,
     ) -> Decided {
-        let Self { snapshot, tracker, counters, matched, marks, id, umem, .. } = self;
+        let mtu = self.mtu(ingress);
+        let Self { snapshot, tracker, counters, matched, marks, id, umem, notes, changed, .. } = self;
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
-        let bytes = u64::from(packet.l3_len);
+        let mut bytes = u64::from(packet.l3_len);
         if let Some(word) = tracker.cached_verdict(tracked, rules.since)
             && let Some(path) = path_from(word, ingress)
         {
@@ -448,18 +496,37 @@ impl<D: Device, O: Observer> Path<D, O> {
         let asks_conn = rules.compiled.asks_conn();
         let conn = if asks_conn { tracker.conn(packet, tracked, now) } else { None };
         marks.reset(if asks_conn { tracker.mark(tracked) } else { 0 });
-        let facts = Facts {
-            packet,
-            bytes: source.bytes(umem),
+        let notes = RuleNotes { log: notes, rules: &rules.compiled, unlogged: &counters.polls.unlogged };
+        let flows = tracker.tables(now);
+        let about = Facts {
+            packet: &Packet::EMPTY,
+            bytes: &[],
             now,
+            rates: Rates::Live(&snapshot.settings.wall),
             ct_state: tracked.state,
             conn: conn.as_ref(),
-            flows: &tracker.tables(now),
+            flows: &flows,
             is_raw: false,
             ingress,
             egress: ingress.peer(),
+            mtu,
+            notes: &notes,
         };
-        let Decision { verdict, by, invariant, management } = rules.compiled.classify(&facts, marks, matched);
+        let facts = Facts { packet, bytes: source.bytes(umem), ..about };
+        let mut decision = rules.compiled.classify(&facts, marks, matched);
+        while let Some(alter) = matched.alter() {
+            // Rules count the packet as it was when they met it.
+            rule_counters.count_lines(matched.lines(), bytes);
+            matched.forget_lines();
+            *changed = true;
+            if source.change(umem, packet, alter, mtu).is_err() {
+                break;
+            }
+            bytes = u64::from(packet.l3_len);
+            let facts = Facts { packet, bytes: source.bytes(umem), ..about };
+            decision = rules.compiled.resume(&facts, marks, matched);
+        }
+        let Decision { verdict, by, invariant, management } = decision;
         if marks.conn_is_set {
             tracker.set_mark(tracked, marks.conn);
         }
@@ -473,6 +540,13 @@ impl<D: Device, O: Observer> Path<D, O> {
             None => rule_counters.count_lines(matched.lines(), bytes),
         }
         Decided { verdict, by, management }
+    }
+
+    /// The largest IP packet that both NICs of a wire can carry.
+    #[inline]
+    fn mtu(&self, ingress: PortId) -> u32 {
+        let of = |port: PortId| self.ports[port.index()].frame_len_max.load(Relaxed);
+        of(ingress).min(of(ingress.peer())).saturating_sub(LINK_OVERHEAD)
     }
 
     /// Turns the offender into its answer, in place, and sends that back where it came from. Its first `first_len` bytes
@@ -614,7 +688,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         self.tracker.adopt(&settings.track, &settings.policies);
         self.answers.refill(self.snapshot.settings.answers, now);
         if self.snapshot.settings.track.log_invalid != 0 {
-            self.invalid.refill(now);
+            self.notes.refill(now);
         }
         for peer in &mut self.handoff.peers {
             while let Ok(frame) = peer.homecoming.pop() {

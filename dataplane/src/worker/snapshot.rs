@@ -4,6 +4,7 @@
 //! every published snapshot until all workers have moved on, so the last reference is always dropped, and its memory
 //! freed, on control.
 
+use crate::clock::WallClock;
 use crate::flow::{FullPolicy, Policies, TrackSettings};
 use crate::ids::{Generation, PORTS_MAX, WorkerId};
 use crate::packet::Family;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub l2: L2Policy,
     /// ICMP errors that REJECT may send, per worker.
     pub answers: AnswerRate,
+    /// What the clock on the wall shows.
+    pub wall: Arc<WallClock>,
     /// What happens to new flows when the table is full, by wire.
     pub full: [FullPolicy; PORTS_MAX / 2],
 }
@@ -102,6 +105,7 @@ impl Default for Settings {
             policies: Policies::default(),
             l2: L2Policy::All,
             answers: AnswerRate::default(),
+            wall: Arc::default(),
             full: [FullPolicy::default(); PORTS_MAX / 2],
         }
     }

@@ -236,6 +236,38 @@ impl Umem {
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(at(frame.addr)), room) }
     }
 
+    /// Makes a frame of one segment longer, by bytes behind its end that were written through [`Self::buffer_mut`].
+    ///
+    /// # Panics
+    /// If there are more segments, or not so many bytes in the chunk.
+    pub fn lengthen(&self, frame: &mut Frame, len: usize) {
+        let len = u32::try_from(len).expect("a frame fits its chunk");
+        assert!(frame.segments == 1 && self.contains(frame.addr, len), "a frame fits its chunk");
+        (frame.head_len, frame.len) = (len, len);
+    }
+
+    /// Writes over a packet's bytes from `at` on, in whichever chunks they are. What reaches beyond its end is not written.
+    pub fn copy_in(&self, frame: &mut Frame, mut at: usize, mut bytes: &[u8]) {
+        let frame = &*frame;
+        for (addr, len) in self.segments(frame) {
+            let len = len as usize;
+            if at < len {
+                let (now, later) = bytes.split_at(bytes.len().min(len - at));
+                // SAFETY: every segment was checked by `contains` when it was linked, `at + now.len() <= len`, and the
+                // frame, borrowed exclusively by the caller's word, is the only one that names these chunks; `bytes` is
+                // none of them, for they could only be borrowed through a frame.
+                unsafe {
+                    let to = self.base.as_ptr().add(self::at(addr) + at);
+                    std::ptr::copy_nonoverlapping(now.as_ptr(), to, now.len());
+                }
+                bytes = later;
+                at = 0;
+            } else {
+                at -= len;
+            }
+        }
+    }
+
     /// Bytes in the first segment.
     #[inline]
     #[must_use]

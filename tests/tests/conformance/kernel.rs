@@ -158,6 +158,27 @@ impl Kernel {
         self.forget();
     }
 
+    /// Makes these sets and no others. No rules are loaded then: they might name one.
+    pub(crate) fn load_sets(&self, text: &str) {
+        self.load(&[], &[]);
+        if text.is_empty() && self.wire.exec("ipset", &["list", "-n"]).stdout.is_empty() {
+            return;
+        }
+        self.ipset(&["flush"], "");
+        self.ipset(&["destroy"], "");
+        self.ipset(&["restore"], text);
+    }
+
+    /// Runs ipset; what it prints.
+    pub(crate) fn ipset(&self, words: &[&str], text: &str) -> String {
+        let mut command = self.wire.command("ipset");
+        let mut child = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "ipset {words:?} refuses\n{text}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Forgets all connections, and with them what they expected.
     pub(crate) fn forget(&self) {
         self.wire.exec("conntrack", &["-F"]);
@@ -184,9 +205,14 @@ impl Kernel {
 
     /// Puts a frame into one side.
     pub(crate) fn send(&self, side: usize, frame: &[u8]) {
+        self.ends[side].send(&self.addressed(side, frame));
+    }
+
+    /// A frame as it goes into one side: a router takes what is sent to its own MAC address.
+    pub(crate) fn addressed(&self, side: usize, frame: &[u8]) -> Vec<u8> {
         match self.topology {
-            Topology::Bridge => self.ends[side].send(frame),
-            Topology::Router => self.ends[side].send(&[&self.macs[side], &frame[6..]].concat()),
+            Topology::Bridge => frame.to_vec(),
+            Topology::Router => [&self.macs[side], &frame[6..]].concat(),
         }
     }
 
@@ -197,6 +223,11 @@ impl Kernel {
 
     /// Everything that has come out since the last call, by side.
     pub(crate) fn collect(&mut self) -> [Vec<Seen>; 2] {
+        self.collect_bare().map(|frames| frames.into_iter().map(unmark).collect())
+    }
+
+    /// The same as it came out, for rules that show no states.
+    pub(crate) fn collect_bare(&mut self) -> [Vec<Vec<u8>>; 2] {
         self.batches += 1;
         let marker = Self::marker(self.batches);
         [0, 1].map(|side| {
@@ -209,7 +240,7 @@ impl Kernel {
                     return seen;
                 }
                 if !is_own_business(&frame) {
-                    seen.push(unmark(frame));
+                    seen.push(frame);
                 }
             }
         })

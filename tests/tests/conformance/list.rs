@@ -191,3 +191,21 @@ pub(crate) fn differences(theirs: &List, ours: &List) -> Vec<String> {
     }
     found
 }
+
+/// Lines of `ipset save` in order, without sizes of the hash; timeouts in steps of ten seconds, rounded up.
+pub(crate) fn lines_of_sets(text: &str) -> Vec<String> {
+    let line = |line: &str| {
+        let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        for at in 1..words.len() {
+            match (words[at - 1].as_str(), words[at].parse::<u32>()) {
+                ("hashsize", _) | ("initval", _) => words[at] = "?".to_owned(),
+                ("timeout", Ok(secs)) => words[at] = secs.next_multiple_of(10).to_string(),
+                _ => {}
+            }
+        }
+        words.join(" ")
+    };
+    let mut lines: Vec<_> = text.lines().map(line).collect();
+    lines.sort();
+    lines
+}

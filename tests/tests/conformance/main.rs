@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod alter;
 mod asked;
 mod connlimit;
 mod datagrams;
@@ -21,10 +22,14 @@ mod hear;
 mod join;
 mod kernel;
 mod list;
+mod log;
+mod packets;
 mod random;
+mod rates;
 mod raw;
 mod rules;
 mod sctp;
+mod sets;
 mod stage;
 mod talk;
 mod tcp;

@@ -6,7 +6,11 @@ use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
 use control::cli::{Format, Output};
 use control::config::Config;
-use control::rules_file::understand;
+use control::net::minutes_west;
+use control::rules_file::understand_with_sets;
+use control::sets::Store;
+use control::sets::file::services;
+use dataplane::clock::Now;
 use dataplane::flow::{Policies, Request};
 use dataplane::ids::PortId;
 use dataplane::packet::{Family, proto};
@@ -14,7 +18,7 @@ use dataplane::rules::model::CtState;
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, RIGHT};
 use dataplane::worker::AnswerRate;
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Frames sent before what came out is looked at: more could overflow a queue on the way.
 const BATCH: usize = 64;
@@ -45,6 +49,7 @@ pub(crate) struct Stage<'a> {
     kernel: &'a mut Kernel,
     ours: Gateway,
     started: Instant,
+    store: Store,
     serial: u32,
     batch: Vec<Sent>,
     /// What has come out on our side and was not compared yet, by side. Fragments come out when their datagram is whole.
@@ -62,9 +67,15 @@ pub(crate) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Sets both sides up.
+    /// Sets both sides up, with sets that rules may name, as `ipset save` prints them.
     #[must_use]
-    pub(crate) fn new(kernel: &'a mut Kernel, setting: &Setting<'_>) -> Self {
+    pub(crate) fn new(kernel: &'a mut Kernel, setting: &Setting<'_>, sets: &str) -> Self {
+        kernel.load_sets(sets);
+        let started = Instant::now();
+        let store = Store::new(&["left".to_owned(), "right".to_owned()]);
+        store.restore(sets.as_bytes(), false, &services()).unwrap();
+        // Our clock begins at one second.
+        store.start_clock(started.checked_sub(Duration::from_secs(1)).unwrap());
         let restore: Vec<_> =
             setting.sysctls.iter().map(|(name, _)| ((*name).to_owned(), kernel.sysctl(name))).collect();
         kernel.load(&[(Family::V4, setting.v4), (Family::V6, setting.v6)], setting.sysctls);
@@ -79,7 +90,7 @@ impl<'a> Stage<'a> {
                 } else {
                     format!("{text}*filter\nCOMMIT\n")
                 };
-                let loaded = understand(text.as_bytes(), "scenario", family, known);
+                let loaded = understand_with_sets(text.as_bytes(), "scenario", family, known, &store.slots());
                 loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
             })
             .collect();
@@ -87,6 +98,8 @@ impl<'a> Stage<'a> {
         let mut config =
             GatewayConfig { max_flows: 65_536, frames_per_worker: 65_536, ..GatewayConfig::default() };
         config.settings.answers = AnswerRate { per_sec: 0, ..config.settings.answers };
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        config.settings.wall.set(Now::from_secs(1), i64::try_from(since_1970).unwrap(), minutes_west());
         let track = &mut config.settings.track;
         (track.half_open_percent, track.management_reserve_percent, track.adaptive_start_percent) =
             (100, 0, 0);
@@ -97,7 +110,8 @@ impl<'a> Stage<'a> {
         Self {
             kernel,
             ours: Gateway::new(&rules, config).unwrap(),
-            started: Instant::now(),
+            started,
+            store,
             serial: 0,
             batch: Vec::new(),
             out: [Vec::new(), Vec::new()],
@@ -119,7 +133,7 @@ impl<'a> Stage<'a> {
     /// Our clock follows the real one.
     fn tick(&mut self) {
         let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.ours.set_clock(dataplane::clock::Now::from_secs(1).plus_nanos(elapsed));
+        self.ours.set_clock(Now::from_secs(1).plus_nanos(elapsed));
     }
 
     /// Sends a frame into one side of both.
@@ -130,6 +144,8 @@ impl<'a> Stage<'a> {
         self.kernel.send(side, &frame);
         self.tick();
         let outcome = self.ours.send(if side == 0 { LEFT } else { RIGHT }, &frame);
+        // The kernel does it while the packet passes.
+        self.ours.set_asks().iter().for_each(|ask| self.store.carry_out(ask));
         self.hear();
         self.frames += 1;
         let state = outcome.fate.and_then(|fate| fate.ct_state).map(CtState::name);
@@ -302,6 +318,24 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Both sides change their sets.
+    pub(crate) fn change_sets(&mut self, commands: &str) {
+        self.compare();
+        self.kernel.ipset(&["restore"], commands);
+        self.store.restore(commands.as_bytes(), false, &services()).unwrap();
+        self.history.push(commands.to_owned());
+    }
+
+    /// Compares what is in the sets.
+    pub(crate) fn compare_sets(&mut self) {
+        self.compare();
+        let theirs = list::lines_of_sets(&self.kernel.ipset(&["save"], ""));
+        let ours = list::lines_of_sets(&self.store.command(b"save", &services()).unwrap().text);
+        if theirs != ours {
+            self.note(format!("sets: kernel {theirs:#?}, we {ours:#?}"), false);
+        }
+    }
+
     /// The end: everything compared, sysctls put back. What the two disagreed about.
     #[must_use]
     pub(crate) fn end(mut self) -> Vec<String> {
@@ -321,7 +355,7 @@ fn same(a: &[u8], b: &[u8], topology: Topology) -> bool {
 /// A frame as far as it is compared. A bridge with br_netfilter cuts off what follows the IP packet, and gives
 /// fragments of IPv6 that it has put together and taken apart a new identification; we leave both.
 /// MAC addresses and hops are a router's own.
-fn comparable(frame: &[u8], topology: Topology) -> Vec<u8> {
+pub(crate) fn comparable(frame: &[u8], topology: Topology) -> Vec<u8> {
     const FRAGMENT: u8 = 44;
     let field =
         |at: usize| frame.get(at..at + 2).map(|len| usize::from(u16::from_be_bytes([len[0], len[1]])));

@@ -44,7 +44,22 @@ pub(crate) fn perform_on_router(scenarios: &[Scenario<'_>]) {
     perform_on(Topology::Router, scenarios);
 }
 
+/// Runs scenarios whose rules name these sets.
+pub(crate) fn perform_with_sets(sets: &str, scenarios: &[Scenario<'_>]) {
+    perform_all(Topology::Bridge, sets, scenarios);
+    perform_all(Topology::Router, sets, scenarios);
+}
+
+/// The same with a router only, whose NICs are called as ours are.
+pub(crate) fn perform_with_sets_on_router(sets: &str, scenarios: &[Scenario<'_>]) {
+    perform_all(Topology::Router, sets, scenarios);
+}
+
 fn perform_on(topology: Topology, scenarios: &[Scenario<'_>]) {
+    perform_all(topology, "", scenarios);
+}
+
+fn perform_all(topology: Topology, sets: &str, scenarios: &[Scenario<'_>]) {
     if !super::may_run() {
         return;
     }
@@ -52,8 +67,8 @@ fn perform_on(topology: Topology, scenarios: &[Scenario<'_>]) {
     let mut failures = Vec::new();
     let mut frames = 0;
     for (name, setting, scenario) in scenarios {
-        let mut talk =
-            Talk { stage: Stage::new(&mut kernel, setting), ports: (40_000, 80), six: false, options: true };
+        let stage = Stage::new(&mut kernel, setting, sets);
+        let mut talk = Talk { stage, ports: (40_000, 80), six: false, options: true };
         scenario(&mut talk);
         talk.stage.compare();
         frames += talk.stage.frames;

@@ -49,6 +49,16 @@ const RULES: &[&str] = &[
     "filter -A FORWARD -m multiport -p udp --dports 9,10",
     "filter -A FORWARD -p tcp -m tcp --syn -j REJECT --reject-with tcp-reset",
     "filter -A FORWARD -m comment --comment x",
+    "filter -A FORWARD -m length --length 9000",
+    "filter -A FORWARD -p tcp -m tcpmss --mss 5",
+    "mangle -A FORWARD -m string --algo bm --string x",
+    "raw -A PREROUTING -m addrtype --dst-type MULTICAST",
+    "filter -A FORWARD -j LOG",
+    "filter -A FORWARD -j NFLOG --nflog-group 7",
+    "filter -A FORWARD -p tcp -j TCPMSS --set-mss 500",
+    "mangle -A FORWARD -j TOS --set-tos 0",
+    "mangle -A FORWARD -j DSCP --set-dscp 0",
+    "mangle -A FORWARD -p tcp -j TCPOPTSTRIP --strip-options sack",
 ];
 
 /// The tables of a rule. `-N` declares a chain.

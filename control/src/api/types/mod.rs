@@ -8,6 +8,7 @@ mod filter;
 mod flows;
 mod net;
 mod rules;
+mod sets;
 mod stats;
 
 pub use changes::*;
@@ -17,6 +18,7 @@ pub use filter::*;
 pub use flows::*;
 pub use net::*;
 pub use rules::*;
+pub use sets::*;
 pub use stats::*;
 
 use serde::{Deserialize, Serialize};

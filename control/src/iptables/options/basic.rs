@@ -123,6 +123,14 @@ fn net(word: &Word, text: &str, family: Family) -> Result<Net, Diagnostic> {
     Ok(Net { addr: addr & mask, mask, family })
 }
 
+/// Reads part of a word as an address without a mask.
+///
+/// # Errors
+/// What is not one, host names included.
+pub fn lone_address(word: &Word, text: &str, family: Family) -> Result<u128, Diagnostic> {
+    address(word, text, family, false)
+}
+
 /// All ones for the family's addresses.
 #[must_use]
 pub fn full_mask(family: Family) -> u128 {

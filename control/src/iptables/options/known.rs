@@ -2,58 +2,40 @@
 
 /// Matches of iptables-extensions(8) and ip6tables that are not in [`super::EXTENSIONS`], with why not where it is final.
 const MATCHES: &[&str] = &[
-    "addrtype",
-    "ah",
     "bpf",
     "cgroup",
     "cluster",
     "connlabel",
     "cpu",
     "devgroup",
-    "dscp",
-    "dst",
-    "ecn",
-    "esp",
-    "eui64",
-    "frag",
-    "hashlimit",
-    "hbh",
-    "hl",
     "ipcomp",
-    "iprange",
-    "ipv6header",
     "ipvs",
-    "length",
-    "limit",
-    "mac",
     "mh",
     "nfacct",
     "osf",
     "owner",
-    "physdev",
-    "pkttype",
     "policy",
-    "quota",
     "rateest",
     "realm",
-    "recent",
     "rpfilter",
-    "rt",
-    "set",
     "socket",
     "srh",
     "standard",
-    "statistic",
-    "string",
-    "tcpmss",
-    "time",
-    "tos",
-    "ttl",
-    "u32",
 ];
 
-/// Matches that ask about the local host, which a bump in the wire is not.
-const HOST_MATCHES: &[&str] = &["cgroup", "cpu", "owner", "policy", "rpfilter", "socket"];
+/// Matches that will stay unsupported, and why.
+const FINAL: &[(&str, &str)] = &[
+    ("cgroup", LOCAL),
+    ("connlabel", "flows have no labels here; `-m connmark` gives them 32 bits"),
+    ("cpu", "which core takes a packet is for the NIC's queues to say; a rule must not hang on it"),
+    ("mh", "Mobile IPv6's headers are not looked into; `-p mh` matches packets that carry one"),
+    ("owner", LOCAL),
+    ("policy", LOCAL),
+    ("rpfilter", LOCAL),
+    ("socket", LOCAL),
+];
+
+const LOCAL: &str = "it asks about the local host; a bump in the wire only sees packets pass";
 
 /// Targets of iptables-extensions(8) that are not in [`super::EXTENSIONS`].
 const TARGETS: &[&str] = &[
@@ -64,33 +46,53 @@ const TARGETS: &[&str] = &[
     "CONNSECMARK",
     "DNAT",
     "DNPT",
-    "DSCP",
-    "ECN",
-    "HL",
     "HMARK",
     "IDLETIMER",
     "LED",
-    "LOG",
     "MASQUERADE",
     "NETMAP",
-    "NFLOG",
     "NFQUEUE",
     "QUEUE",
     "RATEEST",
     "REDIRECT",
     "SECMARK",
-    "SET",
     "SNAT",
     "SNPT",
     "SYNPROXY",
-    "TCPMSS",
-    "TCPOPTSTRIP",
     "TEE",
-    "TOS",
     "TPROXY",
     "TRACE",
-    "TTL",
     "ULOG",
+];
+
+/// Why targets will stay unsupported.
+const FINAL_TARGETS: &[(&[&str], &str)] = &[
+    (
+        &["AUDIT"],
+        "it tells the local host's audit system of verdicts; `-j LOG` or `-j NFLOG` before the rule that decides says as much",
+    ),
+    (
+        &["CHECKSUM"],
+        "it fills in checksums that a local sender left to its NIC; here packets have been on a wire",
+    ),
+    (&["CLASSIFY"], "it chooses a class of the local host's traffic control, which packets here never meet"),
+    (
+        &["CONNSECMARK", "SECMARK"],
+        "security marks are for the local host's security module, which packets here never meet",
+    ),
+    (&["IDLETIMER", "LED"], "it drives a device of the local host's kernel"),
+    (
+        &["NFQUEUE", "QUEUE"],
+        "it hands packets to a program through the local host's kernel, which never has them here",
+    ),
+    (&["TEE"], "it sends copies by the local host's routes; a bump in the wire has none"),
+    (&["TPROXY"], "it hands packets to a local socket; a bump in the wire only sees packets pass"),
+    (&["TRACE"], "`fwctl replay` shows which rule decides a packet, and `-j LOG` logs it on its way"),
+    (&["ULOG"], "Linux has it no more; use `-j NFLOG`"),
+    (
+        &["CLUSTERIP", "DNAT", "DNPT", "MASQUERADE", "NETMAP", "REDIRECT", "SNAT", "SNPT"],
+        "it translates addresses; a bump in the wire forwards packets with the addresses they have",
+    ),
 ];
 
 /// Whether `-m NAME` is valid iptables.
@@ -105,12 +107,12 @@ pub fn is_target(name: &str) -> bool {
     TARGETS.contains(&name)
 }
 
-/// Why a match will stay unsupported, if it will.
+/// Why a match or target will stay unsupported, if it will.
 #[must_use]
 pub fn why_not(name: &str) -> Option<&'static str> {
-    HOST_MATCHES
-        .contains(&name)
-        .then_some("it asks about the local host; a bump in the wire only sees packets pass")
+    let of_match = FINAL.iter().find(|(known, _)| *known == name).map(|(_, why)| *why);
+    let target = FINAL_TARGETS.iter().find(|(names, _)| names.contains(&name)).map(|(_, why)| *why);
+    of_match.or(target)
 }
 
 /// All matches, for hints.

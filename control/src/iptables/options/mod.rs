@@ -13,6 +13,7 @@ use super::lexer::Word;
 use super::names::Services;
 use super::syntax::Proto;
 
+pub mod addresses;
 pub mod basic;
 pub mod comment;
 pub mod connbytes;
@@ -20,14 +21,40 @@ pub mod connlimit;
 pub mod connmark;
 pub mod conntrack;
 pub mod ct;
+pub mod dccp;
+pub mod ecn;
+pub mod extension6;
+pub mod hashlimit;
 pub mod helper;
+pub mod hops;
 pub mod icmp;
+pub mod ipv6header;
 pub mod known;
+pub mod limit;
+pub mod link;
+pub mod log;
 pub mod mark;
 pub mod multiport;
+pub mod physdev;
 pub mod ports;
+pub mod quota;
+pub mod recent;
 pub mod reject;
+pub mod rt;
+pub mod sctp;
+pub mod set;
+pub mod set_ecn;
+pub mod set_hops;
+pub mod set_tcp;
+pub mod set_tos;
+pub mod spans;
+pub mod statistic;
+pub mod string;
 pub mod tcp;
+pub mod time;
+pub mod tos;
+pub mod u32;
+mod values;
 
 /// Whether an extension is used with `-m` or `-j`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +165,16 @@ pub trait Instance: Debug + Send + Sync {
         false
     }
 
+    /// Built-in chains that cannot ask it, nor chains they call, for matches.
+    fn not_in(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Built-in chains it may stand in, for targets; `None` is all of them.
+    fn built_in_chains(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
     /// Tables it may stand in, for targets.
     fn tables(&self) -> &'static [model::Table] {
         &[model::Table::Filter, model::Table::Mangle, model::Table::Raw]
@@ -155,18 +192,58 @@ pub const EXTENSIONS: &[&Extension] = &[
     &conntrack::STATE,
     &ct::CT,
     &ct::NOTRACK,
+    &hashlimit::HASHLIMIT,
     &helper::HELPER,
     &icmp::ICMP,
     &icmp::ICMP6,
+    &limit::LIMITED,
+    &log::LOG,
+    &log::NFLOG,
     &mark::MARK,
     &mark::SET_MARK,
     &multiport::MULTIPORT,
-    &ports::DCCP,
-    &ports::SCTP,
     &ports::UDP,
+    &quota::QUOTA,
+    &recent::RECENT,
     &reject::REJECT4,
     &reject::REJECT6,
+    &statistic::STATISTIC,
+    &set::SET,
+    &set::SET_TARGET,
+    &set_ecn::ECN,
+    &set_hops::HL,
+    &set_hops::TTL,
+    &set_tcp::TCPMSS,
+    &set_tcp::TCPOPTSTRIP,
+    &set_tos::DSCP,
+    &set_tos::TOS,
     &tcp::TCP,
+    &addresses::ADDRTYPE,
+    &addresses::IPRANGE,
+    &dccp::DCCP,
+    &ecn::ECN,
+    &extension6::AH6,
+    &extension6::DST,
+    &extension6::FRAG,
+    &extension6::HBH,
+    &hops::HL,
+    &hops::TTL,
+    &ipv6header::IPV6HEADER,
+    &link::EUI64,
+    &link::MAC,
+    &link::PKTTYPE,
+    &physdev::PHYSDEV,
+    &rt::RT,
+    &sctp::SCTP,
+    &spans::AH4,
+    &spans::ESP,
+    &spans::LENGTH,
+    &spans::TCPMSS,
+    &string::STRING_MATCH,
+    &tos::DSCP,
+    &tos::TOS,
+    &u32::U32_MATCH,
+    &time::TIME,
 ];
 
 impl Extension {

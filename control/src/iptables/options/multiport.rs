@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use dataplane::rules::model::{Match, PortSide};
 
+use super::dccp::{DCCP_PROTOCOL, raw};
 use super::ports::port;
 use super::{Extension, Facts, Given, Instance, Kind, Lowered, OptionSpec, first, part_of};
 use crate::iptables::diagnostics::{Diagnostic, Span};
@@ -29,7 +30,9 @@ pub static MULTIPORT: Extension = Extension {
         OptionSpec { name: "dports", id: 2, slot: 1, args: 1, invertible: true },
         OptionSpec { name: "ports", id: 3, slot: 1, args: 1, invertible: true },
     ],
-    new: |_| Box::new(Multiport { which: PortSide::Either, ranges: Vec::new(), invert: false }),
+    new: |_| {
+        Box::new(Multiport { which: PortSide::Either, ranges: Vec::new(), invert: false, is_dccp: false })
+    },
 };
 
 #[derive(Debug)]
@@ -37,6 +40,7 @@ struct Multiport {
     which: PortSide,
     ranges: Vec<(u16, u16)>,
     invert: bool,
+    is_dccp: bool,
 }
 
 impl Multiport {
@@ -104,6 +108,7 @@ impl Instance for Multiport {
             return Err(Diagnostic::error(span, "`-m multiport` without ports")
                 .hint("add `--sports`, `--dports` or `--ports`"));
         }
+        self.is_dccp = facts.proto.is_some_and(|proto| proto.number == DCCP_PROTOCOL);
         check_protocol(facts, span)
     }
 
@@ -118,8 +123,9 @@ impl Instance for Multiport {
     }
 
     fn lower(&self) -> Lowered {
-        let Self { which, ranges, invert } = self;
-        Lowered::Matches(vec![Match::Ports { which: *which, ranges: ranges.clone(), invert: *invert }])
+        let Self { which, ranges, invert, is_dccp } = self;
+        let ports = Match::Ports { which: *which, ranges: ranges.clone(), invert: *invert };
+        Lowered::Matches(vec![if *is_dccp { raw(ports) } else { ports }])
     }
 }
 

@@ -1,7 +1,8 @@
-//! Source and destination ports: udp, sctp and dccp, and the parts tcp shares with them.
+//! Source and destination ports: udp, and the parts that tcp, sctp and dccp share with it.
 
 use std::fmt::Write as _;
 
+use dataplane::rules::header::HeaderMatch;
 use dataplane::rules::model::{Match, PortSide};
 
 use super::{Extension, Facts, Given, Instance, Kind, Lowered, OptionSpec, first, number, part_of};
@@ -13,10 +14,9 @@ use crate::iptables::names::Services;
 pub const SPORT: u8 = 1;
 /// Option id of `--dport`.
 pub const DPORT: u8 = 2;
-/// Option id of an option we know and refuse.
-pub const REFUSED: u8 = 99;
 
-const PORT_OPTIONS: [OptionSpec; 4] = [
+/// Options that udp, sctp and dccp share.
+pub(super) const PORT_OPTIONS: [OptionSpec; 4] = [
     OptionSpec { name: "source-port", id: SPORT, slot: 1, args: 1, invertible: true },
     OptionSpec { name: "sport", id: SPORT, slot: 1, args: 1, invertible: true },
     OptionSpec { name: "destination-port", id: DPORT, slot: 2, args: 1, invertible: true },
@@ -31,42 +31,7 @@ pub static UDP: Extension = Extension {
     protocol: Some(17),
     repeatable: false,
     options: &PORT_OPTIONS,
-    new: |_| Box::new(PortsMatch { name: "udp", protocol: 17, ports: Ports::default() }),
-};
-
-/// `-m sctp`.
-pub static SCTP: Extension = Extension {
-    kind: Kind::Match,
-    names: &["sctp"],
-    family: None,
-    protocol: Some(132),
-    repeatable: false,
-    options: &[
-        PORT_OPTIONS[0],
-        PORT_OPTIONS[1],
-        PORT_OPTIONS[2],
-        PORT_OPTIONS[3],
-        OptionSpec { name: "chunk-types", id: REFUSED, slot: 0, args: 2, invertible: true },
-    ],
-    new: |_| Box::new(PortsMatch { name: "sctp", protocol: 132, ports: Ports::default() }),
-};
-
-/// `-m dccp`.
-pub static DCCP: Extension = Extension {
-    kind: Kind::Match,
-    names: &["dccp"],
-    family: None,
-    protocol: Some(33),
-    repeatable: false,
-    options: &[
-        PORT_OPTIONS[0],
-        PORT_OPTIONS[1],
-        PORT_OPTIONS[2],
-        PORT_OPTIONS[3],
-        OptionSpec { name: "dccp-types", id: REFUSED, slot: 0, args: 1, invertible: true },
-        OptionSpec { name: "dccp-option", id: REFUSED, slot: 0, args: 1, invertible: true },
-    ],
-    new: |_| Box::new(PortsMatch { name: "dccp", protocol: 33, ports: Ports::default() }),
+    new: |_| Box::new(Udp { ports: Ports::default() }),
 };
 
 /// An inclusive range of ports, perhaps inverted.
@@ -90,9 +55,7 @@ pub struct Ports {
 }
 
 #[derive(Debug)]
-struct PortsMatch {
-    name: &'static str,
-    protocol: u8,
+struct Udp {
     ports: Ports,
 }
 
@@ -156,7 +119,7 @@ impl Ports {
         dst.inspect(|range| range.list("dp", out));
     }
 
-    /// The conditions. A match without any still demands that the packet carries ports.
+    /// The conditions.
     #[must_use]
     pub fn lower(self) -> Vec<Match> {
         let Self { src, dst } = self;
@@ -170,37 +133,31 @@ impl Ports {
             .chain(dst.map(|range| one(PortSide::Dst, range)))
             .collect()
     }
-
-    /// What an empty match such as a bare `-m tcp` still demands: a packet that carries ports.
-    #[must_use]
-    pub fn carried() -> Match {
-        Match::Ports { which: PortSide::Dst, ranges: vec![PortRange::ALL], invert: false }
-    }
 }
 
-impl Instance for PortsMatch {
+impl Instance for Udp {
     fn option(&mut self, given: &Given<'_>) -> Result<(), Diagnostic> {
-        self.ports.option(given, self.name, self.protocol == 17)
+        self.ports.option(given, "udp", true)
     }
 
     fn finish(&mut self, facts: Facts<'_>, span: Span) -> Result<(), Diagnostic> {
-        require_protocol(self.name, self.protocol, facts, span)
+        require_protocol("udp", 17, facts, span)
     }
 
     fn print(&self, out: &mut String) {
-        let _ = write!(out, " -m {}", self.name);
+        out.push_str(" -m udp");
         self.ports.print(out);
     }
 
     fn list(&self, out: &mut String) {
-        let _ = write!(out, " {}", self.name);
+        out.push_str(" udp");
         self.ports.list(out);
     }
 
     fn lower(&self) -> Lowered {
         let mut matches = self.ports.lower();
         if matches.is_empty() {
-            matches.push(Ports::carried());
+            matches.push(Match::Header(HeaderMatch::Carries(8)));
         }
         Lowered::Matches(matches)
     }

@@ -1,16 +1,21 @@
-//! `-m tcp`: ports and flags.
+//! `-m tcp`: ports, flags and options.
 
 use std::fmt::Write as _;
 
+use dataplane::rules::header::HeaderMatch;
 use dataplane::rules::model::Match;
 
-use super::ports::{DPORT, Ports, REFUSED, SPORT, require_protocol};
+use super::ports::{DPORT, Ports, SPORT, require_protocol};
+use super::values::{bang, mark, value};
 use super::{Extension, Facts, Given, Instance, Kind, Lowered, OptionSpec};
 use crate::iptables::diagnostics::{Diagnostic, Span};
 use crate::iptables::lexer::Word;
 
 const FLAGS: u8 = 3;
 const SYN: u8 = 4;
+const OPTION: u8 = 5;
+/// Bytes of the fixed header.
+const HEADER_LEN: u8 = 20;
 
 /// Flag bits in the order iptables prints them.
 const FLAG_NAMES: [(&str, u8); 6] =
@@ -30,7 +35,7 @@ pub static TCP: Extension = Extension {
         OptionSpec { name: "dport", id: DPORT, slot: 2, args: 1, invertible: true },
         OptionSpec { name: "syn", id: SYN, slot: 3, args: 0, invertible: true },
         OptionSpec { name: "tcp-flags", id: FLAGS, slot: 3, args: 2, invertible: true },
-        OptionSpec { name: "tcp-option", id: REFUSED, slot: 0, args: 1, invertible: true },
+        OptionSpec { name: "tcp-option", id: OPTION, slot: 4, args: 1, invertible: true },
     ],
     new: |_| Box::new(Tcp::default()),
 };
@@ -39,6 +44,8 @@ pub static TCP: Extension = Extension {
 struct Tcp {
     ports: Ports,
     flags: Option<Flags>,
+    /// `--tcp-option`, and whether inverted.
+    option: Option<(u8, bool)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +67,10 @@ impl Instance for Tcp {
                 }
                 self.flags = Some(flags);
             }
+            (OPTION, _) => {
+                let kind = u8::try_from(value(given, 1, u64::from(u8::MAX))?).unwrap_or(u8::MAX);
+                self.option = Some((kind, given.invert));
+            }
             _ => self.ports.option(given, "tcp", true)?,
         }
         Ok(())
@@ -70,34 +81,38 @@ impl Instance for Tcp {
     }
 
     fn print(&self, out: &mut String) {
-        let Self { ports, flags } = self;
+        let Self { ports, flags, option } = self;
         out.push_str(" -m tcp");
         ports.print(out);
+        if let Some((kind, invert)) = *option {
+            let _ = write!(out, "{} --tcp-option {kind}", bang(invert));
+        }
         if let Some(Flags { mask, comp, invert }) = *flags {
-            let bang = if invert { " !" } else { "" };
-            let _ = write!(out, "{bang} --tcp-flags {} {}", names(mask), names(comp));
+            let _ = write!(out, "{} --tcp-flags {} {}", bang(invert), names(mask), names(comp));
         }
     }
 
     fn list(&self, out: &mut String) {
-        let Self { ports, flags } = self;
+        let Self { ports, flags, option } = self;
         out.push_str(" tcp");
         ports.list(out);
+        if let Some((kind, invert)) = *option {
+            let _ = write!(out, " option={}{kind}", mark(invert));
+        }
         if let Some(Flags { mask, comp, invert }) = *flags {
-            let bang = if invert { "!" } else { "" };
-            let _ = write!(out, " flags:{bang}0x{mask:02X}/0x{comp:02X}");
+            let _ = write!(out, " flags:{}0x{mask:02X}/0x{comp:02X}", mark(invert));
         }
     }
 
     fn lower(&self) -> Lowered {
-        let Self { ports, flags } = self;
-        let mut matches = ports.lower();
-        if let Some(Flags { mask, comp, invert }) = *flags {
-            matches.push(Match::TcpFlags { mask, comp, invert });
-        }
-        if matches.is_empty() {
-            matches.push(Ports::carried());
-        }
+        let Self { ports, flags, option } = self;
+        // What the kernel's own match is for, ports and flags alone being compared without it.
+        let asks_header = option.is_some() || *ports == Ports::default() && flags.is_none();
+        let mut matches = Vec::new();
+        matches.extend(asks_header.then_some(Match::Header(HeaderMatch::Carries(HEADER_LEN))));
+        matches.extend(ports.lower());
+        matches.extend(flags.map(|Flags { mask, comp, invert }| Match::TcpFlags { mask, comp, invert }));
+        matches.extend(option.map(|(kind, invert)| Match::Header(HeaderMatch::TcpOption { kind, invert })));
         Lowered::Matches(matches)
     }
 }

@@ -14,12 +14,15 @@ use crate::history::{History, Note};
 use crate::iptables::edit::{Edit, edit, line_of, table_of};
 use crate::publish::BothRules;
 use crate::reproducer;
-use crate::rules_file::{Rules, understand};
+use crate::rules_file::{Rules, understand_with_sets};
 use dataplane::packet::Family as Fam;
 use dataplane::rules::{CompileError, Compiled};
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
+
+/// How long a change waits for others: enough for whoever only looks.
+const BRIEFLY: Duration = Duration::from_millis(100);
 
 /// What changes of the rules have left behind.
 #[derive(Debug)]
@@ -80,11 +83,17 @@ impl Pending {
 impl LiveBackend {
     /// The right to change rules; refused while somebody else does.
     fn changing(&self) -> Result<MutexGuard<'_, Changes>, ApplyError> {
-        match self.changes.try_lock() {
-            Ok(changes) => Ok(changes),
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => {
-                Err(ApplyError::new(ErrorKind::Busy, "another change of the rules is under way"))
+        let patience = Instant::now() + BRIEFLY;
+        loop {
+            match self.changes.try_lock() {
+                Ok(changes) => return Ok(changes),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(ApplyError::new(ErrorKind::Busy, "another change of the rules is under way"));
+                }
             }
         }
     }
@@ -143,8 +152,9 @@ impl LiveBackend {
                  --ctstate RELATED,ESTABLISHED -j ACCEPT`",
             ));
         }
+        let sets = self.sets.slots();
         let mut load = |text: &Option<RulesText>, family| {
-            text.as_ref().map(|text| rules::load(text, family, &self.policies, warnings)).transpose()
+            text.as_ref().map(|text| rules::load(text, family, &self.policies, &sets, warnings)).transpose()
         };
         Ok([load(&request.v4, Fam::V4)?, load(&request.v6, Fam::V6)?])
     }
@@ -204,7 +214,8 @@ impl LiveBackend {
         let file = &running.family(family).file;
         let table = table_of(file, table).map_err(|message| ApplyError::new(ErrorKind::BadRules, message))?;
         let wanted = Edit { kind: *kind, table, chain, words };
-        let read = |text: &[u8]| understand(text, "rule", family, &self.policies);
+        let sets = self.sets.slots();
+        let read = |text: &[u8]| understand_with_sets(text, "rule", family, &self.policies, &sets);
         let (ruleset, file) = edit(file, wanted, read).map_err(|refused| rules::refused_edit(&refused))?;
         let rules = Some(Rules { ruleset: Arc::new(ruleset), file: Arc::new(file) });
         let (v4, v6) = if family == Fam::V4 { (rules, None) } else { (None, rules) };
@@ -246,7 +257,7 @@ impl LiveBackend {
         let texts = history.texts(number).map_err(|message| ApplyError::new(ErrorKind::NotFound, message))?;
         let read = |text: &str, family| {
             let text = RulesText { file: format!("ruleset {number}"), text: text.to_owned() };
-            rules::load(&text, family, &self.policies, &mut Vec::new()).map(Arc::new)
+            rules::load(&text, family, &self.policies, &self.sets.slots(), &mut Vec::new()).map(Arc::new)
         };
         Ok(BothRules { v4: read(&texts.v4, Fam::V4)?, v6: read(&texts.v6, Fam::V6)? })
     }

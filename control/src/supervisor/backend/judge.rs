@@ -11,7 +11,9 @@ use dataplane::flow::{Change, Cursor, Direction, FlowView, Request, status};
 use dataplane::ids::PortId;
 use dataplane::packet::{Family, Kind, Packet, proto, tcp_flag};
 use dataplane::rules::conn::{Conn, Marks, NoFlows};
+use dataplane::rules::log::NoNotes;
 use dataplane::rules::model::{CtState, Verdict};
+use dataplane::rules::rate::Rates;
 use dataplane::rules::{Compiled, Facts, Matched};
 use tracing::warn;
 
@@ -62,12 +64,16 @@ impl<'a> Judge<'a> {
             packet: &packet,
             bytes: &[],
             now: Now::default(),
+            // What is asked this way makes a fate unsure, whatever the answer.
+            rates: Rates::Probe(0),
             ct_state: if is_related { CtState::Related } else { CtState::New },
             conn: Some(&conn),
             flows: &NoFlows,
             is_raw: false,
             ingress,
             egress: ingress.peer(),
+            mtu: 1500,
+            notes: &NoNotes,
         };
         marks.begin();
         marks.reset(0);

@@ -6,6 +6,7 @@ mod expect;
 mod flows;
 mod judge;
 mod rules;
+mod sets;
 mod settings;
 mod stats;
 
@@ -13,14 +14,15 @@ use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
-    FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, Stats, Tally, TrackRow,
-    UpdateRequest,
+    FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, SetsAnswer, SetsRequest,
+    Stats, Tally, TrackRow, UpdateRequest,
 };
 use crate::config::Config;
 use crate::history::{History, Note};
 use crate::publish::Publisher;
 use crate::requests::Desk;
 use crate::rules_file::Rules;
+use crate::sets::Store;
 use changes::Changes;
 use dataplane::clock::Now;
 use dataplane::flow::{Expectations, Region, TimeoutPolicy};
@@ -68,6 +70,8 @@ pub(super) struct LiveBackend {
     flows_max: u32,
     /// What rules that come in may name.
     policies: Vec<TimeoutPolicy>,
+    /// What they may also name.
+    sets: Arc<Store>,
     /// Which NICs run generic XDP, filled in once they are attached.
     generic: Mutex<Vec<bool>>,
     /// One change of the rules at a time.
@@ -82,7 +86,7 @@ pub(super) struct LiveBackend {
 }
 
 impl LiveBackend {
-    pub(super) fn new(config: &Config, plane: &Plane) -> Self {
+    pub(super) fn new(config: &Config, plane: &Plane, sets: Arc<Store>) -> Self {
         let port = |port: &super::plane::Port| PortFacts {
             name: port.nic.name.clone(),
             wire: port.wire.clone(),
@@ -116,6 +120,7 @@ impl LiveBackend {
             states: Arc::clone(&plane.states),
             flows_max: config.flows.max,
             policies: config.rules.timeout_policies.clone(),
+            sets,
             generic: Mutex::new(Vec::new()),
             changes: Mutex::new(Changes::new(history)),
             state_dir: config.state.dir.clone(),
@@ -143,7 +148,14 @@ impl LiveBackend {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.publisher.reclaim();
+        self.note_sets();
         Ok(generation)
+    }
+
+    /// Takes down which sets the rules in force use.
+    pub(super) fn note_sets(&self) {
+        let rules = [Fam::V4, Fam::V6].map(|family| self.publisher.rules(family).0);
+        self.sets.used_by(&rules.each_ref().map(|rules| &*rules.ruleset));
     }
 
     fn now(&self) -> Now {
@@ -223,6 +235,10 @@ impl Backend for LiveBackend {
 
     fn set(&self, name: &str, value: &str) -> Result<(), String> {
         self.change_setting(name, value)
+    }
+
+    fn command_sets(&self, request: &SetsRequest) -> Result<SetsAnswer, ApplyError> {
+        self.change_sets(request)
     }
 
     fn apply(&self, request: ApplyRequest, by: Peer) -> Result<ApplyReport, ApplyError> {

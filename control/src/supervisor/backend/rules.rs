@@ -9,26 +9,33 @@ use crate::iptables::edit::Refused;
 use crate::iptables::printer::{self, policy_name};
 use crate::iptables::syntax::Counters;
 use crate::publish::Counts;
-use crate::rules_file::{self, Rules};
+use crate::rules_file::{self, Rules, Sets};
 use dataplane::flow::TimeoutPolicy;
 use dataplane::ids::Generation;
 use dataplane::packet::Family as Fam;
 use dataplane::rules::model::{RuleId, RuleRef};
 use std::collections::HashMap;
 
+/// Most warnings sent along with an answer.
+const WARNINGS_MAX: usize = 20;
+
 /// Reads rules that came with a request.
 pub(super) fn load(
     text: &RulesText,
     family: Fam,
     policies: &[TimeoutPolicy],
+    sets: &Sets,
     warnings: &mut Vec<String>,
 ) -> Result<Rules, ApplyError> {
     let bytes = text.text.as_bytes();
-    let loaded = rules_file::understand(bytes, &text.file, family, policies);
+    let loaded = rules_file::understand_with_sets(bytes, &text.file, family, policies, sets);
     let wrong = loaded.worst() == Some(Severity::Error);
     if loaded.ruleset.is_some() {
-        let notes = loaded.diagnostics.iter();
+        let notes = loaded.diagnostics.iter().take(WARNINGS_MAX);
         warnings.extend(notes.map(|note| format!("{}:{}: {}", text.file, note.span.line, note.message)));
+        if let Some(more) = loaded.diagnostics.len().checked_sub(WARNINGS_MAX).filter(|more| *more > 0) {
+            warnings.push(format!("{}: {more} more; `fwctl check` tells them all", text.file));
+        }
     }
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
     let diagnostics: Vec<Diagnostic> = loaded

@@ -45,7 +45,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                         let packet = whole.build(&self.umem, &all);
                         let is_one = whole.unify(&self.umem, &mut self.pool, &mut all);
                         match packet.filter(|_| is_one) {
-                            Some(packet) => self.judge_whole(all, packet, &whole, ingress, now),
+                            Some(packet) => self.judge_whole(all, packet, &mut whole, ingress, now),
                             None => self.drop_held(all, DropReason::FragmentBad, ingress),
                         }
                     }
@@ -66,6 +66,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         now: Now,
         whole: &mut Whole,
     ) {
+        let mut frame = frame;
         whole.copy(&self.umem, &frame);
         wire::take_as_whole(whole.bytes(), &mut packet);
         packet.hash = self.hash_of(&packet, whole.bytes());
@@ -73,7 +74,8 @@ impl<D: Device, O: Observer> Path<D, O> {
         if owner != self.id && packet.fragment == Fragment::Whole {
             return self.hand_off(owner, Handed { frame, packet, ingress });
         }
-        let sentence = self.sentence(Source::Bytes(whole.bytes()), &packet, ingress, now);
+        let sentence = self.sentence(Source::Bytes(whole.bytes_mut()), &mut packet, ingress, now);
+        self.write_back(&mut frame, whole.bytes());
         self.carry_out(frame, &packet, &sentence, now);
     }
 
@@ -102,9 +104,15 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// Judges a datagram whose fragments are all here; they share its verdict. If its flow lives elsewhere the
     /// fragments go there, to be put together once more.
-    fn judge_whole(&mut self, all: Vec<Held>, mut packet: Packet, whole: &Whole, ingress: PortId, now: Now) {
-        let bytes = whole.bytes();
-        packet.hash = self.hash_of(&packet, bytes);
+    fn judge_whole(
+        &mut self,
+        mut all: Vec<Held>,
+        mut packet: Packet,
+        whole: &mut Whole,
+        ingress: PortId,
+        now: Now,
+    ) {
+        packet.hash = self.hash_of(&packet, whole.bytes());
         let owner = self.owner(packet.hash);
         if owner != self.id {
             for Held { frame, packet, .. } in all {
@@ -113,7 +121,13 @@ impl<D: Device, O: Observer> Path<D, O> {
             return;
         }
         let Sentence { mut fate, tracked, reject } =
-            self.sentence(Source::Bytes(bytes), &packet, ingress, now);
+            self.sentence(Source::Bytes(whole.bytes_mut()), &mut packet, ingress, now);
+        // Each fragment leaves with what the rules have made of the datagram.
+        let is_spread = !self.changed || whole.spread(&self.umem, &mut self.pool, &mut all);
+        let bytes = whole.bytes();
+        if !is_spread && fate.dropped.is_none() && reject.is_none() {
+            fate.dropped = Some(DropReason::FragmentBad);
+        }
         if fate.dropped.is_none() && reject.is_none() && !whole.can_be_sent() {
             fate.dropped = Some(DropReason::FragmentBad);
         }

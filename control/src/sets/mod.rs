@@ -1,0 +1,16 @@
+//! Sets as ipset(8) speaks of them: `ipset save` files and commands read ([`command`], [`create`], [`element`]), carried
+//! out on the daemon's sets ([`store`]) and printed ([`print`]). The judge of text is ipset 7.17.
+//!
+//! Control threads and tools. Invariant: a file with an error in it changes nothing; every error has its place.
+
+pub mod command;
+pub mod create;
+pub mod element;
+pub mod file;
+pub mod icmp;
+pub mod orders;
+pub mod print;
+pub mod store;
+pub mod words;
+
+pub use store::Store;
