@@ -34,6 +34,9 @@ pub(super) struct Probe<const A: usize> {
 }
 
 impl<const A: usize> Probe<A> {
+    /// Zeros.
+    pub(super) const ZERO: Self = Self { addr: [0; A], ports: 0, proto: 0, facts: 0 };
+
     #[inline(always)]
     pub(super) fn of(key: &Words<A>) -> Self {
         let (ports, proto) = (key.ports(), key.proto());

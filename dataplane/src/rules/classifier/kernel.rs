@@ -20,7 +20,7 @@ pub enum Level {
     Portable,
     /// AVX2, and bits packed without BMI2: for processors that do that in microcode, bit by bit.
     Avx2Plain,
-    /// AVX2 and BMI2.
+    /// AVX2, BMI1 and BMI2.
     Avx2,
     /// AVX-512 F, BW, DQ and VL on top.
     Avx512,
@@ -35,7 +35,7 @@ impl Level {
             if !is_x86_feature_detected!("avx2") {
                 return Self::Portable;
             }
-            if !is_x86_feature_detected!("bmi2") || x86::packs_slowly() {
+            if !is_x86_feature_detected!("bmi1") || !is_x86_feature_detected!("bmi2") || x86::packs_slowly() {
                 return Self::Avx2Plain;
             }
             let has_512 = is_x86_feature_detected!("avx512f")
@@ -156,17 +156,17 @@ mod x86 {
         lookup::first::<Avx2<false>, A>(forest, keys, found);
     }
 
-    #[target_feature(enable = "avx2,bmi2")]
+    #[target_feature(enable = "avx2,bmi1,bmi2")]
     pub(super) fn first_avx2<const A: usize>(forest: &Forest<A>, keys: &[Words<A>], found: &mut [u32]) {
         lookup::first::<Avx2<true>, A>(forest, keys, found);
     }
 
-    #[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
     pub(super) fn first_avx512<const A: usize>(forest: &Forest<A>, keys: &[Words<A>], found: &mut [u32]) {
         lookup::first::<Avx512, A>(forest, keys, found);
     }
 
-    #[target_feature(enable = "avx2,bmi2")]
+    #[target_feature(enable = "avx2,bmi1,bmi2")]
     pub(super) fn find_bmi2<const A: usize>(forest: &Forest<A>, key: &Words<A>) -> Cursor {
         lookup::find::<Avx2<true>, A>(forest, key)
     }
@@ -176,7 +176,7 @@ mod x86 {
         lookup::next::<Avx2<false>, A>(forest, cursor, from)
     }
 
-    #[target_feature(enable = "avx2,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512bw,avx512dq,avx512vl")]
     pub(super) fn next_avx512<const A: usize>(forest: &Forest<A>, cursor: &mut Cursor, from: u32) -> u32 {
         lookup::next::<Avx512, A>(forest, cursor, from)
     }
