@@ -83,6 +83,7 @@ pub(super) fn forest<const A: usize>(rules: &[Rule]) -> Forest<A> {
 struct Set<'a, const A: usize> {
     rules: &'a [Rule],
     bits: Vec<Ternary<A>>,
+    hides_to: Vec<u32>,
     thresholds: Thresholds,
     samples: Vec<Header>,
 }
@@ -91,7 +92,7 @@ impl<'a, const A: usize> Set<'a, A> {
     fn new(rules: &'a [Rule]) -> Self {
         let thresholds = Thresholds::of(rules);
         let bits = rules.iter().map(|rule| Ternary::of(rule, &thresholds)).collect();
-        Self { rules, bits, thresholds, samples: model::samples(rules) }
+        Self { rules, bits, hides_to: hides_to(rules), thresholds, samples: model::samples(rules) }
     }
 
     fn all(&self) -> Vec<u32> {
@@ -99,7 +100,7 @@ impl<'a, const A: usize> Set<'a, A> {
     }
 
     fn start(&self) -> Build<'_, A> {
-        Build::new(self.rules, &self.bits, self.thresholds)
+        Build::new(self)
     }
 
     fn by_plan(&self, plan: &Plan) -> Forest<A> {
@@ -112,9 +113,24 @@ impl<'a, const A: usize> Set<'a, A> {
     }
 }
 
+/// Up to where each rule hides others, wherever it matches. One that may be hidden itself hides none: whether it does
+/// would depend on more than where it matches.
+fn hides_to(rules: &[Rule]) -> Vec<u32> {
+    let mut hidden_to = 0;
+    let own = (0_u32..).zip(rules).map(|(id, rule)| {
+        let may_be_hidden = id < hidden_to;
+        if rule.hides_to != u32::MAX {
+            hidden_to = hidden_to.max(rule.hides_to);
+        }
+        if may_be_hidden { 0 } else { rule.hides_to }
+    });
+    own.collect()
+}
+
 struct Build<'a, const A: usize> {
     rules: &'a [Rule],
     bits: &'a [Ternary<A>],
+    hides_to: &'a [u32],
     forest: Forest<A>,
     /// Blocks by the rules in them.
     leaves: HashMap<Box<[u32]>, (u32, u32)>,
@@ -123,16 +139,17 @@ struct Build<'a, const A: usize> {
 }
 
 impl<'a, const A: usize> Build<'a, A> {
-    fn new(rules: &'a [Rule], bits: &'a [Ternary<A>], thresholds: Thresholds) -> Self {
+    fn new(set: &'a Set<'a, A>) -> Self {
         let forest = Forest {
-            thresholds,
+            thresholds: set.thresholds,
             roots: Vec::new(),
             nodes: Vec::new(),
             blocks: vec![Block::EMPTY],
             depth: 0,
             cost: f64::INFINITY,
         };
-        Self { rules, bits, forest, leaves: HashMap::new(), budget: 0 }
+        let Set { rules, bits, hides_to, .. } = set;
+        Self { rules, bits, hides_to, forest, leaves: HashMap::new(), budget: 0 }
     }
 
     /// No tree.
@@ -278,8 +295,9 @@ impl<'a, const A: usize> Build<'a, A> {
                 continue;
             }
             reachable.push(id);
-            if rule.hides_to > id && region.is_covered_by(rule, bits) {
-                hidden_to = hidden_to.max(rule.hides_to);
+            let hides_to = self.hides_to[id as usize];
+            if hides_to > id && region.is_covered_by(rule, bits) {
+                hidden_to = hidden_to.max(hides_to);
             }
         }
         reachable
