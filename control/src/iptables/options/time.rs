@@ -182,6 +182,18 @@ fn weekdays(word: &Word, invert: bool) -> Result<u8, Diagnostic> {
     if days == 0 { Err(no_days(word)) } else { Ok(days) }
 }
 
+/// A date that rules end at. The first second of 1970 stands for none when rules are printed: a rule that ends then would
+/// be another one after a reload.
+fn date_stop(word: &Word) -> Result<u32, Diagnostic> {
+    match date(word)? {
+        0 => {
+            let message = format!("`{}` is long over, so the rule can never match", word.text);
+            Err(Diagnostic::unsupported(word.span, message))
+        }
+        secs => Ok(secs),
+    }
+}
+
 fn date_text(secs: u32, between: char) -> String {
     let secs = i64::from(secs);
     let (year, month, day) = day_of(secs / DAY);
@@ -218,7 +230,7 @@ impl Instance for Asked {
         let time = &mut self.time;
         match given.id {
             DATE_START => time.dates.0 = date(first(given)?)?,
-            DATE_STOP => time.dates.1 = date(first(given)?)?,
+            DATE_STOP => time.dates.1 = date_stop(first(given)?)?,
             TIME_START => time.daytimes.0 = daytime(first(given)?)?,
             TIME_STOP => time.daytimes.1 = daytime(first(given)?)?,
             CONTIGUOUS => time.contiguous = true,
