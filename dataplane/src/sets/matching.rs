@@ -7,6 +7,7 @@ use super::subject::{Directions, Subject};
 use super::table::Value;
 use crate::rules::Facts;
 use crate::rules::model::Hook;
+use crate::rules::rate::Rates;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -96,12 +97,12 @@ impl SetMatch {
         Self { hook, ..self.clone() }
     }
 
-    /// Whether it holds. Nothing is counted for a header without its frame: no packet passes.
+    /// Whether it holds. Nothing is counted for what is no packet.
     #[inline]
     #[must_use]
     pub fn holds(&self, facts: &Facts<'_>) -> bool {
         let subject = Subject::of(facts, self.hook);
-        let counts = !self.keep_counters && !facts.bytes.is_empty();
+        let counts = !self.keep_counters && matches!(facts.rates, Rates::Live(_));
         let ask = Ask { of: self, subject: &subject, counts, compares: true };
         ask.is_in(&self.slot.peek()) != self.invert
     }
