@@ -1,42 +1,36 @@
-//! The judge stage: what a worker does with one packet, from its flow to the tx ring, and what it tidies up between
-//! bursts. Worker thread only.
+//! The judge stage: what a worker does with one packet, from its flow to the tx ring. Worker thread only. What the rules
+//! say about it is in `rules`, what becomes of it then in `act`; what waits for the gap between bursts in `tidy`.
 
+mod act;
 mod fragments;
+mod rules;
 mod source;
+mod tidy;
 
 use super::answers::AnswerBucket;
 use super::handoff::Handed;
-use super::notes::{NoteLog, RuleNotes};
+use super::notes::NoteLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
 use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::defrag::{Defrag, DefragLimits, Whole};
-use crate::device::{BURST_MAX, Device};
+use crate::device::Device;
 use crate::flow::{
-    self, Claim, Expired, FlowRef, FullPolicy, INGRESS_SHIFT, InvalidReason, Request, Slot, TableFull,
-    Tracked, Tracker,
+    self, Claim, Expired, FlowRef, FullPolicy, InvalidReason, Request, Slot, TableFull, Tracked, Tracker,
 };
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::{Family, Fragment, Packet, Tuple, proto};
 use crate::reason::DropReason;
+use crate::rules::Matched;
 use crate::rules::conn::{Flows, Marks, Orders};
-use crate::rules::model::{CtState, RejectWith, RuleRef, Verdict};
-use crate::rules::rate::Rates;
-use crate::rules::{Decision, Facts, Matched, PathId};
+use crate::rules::model::{RejectWith, RuleRef, Verdict};
 use crate::sets::SetAsk;
 use crate::wire::{self, checksum};
 use crate::xsk::{Frame, FramePool, Umem};
 use rtrb::{Consumer, Producer};
 use source::Source;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-
-/// Most expired flows removed between two bursts.
-const EXPIRE_MAX: usize = 64;
-
-/// Most requests of control's served between two bursts.
-const REQUESTS_MAX: usize = 64;
 
 /// Everything a packet meets behind the parser.
 #[derive(Debug)]
@@ -74,9 +68,6 @@ pub(super) struct Path<D, O> {
 
 const NO_LANE: u8 = u8::MAX;
 
-/// Bytes of a frame around its IP packet, one VLAN tag included.
-const LINK_OVERHEAD: u32 = 18;
-
 /// Whether a rule dropped the packet, or its chain's policy.
 const fn drop_reason(by: RuleRef) -> DropReason {
     if by.rule.is_none() { DropReason::PolicyDrop } else { DropReason::RuleDrop }
@@ -95,14 +86,6 @@ struct Rejection {
     with: RejectWith,
     /// Whether its checksum is right, all of the packet looked at: another one is owed no answer.
     is_sound: bool,
-}
-
-/// What rules said, which one, and whether it is marked as management.
-#[derive(Clone, Copy)]
-struct Decided {
-    verdict: Verdict,
-    by: RuleRef,
-    management: bool,
 }
 
 impl<D: Device, O: Observer> Path<D, O> {
@@ -341,54 +324,6 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     // Tracking and rules.
 
-    /// The raw rules on a packet that is not tracked yet: their orders to the tracker, or the rule that dropped it.
-    fn raw(
-        &mut self,
-        source: &mut Source<'_>,
-        packet: &mut Packet,
-        ingress: PortId,
-        now: Now,
-    ) -> Result<Orders, RuleRef> {
-        let mtu = self.mtu(ingress);
-        let Self { snapshot, tracker, matched, marks, id, umem, counters, notes, changed, .. } = self;
-        let rules = snapshot.rules(packet.tuple.family);
-        let rule_counters = &rules.counters[id.index()];
-        let flows = tracker.tables(now);
-        let notes = RuleNotes { log: notes, rules: &rules.compiled, unlogged: &counters.polls.unlogged };
-        let about = Facts {
-            packet: &Packet::EMPTY,
-            bytes: &[],
-            now,
-            rates: Rates::Live(&snapshot.settings.wall),
-            ct_state: CtState::Invalid,
-            conn: None,
-            flows: &flows,
-            is_raw: true,
-            ingress,
-            egress: ingress.peer(),
-            mtu,
-            notes: &notes,
-        };
-        marks.reset(0);
-        let facts = Facts { packet, bytes: source.bytes(umem), ..about };
-        let mut decision = rules.compiled.classify_raw(&facts, marks, matched);
-        while let Some(alter) = matched.alter() {
-            rule_counters.count_lines(matched.lines(), u64::from(packet.l3_len));
-            matched.forget_lines();
-            *changed = true;
-            if source.change(umem, packet, alter, mtu).is_err() {
-                break;
-            }
-            let facts = Facts { packet, bytes: source.bytes(umem), ..about };
-            decision = Some(rules.compiled.resume(&facts, marks, matched));
-        }
-        rule_counters.count_lines(matched.lines(), u64::from(packet.l3_len));
-        match decision {
-            Some(Decision { verdict: Verdict::Drop | Verdict::Reject(_), by, .. }) => Err(by),
-            _ => Ok(marks.orders.map_or_else(Orders::default, |orders| orders.with_mark(marks.packet))),
-        }
-    }
-
     #[inline]
     fn track(&mut self, source: &Source<'_>, packet: &Packet, now: Now, orders: &Orders) -> Tracked {
         let snapshot = &*self.snapshot;
@@ -467,309 +402,4 @@ impl<D: Device, O: Observer> Path<D, O> {
             counted.join(newcomer, id, zone);
         }
     }
-
-    /// Rules on a packet. Tier one: the flow has a verdict of this generation for this direction and ingress NIC.
-    /// Else classify, and remember the path through the rules if only facts of the flow decided it.
-    #[inline]
-    fn decide(
-        &mut self,
-        source: &mut Source<'_>,
-        packet: &mut Packet,
-        tracked: &Tracked,
-        ingress: PortId,
-        now: Now,
-    ) -> Decided {
-        let mtu = self.mtu(ingress);
-        let Self { snapshot, tracker, counters, matched, marks, id, umem, notes, changed, .. } = self;
-        let rules = snapshot.rules(packet.tuple.family);
-        let rule_counters = &rules.counters[id.index()];
-        let mut bytes = u64::from(packet.l3_len);
-        if let Some(word) = tracker.cached_verdict(tracked, rules.since)
-            && let Some(path) = path_from(word, ingress)
-        {
-            counters.polls.verdict_hits.add(1);
-            rule_counters.count_path(path, bytes);
-            let (verdict, by) = rules.compiled.outcome(rule_counters.deciding_line(path));
-            return Decided { verdict, by, management: false };
-        }
-        counters.polls.classified.add(1);
-        let asks_conn = rules.compiled.asks_conn();
-        let conn = if asks_conn { tracker.conn(packet, tracked, now) } else { None };
-        marks.reset(if asks_conn { tracker.mark(tracked) } else { 0 });
-        let notes = RuleNotes { log: notes, rules: &rules.compiled, unlogged: &counters.polls.unlogged };
-        let flows = tracker.tables(now);
-        let about = Facts {
-            packet: &Packet::EMPTY,
-            bytes: &[],
-            now,
-            rates: Rates::Live(&snapshot.settings.wall),
-            ct_state: tracked.state,
-            conn: conn.as_ref(),
-            flows: &flows,
-            is_raw: false,
-            ingress,
-            egress: ingress.peer(),
-            mtu,
-            notes: &notes,
-        };
-        let facts = Facts { packet, bytes: source.bytes(umem), ..about };
-        let mut decision = rules.compiled.classify(&facts, marks, matched);
-        while let Some(alter) = matched.alter() {
-            // Rules count the packet as it was when they met it.
-            rule_counters.count_lines(matched.lines(), bytes);
-            matched.forget_lines();
-            *changed = true;
-            if source.change(umem, packet, alter, mtu).is_err() {
-                break;
-            }
-            bytes = u64::from(packet.l3_len);
-            let facts = Facts { packet, bytes: source.bytes(umem), ..about };
-            decision = rules.compiled.resume(&facts, marks, matched);
-        }
-        let Decision { verdict, by, invariant, management } = decision;
-        if marks.conn_is_set {
-            tracker.set_mark(tracked, marks.conn);
-        }
-        let cacheable = invariant && matches!(tracked.flow, FlowRef::Existing(_));
-        let decider = matched.decider();
-        match cacheable.then(|| rule_counters.intern(matched.lines(), decider)).flatten() {
-            Some(path) => {
-                rule_counters.count_path(path, bytes);
-                tracker.cache_verdict(tracked, rules.since, path_word(path, ingress));
-            }
-            None => rule_counters.count_lines(matched.lines(), bytes),
-        }
-        Decided { verdict, by, management }
-    }
-
-    /// The largest IP packet that both NICs of a wire can carry.
-    #[inline]
-    fn mtu(&self, ingress: PortId) -> u32 {
-        let of = |port: PortId| self.ports[port.index()].frame_len_max.load(Relaxed);
-        of(ingress).min(of(ingress.peer())).saturating_sub(LINK_OVERHEAD)
-    }
-
-    /// Turns the offender into its answer, in place, and sends that back where it came from. Its first `first_len` bytes
-    /// are in the first chunk of `frame`. Returns what it was dropped for: with an answer, or without.
-    #[expect(clippy::too_many_arguments, reason = "what a packet is, and what was said of it")]
-    fn reject(
-        &mut self,
-        mut frame: Frame,
-        first_len: usize,
-        packet: &Packet,
-        tracked: &Tracked,
-        rejection: Rejection,
-        now: Now,
-        mut fate: Fate,
-    ) -> DropReason {
-        let Rejection { with, is_sound } = rejection;
-        let limited = !is_sound || with != RejectWith::TcpReset && !self.answers.take();
-        let answer = (!limited)
-            .then(|| wire::reject::build(self.umem.buffer_mut(&mut frame), first_len, packet, with))
-            .flatten();
-        let Some(len) = answer else {
-            fate.dropped = Some(DropReason::RuleRejectSilent);
-            self.discard(frame, Some(packet), fate);
-            return DropReason::RuleRejectSilent;
-        };
-        if with == RejectWith::TcpReset
-            && let FlowRef::Existing(slot) = tracked.flow
-        {
-            self.tracker.close_rejected(slot, now, &self.snapshot.settings.track);
-        }
-        fate.dropped = Some(DropReason::RuleReject);
-        self.note_drop(frame.id(), Some(packet), packet.frame_len, &fate);
-        let frame = self.pool.shorten(frame, len);
-        match self.send(frame, fate.ingress) {
-            Ok(len) => self.counters.port(fate.ingress).answers.count(u64::from(len)),
-            Err((frame, _)) => self.free(frame),
-        }
-        DropReason::RuleReject
-    }
-
-    // Acting.
-
-    /// Sends a packet out of the other NIC of its wire.
-    #[inline]
-    fn forward(&mut self, frame: Frame, packet: &Packet, mut fate: Fate) {
-        let id = frame.id();
-        match self.send(frame, fate.ingress.peer()) {
-            Ok(len) => {
-                self.counters.port(fate.ingress).forwarded.count(u64::from(len));
-                self.observer.fate(id, Some(packet), &fate);
-            }
-            Err((frame, reason)) => {
-                fate.dropped = Some(reason);
-                self.discard(frame, Some(packet), fate);
-            }
-        }
-    }
-
-    /// Puts a frame on a NIC's tx ring.
-    #[inline]
-    fn send(&mut self, frame: Frame, egress: PortId) -> Result<u32, (Frame, DropReason)> {
-        let port = &self.ports[egress.index()];
-        let len = frame.len();
-        if len > port.frame_len_max.load(Relaxed) {
-            return Err((frame, DropReason::MtuExceeded));
-        }
-        let index = self.lane_of[egress.index()];
-        let device = &mut self.lanes[usize::from(index)].device;
-        if !port.link_up.load(Relaxed) || device.is_link_down() {
-            return Err((frame, DropReason::LinkDown));
-        }
-        device.tx(frame).map_err(|frame| (frame, DropReason::TxRingFull))?;
-        self.touched |= 1 << index;
-        Ok(len)
-    }
-
-    /// Drops a frame that never became a judged packet.
-    pub(super) fn drop_frame(
-        &mut self,
-        frame: Frame,
-        reason: DropReason,
-        ingress: PortId,
-        packet: Option<&Packet>,
-    ) {
-        self.discard(frame, packet, Fate { ingress, dropped: Some(reason), ct_state: None, rule: None });
-    }
-
-    fn discard(&mut self, frame: Frame, packet: Option<&Packet>, fate: Fate) {
-        self.note_drop(frame.id(), packet, frame.len(), &fate);
-        self.free(frame);
-    }
-
-    fn note_drop(&mut self, frame: u64, packet: Option<&Packet>, bytes: u32, fate: &Fate) {
-        if let Some(reason) = fate.dropped {
-            self.counters.port(fate.ingress).dropped(reason, bytes);
-        }
-        self.observer.fate(frame, packet, fate);
-    }
-
-    #[inline]
-    fn free(&mut self, frame: Frame) {
-        self.pool.free(frame);
-    }
-
-    // Between bursts.
-
-    /// Whether a burst from this lane would fit the egress ring. Leaving packets on the rx ring costs nothing and
-    /// keeps them; taking them only to drop them costs a whole pass.
-    pub(super) fn has_tx_room(&mut self, lane: usize) -> bool {
-        let egress = self.lane_of[self.lanes[lane].port.peer().index()];
-        let device = &mut self.lanes[usize::from(egress)].device;
-        if device.tx_room() >= BURST_MAX || device.is_link_down() {
-            return true;
-        }
-        device.flush();
-        device.replenish(&mut self.pool);
-        device.tx_room() >= BURST_MAX
-    }
-
-    /// Publishes and kicks every device touched since the last flush, and wakes workers that were handed something.
-    pub(super) fn flush(&mut self) {
-        let mut touched = std::mem::take(&mut self.touched);
-        while touched != 0 {
-            self.lanes[touched.trailing_zeros() as usize].device.flush();
-            touched &= touched - 1;
-        }
-        self.handoff.flush();
-    }
-
-    /// Everything that waits for the gap between bursts, in bounded slices.
-    pub(super) fn tidy(&mut self, now: Now) {
-        if let Some(newest) = self.mailbox.observe(self.snapshot.generation) {
-            let generation = newest.generation;
-            self.snapshot = newest;
-            self.mailbox.adopt(self.id, generation);
-        }
-        self.tracker.look_for_listeners(now);
-        let settings = &self.snapshot.settings;
-        self.tracker.adopt(&settings.track, &settings.policies);
-        self.answers.refill(self.snapshot.settings.answers, now);
-        if self.snapshot.settings.track.log_invalid != 0 {
-            self.notes.refill(now);
-        }
-        for peer in &mut self.handoff.peers {
-            while let Ok(frame) = peer.homecoming.pop() {
-                self.pool.free(frame);
-            }
-        }
-        for lane in &mut self.lanes {
-            if lane.device.is_tx_pending() {
-                lane.device.flush();
-            }
-            lane.device.replenish(&mut self.pool);
-        }
-        self.expire_datagrams(now);
-        // After all that frees frames.
-        self.send_frames_home();
-        for _ in 0..EXPIRE_MAX {
-            let Ok(named) = self.expired.pop() else { break };
-            self.tracker.expire(named, now);
-        }
-        self.serve_requests(now);
-        if self.published.is_none_or(|then| now.nanos.wrapping_sub(then.nanos) >= super::PUBLISH_NANOS) {
-            self.published = Some(now);
-            self.publish();
-        }
-    }
-
-    /// Does what control wants done to flows, in the order in which it asked.
-    #[inline]
-    fn serve_requests(&mut self, now: Now) {
-        if self.requests.is_empty() && !self.tracker.is_flushing() {
-            return;
-        }
-        for _ in 0..REQUESTS_MAX {
-            if self.tracker.is_flushing() {
-                if !self.tracker.flush_on() {
-                    return;
-                }
-                self.counters.polls.served.add(1);
-            }
-            let Ok(request) = self.requests.pop() else { return };
-            self.tracker.serve(request, now);
-            if !self.tracker.is_flushing() {
-                self.counters.polls.served.add(1);
-            }
-        }
-    }
-
-    /// Copies out what devices and flow table have counted.
-    fn publish(&self) {
-        for (lane, counters) in self.lanes.iter().zip(&self.counters.lanes) {
-            counters.publish(&lane.device.counters());
-        }
-        self.counters.track.publish(self.tracker.stats());
-        self.counters.polls.flows.set(u64::from(self.tracker.flow_count()));
-    }
-
-    /// Frames of other workers' pools that ended here go back.
-    fn send_frames_home(&mut self) {
-        while let Some((home, frame)) = self.pool.next_foreign() {
-            let peer = self.handoff.to(home).expect("foreign frames come from workers in the mesh");
-            peer.send_home(frame);
-        }
-        self.handoff.flush();
-    }
-
-    /// Whether neither a ring nor the mailbox holds anything for us and nothing of ours waits for a kick.
-    pub(super) fn nothing_waits(&self) -> bool {
-        self.handoff.peers.iter().all(|peer| peer.packets_in.is_empty() && peer.homecoming.is_empty())
-            && self.expired.is_empty()
-            && self.requests.is_empty()
-            && !self.tracker.is_flushing()
-            && self.mailbox.observe(self.snapshot.generation).is_none()
-            && !self.lanes.iter().any(|lane| lane.device.is_tx_pending())
-    }
-}
-
-/// A cached verdict: the path through the rules in the low 24 bits, the ingress NIC it holds for above.
-fn path_word(path: PathId, ingress: PortId) -> u32 {
-    path.0 | u32::from(ingress.0) << INGRESS_SHIFT
-}
-
-fn path_from(word: u32, ingress: PortId) -> Option<PathId> {
-    (word >> INGRESS_SHIFT == u32::from(ingress.0)).then_some(PathId(word & ((1 << INGRESS_SHIFT) - 1)))
 }

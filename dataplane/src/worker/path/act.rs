@@ -1,0 +1,116 @@
+//! What becomes of a packet that was judged: sent, answered or dropped, and counted as that. Worker thread only.
+
+use super::{Path, Rejection};
+use crate::clock::Now;
+use crate::device::Device;
+use crate::flow::{FlowRef, Tracked};
+use crate::ids::PortId;
+use crate::packet::Packet;
+use crate::reason::DropReason;
+use crate::rules::model::RejectWith;
+use crate::wire;
+use crate::worker::observer::{Fate, Observer};
+use crate::xsk::Frame;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl<D: Device, O: Observer> Path<D, O> {
+    /// Turns the offender into its answer, in place, and sends that back where it came from. Its first `first_len` bytes
+    /// are in the first chunk of `frame`. Returns what it was dropped for: with an answer, or without.
+    #[expect(clippy::too_many_arguments, reason = "what a packet is, and what was said of it")]
+    pub(super) fn reject(
+        &mut self,
+        mut frame: Frame,
+        first_len: usize,
+        packet: &Packet,
+        tracked: &Tracked,
+        rejection: Rejection,
+        now: Now,
+        mut fate: Fate,
+    ) -> DropReason {
+        let Rejection { with, is_sound } = rejection;
+        let limited = !is_sound || with != RejectWith::TcpReset && !self.answers.take();
+        let answer = (!limited)
+            .then(|| wire::reject::build(self.umem.buffer_mut(&mut frame), first_len, packet, with))
+            .flatten();
+        let Some(len) = answer else {
+            fate.dropped = Some(DropReason::RuleRejectSilent);
+            self.discard(frame, Some(packet), fate);
+            return DropReason::RuleRejectSilent;
+        };
+        if with == RejectWith::TcpReset
+            && let FlowRef::Existing(slot) = tracked.flow
+        {
+            self.tracker.close_rejected(slot, now, &self.snapshot.settings.track);
+        }
+        fate.dropped = Some(DropReason::RuleReject);
+        self.note_drop(frame.id(), Some(packet), packet.frame_len, &fate);
+        let frame = self.pool.shorten(frame, len);
+        match self.send(frame, fate.ingress) {
+            Ok(len) => self.counters.port(fate.ingress).answers.count(u64::from(len)),
+            Err((frame, _)) => self.free(frame),
+        }
+        DropReason::RuleReject
+    }
+
+    /// Sends a packet out of the other NIC of its wire.
+    #[inline]
+    pub(super) fn forward(&mut self, frame: Frame, packet: &Packet, mut fate: Fate) {
+        let id = frame.id();
+        match self.send(frame, fate.ingress.peer()) {
+            Ok(len) => {
+                self.counters.port(fate.ingress).forwarded.count(u64::from(len));
+                self.observer.fate(id, Some(packet), &fate);
+            }
+            Err((frame, reason)) => {
+                fate.dropped = Some(reason);
+                self.discard(frame, Some(packet), fate);
+            }
+        }
+    }
+
+    /// Puts a frame on a NIC's tx ring.
+    #[inline]
+    pub(super) fn send(&mut self, frame: Frame, egress: PortId) -> Result<u32, (Frame, DropReason)> {
+        let port = &self.ports[egress.index()];
+        let len = frame.len();
+        if len > port.frame_len_max.load(Relaxed) {
+            return Err((frame, DropReason::MtuExceeded));
+        }
+        let index = self.lane_of[egress.index()];
+        let device = &mut self.lanes[usize::from(index)].device;
+        if !port.link_up.load(Relaxed) || device.is_link_down() {
+            return Err((frame, DropReason::LinkDown));
+        }
+        device.tx(frame).map_err(|frame| (frame, DropReason::TxRingFull))?;
+        self.touched |= 1 << index;
+        Ok(len)
+    }
+
+    /// Drops a frame that never became a judged packet.
+    pub(in crate::worker) fn drop_frame(
+        &mut self,
+        frame: Frame,
+        reason: DropReason,
+        ingress: PortId,
+        packet: Option<&Packet>,
+    ) {
+        self.discard(frame, packet, Fate { ingress, dropped: Some(reason), ct_state: None, rule: None });
+    }
+
+    pub(super) fn discard(&mut self, frame: Frame, packet: Option<&Packet>, fate: Fate) {
+        self.note_drop(frame.id(), packet, frame.len(), &fate);
+        self.free(frame);
+    }
+
+    pub(super) fn note_drop(&mut self, frame: u64, packet: Option<&Packet>, bytes: u32, fate: &Fate) {
+        if let Some(reason) = fate.dropped {
+            self.counters.port(fate.ingress).dropped(reason, bytes);
+        }
+        self.observer.fate(frame, packet, fate);
+    }
+
+    #[inline]
+    pub(super) fn free(&mut self, frame: Frame) {
+        self.pool.free(frame);
+    }
+}

@@ -1,0 +1,166 @@
+//! What the rules say about a packet, before it is tracked and after, and the changes they make to it. Worker thread only.
+
+use super::{Path, Source};
+use crate::clock::Now;
+use crate::device::Device;
+use crate::flow::{FlowRef, INGRESS_SHIFT, Tracked};
+use crate::ids::PortId;
+use crate::packet::Packet;
+use crate::rules::conn::Orders;
+use crate::rules::model::{CtState, RuleRef, Verdict};
+use crate::rules::rate::Rates;
+use crate::rules::{Decision, Facts, PathId};
+use crate::worker::Observer;
+use crate::worker::notes::RuleNotes;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Bytes of a frame around its IP packet, one VLAN tag included.
+const LINK_OVERHEAD: u32 = 18;
+
+/// What rules said, which one, and whether it is marked as management.
+#[derive(Clone, Copy)]
+pub(super) struct Decided {
+    pub(super) verdict: Verdict,
+    pub(super) by: RuleRef,
+    pub(super) management: bool,
+}
+
+impl<D: Device, O: Observer> Path<D, O> {
+    /// The raw rules on a packet that is not tracked yet: their orders to the tracker, or the rule that dropped it.
+    pub(super) fn raw(
+        &mut self,
+        source: &mut Source<'_>,
+        packet: &mut Packet,
+        ingress: PortId,
+        now: Now,
+    ) -> Result<Orders, RuleRef> {
+        let mtu = self.mtu(ingress);
+        let Self { snapshot, tracker, matched, marks, id, umem, counters, notes, changed, .. } = self;
+        let rules = snapshot.rules(packet.tuple.family);
+        let rule_counters = &rules.counters[id.index()];
+        let flows = tracker.tables(now);
+        let notes = RuleNotes { log: notes, rules: &rules.compiled, unlogged: &counters.polls.unlogged };
+        let about = Facts {
+            packet: &Packet::EMPTY,
+            bytes: &[],
+            now,
+            rates: Rates::Live(&snapshot.settings.wall),
+            ct_state: CtState::Invalid,
+            conn: None,
+            flows: &flows,
+            is_raw: true,
+            ingress,
+            egress: ingress.peer(),
+            mtu,
+            notes: &notes,
+        };
+        marks.reset(0);
+        let facts = Facts { packet, bytes: source.bytes(umem), ..about };
+        let mut decision = rules.compiled.classify_raw(&facts, marks, matched);
+        while let Some(alter) = matched.alter() {
+            rule_counters.count_lines(matched.lines(), u64::from(packet.l3_len));
+            matched.forget_lines();
+            *changed = true;
+            if source.change(umem, packet, alter, mtu).is_err() {
+                break;
+            }
+            let facts = Facts { packet, bytes: source.bytes(umem), ..about };
+            decision = Some(rules.compiled.resume(&facts, marks, matched));
+        }
+        rule_counters.count_lines(matched.lines(), u64::from(packet.l3_len));
+        match decision {
+            Some(Decision { verdict: Verdict::Drop | Verdict::Reject(_), by, .. }) => Err(by),
+            _ => Ok(marks.orders.map_or_else(Orders::default, |orders| orders.with_mark(marks.packet))),
+        }
+    }
+
+    /// Rules on a packet. Tier one: the flow has a verdict of this generation for this direction and ingress NIC.
+    /// Else classify, and remember the path through the rules if only facts of the flow decided it.
+    #[inline]
+    pub(super) fn decide(
+        &mut self,
+        source: &mut Source<'_>,
+        packet: &mut Packet,
+        tracked: &Tracked,
+        ingress: PortId,
+        now: Now,
+    ) -> Decided {
+        let mtu = self.mtu(ingress);
+        let Self { snapshot, tracker, counters, matched, marks, id, umem, notes, changed, .. } = self;
+        let rules = snapshot.rules(packet.tuple.family);
+        let rule_counters = &rules.counters[id.index()];
+        let mut bytes = u64::from(packet.l3_len);
+        if let Some(word) = tracker.cached_verdict(tracked, rules.since)
+            && let Some(path) = path_from(word, ingress)
+        {
+            counters.polls.verdict_hits.add(1);
+            rule_counters.count_path(path, bytes);
+            let (verdict, by) = rules.compiled.outcome(rule_counters.deciding_line(path));
+            return Decided { verdict, by, management: false };
+        }
+        counters.polls.classified.add(1);
+        let asks_conn = rules.compiled.asks_conn();
+        let conn = if asks_conn { tracker.conn(packet, tracked, now) } else { None };
+        marks.reset(if asks_conn { tracker.mark(tracked) } else { 0 });
+        let notes = RuleNotes { log: notes, rules: &rules.compiled, unlogged: &counters.polls.unlogged };
+        let flows = tracker.tables(now);
+        let about = Facts {
+            packet: &Packet::EMPTY,
+            bytes: &[],
+            now,
+            rates: Rates::Live(&snapshot.settings.wall),
+            ct_state: tracked.state,
+            conn: conn.as_ref(),
+            flows: &flows,
+            is_raw: false,
+            ingress,
+            egress: ingress.peer(),
+            mtu,
+            notes: &notes,
+        };
+        let facts = Facts { packet, bytes: source.bytes(umem), ..about };
+        let mut decision = rules.compiled.classify(&facts, marks, matched);
+        while let Some(alter) = matched.alter() {
+            // Rules count the packet as it was when they met it.
+            rule_counters.count_lines(matched.lines(), bytes);
+            matched.forget_lines();
+            *changed = true;
+            if source.change(umem, packet, alter, mtu).is_err() {
+                break;
+            }
+            bytes = u64::from(packet.l3_len);
+            let facts = Facts { packet, bytes: source.bytes(umem), ..about };
+            decision = rules.compiled.resume(&facts, marks, matched);
+        }
+        let Decision { verdict, by, invariant, management } = decision;
+        if marks.conn_is_set {
+            tracker.set_mark(tracked, marks.conn);
+        }
+        let cacheable = invariant && matches!(tracked.flow, FlowRef::Existing(_));
+        let decider = matched.decider();
+        match cacheable.then(|| rule_counters.intern(matched.lines(), decider)).flatten() {
+            Some(path) => {
+                rule_counters.count_path(path, bytes);
+                tracker.cache_verdict(tracked, rules.since, path_word(path, ingress));
+            }
+            None => rule_counters.count_lines(matched.lines(), bytes),
+        }
+        Decided { verdict, by, management }
+    }
+
+    /// The largest IP packet that both NICs of a wire can carry.
+    #[inline]
+    fn mtu(&self, ingress: PortId) -> u32 {
+        let of = |port: PortId| self.ports[port.index()].frame_len_max.load(Relaxed);
+        of(ingress).min(of(ingress.peer())).saturating_sub(LINK_OVERHEAD)
+    }
+}
+
+/// A cached verdict: the path through the rules in the low 24 bits, the ingress NIC it holds for above.
+fn path_word(path: PathId, ingress: PortId) -> u32 {
+    path.0 | u32::from(ingress.0) << INGRESS_SHIFT
+}
+
+fn path_from(word: u32, ingress: PortId) -> Option<PathId> {
+    (word >> INGRESS_SHIFT == u32::from(ingress.0)).then_some(PathId(word & ((1 << INGRESS_SHIFT) - 1)))
+}

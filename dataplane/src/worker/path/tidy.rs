@@ -1,0 +1,126 @@
+//! What a worker does between two bursts: kicks rings, takes up new settings, removes flows, publishes. Worker thread only;
+//! everything here is done in bounded slices.
+
+use super::Path;
+use crate::clock::Now;
+use crate::device::{BURST_MAX, Device};
+use crate::worker::{Observer, PUBLISH_NANOS};
+
+/// Most expired flows removed between two bursts.
+const EXPIRE_MAX: usize = 64;
+
+/// Most requests of control's served between two bursts.
+const REQUESTS_MAX: usize = 64;
+
+impl<D: Device, O: Observer> Path<D, O> {
+    /// Whether a burst from this lane would fit the egress ring. Leaving packets on the rx ring costs nothing and
+    /// keeps them; taking them only to drop them costs a whole pass.
+    pub(in crate::worker) fn has_tx_room(&mut self, lane: usize) -> bool {
+        let egress = self.lane_of[self.lanes[lane].port.peer().index()];
+        let device = &mut self.lanes[usize::from(egress)].device;
+        if device.tx_room() >= BURST_MAX || device.is_link_down() {
+            return true;
+        }
+        device.flush();
+        device.replenish(&mut self.pool);
+        device.tx_room() >= BURST_MAX
+    }
+
+    /// Publishes and kicks every device touched since the last flush, and wakes workers that were handed something.
+    pub(in crate::worker) fn flush(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        while touched != 0 {
+            self.lanes[touched.trailing_zeros() as usize].device.flush();
+            touched &= touched - 1;
+        }
+        self.handoff.flush();
+    }
+
+    /// Everything that waits for the gap between bursts, in bounded slices.
+    pub(in crate::worker) fn tidy(&mut self, now: Now) {
+        if let Some(newest) = self.mailbox.observe(self.snapshot.generation) {
+            let generation = newest.generation;
+            self.snapshot = newest;
+            self.mailbox.adopt(self.id, generation);
+        }
+        self.tracker.look_for_listeners(now);
+        let settings = &self.snapshot.settings;
+        self.tracker.adopt(&settings.track, &settings.policies);
+        self.answers.refill(self.snapshot.settings.answers, now);
+        if self.snapshot.settings.track.log_invalid != 0 {
+            self.notes.refill(now);
+        }
+        for peer in &mut self.handoff.peers {
+            while let Ok(frame) = peer.homecoming.pop() {
+                self.pool.free(frame);
+            }
+        }
+        for lane in &mut self.lanes {
+            if lane.device.is_tx_pending() {
+                lane.device.flush();
+            }
+            lane.device.replenish(&mut self.pool);
+        }
+        self.expire_datagrams(now);
+        // After all that frees frames.
+        self.send_frames_home();
+        for _ in 0..EXPIRE_MAX {
+            let Ok(named) = self.expired.pop() else { break };
+            self.tracker.expire(named, now);
+        }
+        self.serve_requests(now);
+        if self.published.is_none_or(|then| now.nanos.wrapping_sub(then.nanos) >= PUBLISH_NANOS) {
+            self.published = Some(now);
+            self.publish();
+        }
+    }
+
+    /// Does what control wants done to flows, in the order in which it asked.
+    #[inline]
+    fn serve_requests(&mut self, now: Now) {
+        if self.requests.is_empty() && !self.tracker.is_flushing() {
+            return;
+        }
+        for _ in 0..REQUESTS_MAX {
+            if self.tracker.is_flushing() {
+                if !self.tracker.flush_on() {
+                    return;
+                }
+                self.counters.polls.served.add(1);
+            }
+            let Ok(request) = self.requests.pop() else { return };
+            self.tracker.serve(request, now);
+            if !self.tracker.is_flushing() {
+                self.counters.polls.served.add(1);
+            }
+        }
+    }
+
+    /// Copies out what devices and flow table have counted.
+    fn publish(&self) {
+        for (lane, counters) in self.lanes.iter().zip(&self.counters.lanes) {
+            counters.publish(&lane.device.counters());
+        }
+        self.counters.track.publish(self.tracker.stats());
+        self.counters.polls.flows.set(u64::from(self.tracker.flow_count()));
+    }
+
+    /// Frames of other workers' pools that ended here go back.
+    fn send_frames_home(&mut self) {
+        while let Some((home, frame)) = self.pool.next_foreign() {
+            let peer = self.handoff.to(home).expect("foreign frames come from workers in the mesh");
+            peer.send_home(frame);
+        }
+        self.handoff.flush();
+    }
+
+    /// Whether neither a ring nor the mailbox holds anything for us and nothing of ours waits for a kick.
+    pub(in crate::worker) fn nothing_waits(&self) -> bool {
+        self.handoff.peers.iter().all(|peer| peer.packets_in.is_empty() && peer.homecoming.is_empty())
+            && self.expired.is_empty()
+            && self.requests.is_empty()
+            && !self.tracker.is_flushing()
+            && self.mailbox.observe(self.snapshot.generation).is_none()
+            && !self.lanes.iter().any(|lane| lane.device.is_tx_pending())
+    }
+}
