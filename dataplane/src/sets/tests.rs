@@ -184,7 +184,9 @@ fn elements_are_kept_as_they_are() {
 
 mod packets {
     use super::*;
+    use crate::clock::WallClock;
     use crate::rules::model::{Hook, Match};
+    use crate::rules::rate::Rates;
     use crate::rules::selfcheck;
     use crate::testing::packets::{Builder, tcp, udp};
     use crate::{packet::Packet, rules::Facts, rules::model::CtState, wire};
@@ -213,7 +215,7 @@ mod packets {
         let mut packet = Packet::EMPTY;
         wire::parse_into(&bytes, u32::try_from(bytes.len()).unwrap(), &mut packet).unwrap();
         let facts = selfcheck::facts(&packet, CtState::New, None, crate::ids::PortId(0));
-        set.holds(&Facts { bytes: &bytes, ..facts })
+        set.holds(&Facts { bytes: &bytes, rates: Rates::Live(&WallClock::default()), ..facts })
     }
 
     #[test]
@@ -254,7 +256,7 @@ mod packets {
     }
 
     #[test]
-    fn nothing_is_counted_for_a_header_alone() {
+    fn nothing_is_counted_for_what_is_no_packet() {
         let counted = set(Spec { counters: true, ..v4(Kind::HashIp) });
         counted.add(ip(0x0a00_0001), &Extras::default(), false, Now::default()).unwrap();
         let asked = asked(counted, &[true]);
@@ -265,7 +267,8 @@ mod packets {
         let frame = udp(A, B).build();
         let mut packet = Packet::EMPTY;
         wire::parse_into(&frame, u32::try_from(frame.len()).unwrap(), &mut packet).unwrap();
-        assert!(asked.holds(&selfcheck::facts(&packet, CtState::New, None, crate::ids::PortId(0))));
+        let probe = selfcheck::facts(&packet, CtState::New, None, crate::ids::PortId(0));
+        assert!(asked.holds(&probe) && asked.holds(&Facts { bytes: &frame, ..probe }));
         assert_eq!(counts(), known);
         assert_eq!(Match::Set(asked.clone()), Match::Set(asked.clone()));
     }
