@@ -223,7 +223,7 @@ fn compile(report: &mut Report) -> Result<(), Error> {
         let set = rulesets::generate(shape, 100_000, 1, false);
         let mut ruleset = Ruleset::empty(Family::V4);
         let at = ruleset.forward.0 as usize;
-        ruleset.chains[at].rules = set.rules.iter().map(as_written).collect();
+        ruleset.chains[at].rules = set.rules.iter().map(|rule| Arc::new(as_written(rule))).collect();
         let ruleset = Arc::new(ruleset);
         let (compiled, spent) = timed(|| Compiled::new(ruleset, &ports));
         let compiled = compiled?;

@@ -12,7 +12,7 @@ use dataplane::ids::{Generation, WorkerId};
 use dataplane::packet::Family;
 use dataplane::rules::model::{RuleId, RuleRef, Ruleset, Table};
 use dataplane::rules::rate::Tables;
-use dataplane::rules::{CompileError, Compiled};
+use dataplane::rules::{CompileError, Compiled, RuleEdit};
 use dataplane::worker::{FamilyRules, Mailbox, Settings, Snapshot};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +46,13 @@ impl BothRules {
             Family::V6 => &self.v6,
         }
     }
+
+    fn family_mut(&mut self, family: Family) -> &mut Arc<Rules> {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
 }
 
 /// Compiles and publishes.
@@ -69,6 +76,31 @@ struct State {
     retired: Vec<Arc<Snapshot>>,
     /// Counts of snapshots that nobody runs any more.
     history: HashMap<CounterKey, Counts>,
+    behind: Behind,
+}
+
+/// The families whose edited rules are being compiled as a whole.
+#[derive(Debug, Default)]
+struct Behind {
+    v4: Option<Compiling>,
+    v6: Option<Compiling>,
+}
+
+/// Rules being compiled as a whole.
+#[derive(Debug)]
+struct Compiling {
+    rules: Arc<Rules>,
+    /// Edits that came since that began.
+    steps: Vec<RuleEdit>,
+}
+
+impl Behind {
+    fn get_mut(&mut self, family: Family) -> &mut Option<Compiling> {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
 }
 
 impl Publisher {
@@ -90,7 +122,8 @@ impl Publisher {
         let (v4, v6) = (compile(&rules.v4)?, compile(&rules.v6)?);
         let first = Snapshot { generation, v4, v6, settings: settings.clone() };
         let mailbox = Arc::new(Mailbox::new(first, workers));
-        let state = State { rules, settings, generation, retired: Vec::new(), history: HashMap::new() };
+        let (retired, history, behind) = (Vec::new(), HashMap::new(), Behind::default());
+        let state = State { rules, settings, generation, retired, history, behind };
         Ok(Self { mailbox, workers, ports, track_always, tables, state: Mutex::new(state) })
     }
 
@@ -122,8 +155,111 @@ impl Publisher {
         let (rules_v4, v4) = take_up(v4, &state.rules.v4, &running.v4)?;
         let (rules_v6, v6) = take_up(v6, &state.rules.v6, &running.v6)?;
         let settings = state.settings.clone();
+        // What is being compiled is of no use where its rules are gone.
+        for (family, new) in [(Family::V4, &rules_v4), (Family::V6, &rules_v6)] {
+            if !Arc::ptr_eq(new, state.rules.family(family)) {
+                *state.behind.get_mut(family) = None;
+            }
+        }
         state.rules = BothRules { v4: rules_v4, v6: rules_v6 };
         Ok(self.offer(&mut state, Snapshot { generation, v4, v6, settings }))
+    }
+
+    /// Replaces one family's rules by those with a few edits. Packets meet them at once; they are compiled as a whole
+    /// behind that. What cannot be done in this way is compiled first.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_edited(
+        self: &Arc<Self>,
+        rules: Rules,
+        steps: &[RuleEdit],
+    ) -> Result<Generation, CompileError> {
+        let mut state = self.state();
+        let family = rules.ruleset.family;
+        let running = Arc::clone(self.mailbox.newest().rules(family));
+        let Some(compiled) = running.compiled.edited(steps, &self.ports)? else {
+            drop(state);
+            let (v4, v6) = if family == Family::V4 { (Some(rules), None) } else { (None, Some(rules)) };
+            return self.publish(v4, v6);
+        };
+        let rules = Arc::new(rules);
+        *state.rules.family_mut(family) = Arc::clone(&rules);
+        let generation = self.offer_rules(&mut state, family, compiled);
+        let behind = state.behind.get_mut(family);
+        match behind {
+            Some(compiling) => compiling.steps.extend_from_slice(steps),
+            None => {
+                *behind = Some(Compiling { rules: Arc::clone(&rules), steps: Vec::new() });
+                let publisher = Arc::clone(self);
+                let thread = std::thread::Builder::new().name("compiler".to_owned());
+                if let Err(error) = thread.spawn(move || publisher.compile_behind(rules, family)) {
+                    // Rules are right as they are; packets pay a little more until the next change.
+                    *state.behind.get_mut(family) = None;
+                    tracing::warn!("edited rules cannot be compiled as a whole: no thread: {error}");
+                }
+            }
+        }
+        Ok(generation)
+    }
+
+    /// Compiles edited rules as a whole, until there are no edits left beside what is compiled.
+    fn compile_behind(&self, mut rules: Arc<Rules>, family: Family) {
+        loop {
+            let running = Arc::clone(self.mailbox.newest().rules(family));
+            if let Err(error) = running.compiled.recheck(&self.ports) {
+                tracing::error!("edited rules: {error}");
+            }
+            let (ruleset, before) = (Arc::clone(&rules.ruleset), Some(running.compiled.ruleset()));
+            let compiled = Compiled::with_tables(ruleset, &self.ports, &self.tables, before);
+            let mut state = self.state();
+            let newest = Arc::clone(state.rules.family(family));
+            let Some(compiling) = state.behind.get_mut(family) else { return };
+            if !Arc::ptr_eq(&compiling.rules, &rules) {
+                return;
+            }
+            let steps = std::mem::take(&mut compiling.steps);
+            compiling.rules = Arc::clone(&newest);
+            rules = newest;
+            let compiled = compiled.and_then(|compiled| {
+                Ok(if steps.is_empty() { Some(compiled) } else { compiled.edited(&steps, &self.ports)? })
+            });
+            match compiled {
+                Ok(Some(compiled)) => {
+                    let is_whole = !compiled.is_edited();
+                    self.offer_rules(&mut state, family, compiled);
+                    if is_whole {
+                        *state.behind.get_mut(family) = None;
+                        return;
+                    }
+                }
+                // More edits meanwhile than can be looked at beside it.
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!("edited rules cannot be compiled as a whole: {error}");
+                    *state.behind.get_mut(family) = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Offers other compiled rules of one family.
+    fn offer_rules(&self, state: &mut State, family: Family, compiled: Compiled) -> Generation {
+        let generation = state.next_generation();
+        let rules = FamilyRules::new(compiled, generation, self.workers, self.track_always);
+        let running = self.mailbox.newest();
+        let (mut v4, mut v6) = (Arc::clone(&running.v4), Arc::clone(&running.v6));
+        *(if family == Family::V4 { &mut v4 } else { &mut v6 }) = Arc::new(rules);
+        let settings = state.settings.clone();
+        self.offer(state, Snapshot { generation, v4, v6, settings })
+    }
+
+    /// Whether edited rules are still to be compiled as a whole.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        let state = self.state();
+        state.behind.v4.is_some() || state.behind.v6.is_some()
     }
 
     /// Changes a connection tracking setting; the rules stay as they are. Returns the new generation.
@@ -170,7 +306,10 @@ impl Publisher {
                 }
             }
         }
-        retired.clear();
+        let over = std::mem::take(retired);
+        // Freeing very many rules takes a while.
+        drop(state);
+        drop(over);
     }
 
     /// Tells workers what the clock on the wall shows at `now`. Called now and then: somebody may set it.
@@ -277,8 +416,10 @@ fn distinct<'a>(
 fn counted(rules: &FamilyRules) -> HashMap<CounterKey, Counts> {
     let mut sums = HashMap::new();
     for counters in &rules.counters {
-        for (line, counts) in rules.compiled.lines().iter().zip(counters.totals()) {
-            add(sums.entry(key(rules.compiled.ruleset(), line.by)).or_default(), counts);
+        for (line, counts) in (0_u32..).zip(counters.totals()).filter(|(_, counts)| *counts != (0, 0)) {
+            if let Some(line) = rules.compiled.line(line) {
+                add(sums.entry(key(rules.compiled.ruleset(), line.by)).or_default(), counts);
+            }
         }
     }
     sums

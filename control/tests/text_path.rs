@@ -4,7 +4,7 @@
 
 use control::api::types::EditKind;
 use control::diff::diff;
-use control::iptables::edit::{Edit, edit, line_of};
+use control::iptables::edit::{Edit, Edited, edit, line_of};
 use control::iptables::printer;
 use control::rules_file::{Rules, understand};
 use dataplane::packet::Family;
@@ -64,7 +64,8 @@ fn through_everything(text: &[u8], family: Family, words: &[String]) {
         for kind in [EditKind::Add, EditKind::Insert, EditKind::Delete, EditKind::Replace] {
             let wanted = Edit { kind, table: Table::Filter, chain: "FORWARD", words };
             let _ = line_of(wanted);
-            if let Ok((ruleset, file)) = edit(&rules.file, wanted, |text| understand(text, "t", family, &[]))
+            if let Ok(Edited { ruleset, file, .. }) =
+                edit(&rules.ruleset, &rules.file, wanted, |text| understand(text, "t", family, &[]))
             {
                 let printed = printer::save(&file, None);
                 let read = Rules::from_loaded(understand(printed.as_bytes(), "t", family, &[])).unwrap();

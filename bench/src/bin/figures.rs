@@ -2,7 +2,7 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, classifier, conditions, conntrack, gateway, sets, wire_rules};
+use bench::{Error, classifier, conditions, conntrack, edits, gateway, sets, wire_rules};
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +39,8 @@ enum Group {
     Rules,
     /// Of these only the classifier, beside DPDK's `rte_acl`.
     Classifier,
+    /// Of these only how soon an edit reaches packets.
+    Edits,
 }
 
 fn main() -> ExitCode {
@@ -78,6 +80,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| matches!(only, Group::Rules | Group::Classifier)) {
         classifier::measure(&plan, args.sets.as_deref(), &mut report)?;
+    }
+    if args.only.is_none_or(|only| matches!(only, Group::Rules | Group::Edits)) {
+        edits::measure(&mut report)?;
     }
     if args.only.is_none_or(|only| only == Group::Rules) {
         wire_rules::measure(&plan, &mut report)?;

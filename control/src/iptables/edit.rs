@@ -1,10 +1,15 @@
 //! Small edits of rules that are loaded, in iptables' words: `-A`, `-I`, `-D`, `-R` behind the chain's name. Control
 //! thread only; pure.
 //!
-//! Invariant: what comes out has the same chains at the same positions, and is checked like a file that was read.
+//! Of the rules that stay none is looked at more closely than to find the one that is meant, so an edit takes as long
+//! among very many rules as among few.
+//!
+//! Invariant: what comes out has the same chains at the same positions, and is what a file that says the same would be.
 
 use dataplane::packet::Family;
-use dataplane::rules::model::{Ruleset, Table};
+use dataplane::rules::RuleEdit;
+use dataplane::rules::model::{ChainId, Ruleset, Table};
+use std::sync::Arc;
 
 use super::Loaded;
 use super::diagnostics::{Diagnostic, Severity, Span};
@@ -37,53 +42,144 @@ pub struct Refused {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// What an edit makes of rules.
+#[derive(Debug)]
+pub struct Edited {
+    /// What they mean.
+    pub ruleset: Ruleset,
+    /// How they are written.
+    pub file: File,
+    /// What is different, step by step; `None` if rules that stay have got other names ([`lower::twin`]).
+    pub steps: Option<Vec<RuleEdit>>,
+}
+
 /// Does an edit. `read` understands text of these rules' family.
 ///
 /// # Errors
 /// What is wrong with the edit; rules are as they were.
-pub fn edit(file: &File, edit: Edit<'_>, read: impl Fn(&[u8]) -> Loaded) -> Result<(Ruleset, File), Refused> {
+pub fn edit(
+    ruleset: &Ruleset,
+    file: &File,
+    edit: Edit<'_>,
+    read: impl Fn(&[u8]) -> Loaded,
+) -> Result<Edited, Refused> {
     let at = find_chain(file, edit)?;
     let (number, words) = number_of(edit)?;
     let rules = match (edit.kind, number, words) {
         (EditKind::Delete, Some(_), []) => Vec::new(),
         _ => specification(file, edit, words, read)?,
     };
-    let mut edited = file.clone();
-    let chain = &mut edited.chains[at];
-    let there = chain.rules.len();
+    let mut editing = Editing::new(ruleset, file, at);
+    let there = file.chains[at].rules.len();
     let place = |number: u32| usize::try_from(number).unwrap_or(usize::MAX) - 1;
+    let unknown = |_| refuse(edit, "it cannot stand here".to_owned());
     match (edit.kind, number) {
-        (EditKind::Add, _) => chain.rules.extend(rules),
+        (EditKind::Add, _) => {
+            for (rule, at) in rules.iter().zip(there..) {
+                editing.add(at, rule).ok_or(()).map_err(unknown)?;
+            }
+        }
         (EditKind::Insert, number) => {
             let at = number.map_or(0, place);
             if at > there {
                 return Err(refuse(edit, beyond(edit.chain, there)));
             }
             // One after the other at the same place, as iptables does with address lists: the last comes first.
-            chain.rules.splice(at..at, rules.into_iter().rev());
+            for rule in &rules {
+                editing.add(at, rule).ok_or(()).map_err(unknown)?;
+            }
         }
-        (EditKind::Delete, Some(number)) if place(number) < there => {
-            chain.rules.remove(place(number));
-        }
+        (EditKind::Delete, Some(number)) if place(number) < there => editing.remove(place(number)),
         (EditKind::Delete, Some(_)) => return Err(refuse(edit, beyond(edit.chain, there))),
-        (EditKind::Delete, None) => delete(chain, &rules).map_err(|message| refuse(edit, message))?,
+        (EditKind::Delete, None) => {
+            for rule in &rules {
+                let found = editing.find(rule);
+                let line = || printer::rule_line(edit.chain, rule);
+                let found = found.ok_or_else(|| refuse(edit, format!("there is no rule `{}`", line())))?;
+                editing.remove(found);
+            }
+        }
         (EditKind::Replace, number) => {
             let (Some(number), [rule]) = (number, rules.as_slice()) else {
                 return Err(refuse(edit, "only one rule by one: no lists of addresses here".to_owned()));
             };
-            let there = chain.rules.get_mut(place(number));
-            let Some(old) = there else { return Err(refuse(edit, beyond(edit.chain, chain.rules.len()))) };
-            *old = rule.clone();
+            if place(number) >= there {
+                return Err(refuse(edit, beyond(edit.chain, there)));
+            }
+            editing.remove(place(number));
+            editing.add(place(number), rule).ok_or(()).map_err(unknown)?;
         }
     }
-    let mut diagnostics = Vec::new();
-    let ruleset = lower::relower(&edited, &mut diagnostics);
-    match ruleset {
-        Some(ruleset) => Ok((ruleset, edited)),
-        None => Err(Refused {
-            line: line_of(edit),
-            diagnostics: diagnostics.into_iter().map(placeless).collect(),
-        }),
+    editing.finish(&rules).map_err(|diagnostics| Refused {
+        line: line_of(edit),
+        diagnostics: diagnostics.into_iter().map(placeless).collect(),
+    })
+}
+
+/// Rules on their way to others.
+struct Editing {
+    ruleset: Ruleset,
+    file: File,
+    /// The chain that is edited.
+    at: usize,
+    steps: Vec<RuleEdit>,
+    /// Whether rules that say the same are among those edited: which of them has which name must be found out anew.
+    twins: bool,
+}
+
+impl Editing {
+    fn new(ruleset: &Ruleset, file: &File, at: usize) -> Self {
+        Self { ruleset: ruleset.clone(), file: file.clone(), at, steps: Vec::new(), twins: false }
+    }
+
+    fn chain(&self) -> ChainId {
+        ChainId(u32::try_from(self.at).unwrap_or(u32::MAX))
+    }
+
+    fn add(&mut self, at: usize, rule: &Rule) -> Option<()> {
+        let lowered = Arc::new(lower::lower_one(&self.file, self.at, rule)?);
+        let rules = &mut self.ruleset.chains[self.at].rules;
+        self.twins |= rules.iter().any(|there| there.id == lowered.id);
+        rules.insert(at, Arc::clone(&lowered));
+        self.file.chains[self.at].rules.insert(at, Arc::new(rule.clone()));
+        let place = u32::try_from(at).ok()?;
+        self.steps.push(RuleEdit::Add { chain: self.chain(), at: place, rule: lowered });
+        Some(())
+    }
+
+    /// The first rule that says the same.
+    fn find(&self, rule: &Rule) -> Option<usize> {
+        let id = lower::lower_one(&self.file, self.at, rule)?.id;
+        let is_it = |at: &usize| {
+            let (name, chain) = (&self.file.chains[self.at].name, &self.file.chains[self.at].rules);
+            printer::rule_line(name, &chain[*at]) == printer::rule_line(name, rule)
+        };
+        self.ruleset.chains[self.at].rules.iter().position(|there| there.id == id).filter(is_it)
+    }
+
+    fn remove(&mut self, at: usize) {
+        let rules = &mut self.ruleset.chains[self.at].rules;
+        let gone = rules.remove(at);
+        let written = self.file.chains[self.at].rules.remove(at);
+        let first = lower::first_id(&self.file.chains[self.at], &written);
+        self.twins |= gone.id != first || rules.iter().any(|there| there.id == lower::twin(first, 2));
+        let (chain, at) = (self.chain(), u32::try_from(at).unwrap_or(u32::MAX));
+        self.steps.push(RuleEdit::Remove { chain, at });
+    }
+
+    fn finish(mut self, added: &[Rule]) -> Result<Edited, Vec<Diagnostic>> {
+        let mut diagnostics = Vec::new();
+        lower::check_edited(&self.file, self.at, added, &mut diagnostics);
+        if !diagnostics.is_empty() {
+            return Err(diagnostics);
+        }
+        if self.twins
+            && let Some(ruleset) = lower::lower(&self.file)
+        {
+            self.ruleset = ruleset;
+        }
+        let steps = (!self.twins).then_some(self.steps);
+        Ok(Edited { ruleset: self.ruleset, file: self.file, steps })
     }
 }
 
@@ -220,23 +316,8 @@ fn specification(
     }
     let chain = loaded.syntax.into_iter().flat_map(|file| file.chains);
     let mut chain = chain.filter(|chain| chain.table == edit.table && chain.name == edit.chain);
-    let unplaced = |rule: Rule| Rule { span: Span::default(), ..rule };
+    let unplaced = |rule: Arc<Rule>| Rule { span: Span::default(), ..Arc::unwrap_or_clone(rule) };
     Ok(chain.next().map(|chain| chain.rules.into_iter().map(unplaced).collect()).unwrap_or_default())
-}
-
-/// Takes out the first rule that says the same, for each.
-fn delete(chain: &mut Chain, rules: &[Rule]) -> Result<(), String> {
-    for rule in rules {
-        let wanted = printer::rule_line(&chain.name, rule);
-        let at = chain.rules.iter().position(|there| printer::rule_line(&chain.name, there) == wanted);
-        match at {
-            Some(at) => {
-                chain.rules.remove(at);
-            }
-            None => return Err(format!("there is no rule `{wanted}`")),
-        }
-    }
-    Ok(())
 }
 
 /// The table of that name, if these rules have it.
@@ -260,13 +341,14 @@ mod tests {
     const RULES: &str = "*filter\n:web - [0:0]\n-A FORWARD -p tcp -j web\n-A FORWARD -j DROP\n-A web -s 1.1.1.1/32 -j ACCEPT\nCOMMIT\n";
 
     fn run(kind: EditKind, chain: &str, words: &str) -> Result<Vec<String>, String> {
-        let file = load(RULES, "t", Family::V4).syntax.unwrap();
+        let Loaded { ruleset, syntax, .. } = load(RULES, "t", Family::V4);
+        let (ruleset, file) = (ruleset.unwrap(), syntax.unwrap());
         let words: Vec<String> =
             words.split(' ').filter(|word| !word.is_empty()).map(|word| word.replace('_', " ")).collect();
-        let done = edit(&file, Edit { kind, table: Table::Filter, chain, words: &words }, |text| {
+        let done = edit(&ruleset, &file, Edit { kind, table: Table::Filter, chain, words: &words }, |text| {
             load(text, "t", Family::V4)
         });
-        let (ruleset, file) = done.map_err(|refused| refused.diagnostics[0].message.clone())?;
+        let Edited { ruleset, file, .. } = done.map_err(|refused| refused.diagnostics[0].message.clone())?;
         let text = printer::save(&file, None);
         assert_eq!(load(&text, "t", Family::V4).ruleset.as_ref(), Some(&ruleset), "as if read from a file");
         let is_of_chain = |line: &&str| line.starts_with(&format!("-A {chain}"));
@@ -293,6 +375,27 @@ mod tests {
                 "web -s 1.1.1.1/32 -j ACCEPT"
             ]
         );
+    }
+
+    #[test]
+    fn rules_that_say_the_same_are_told_apart_as_in_a_file() {
+        let (jump, drop) = ("FORWARD -p tcp -j web", "FORWARD -j DROP");
+        // `run` holds the names of all rules against those of a file that says the same.
+        assert_eq!(run(EditKind::Insert, "FORWARD", "-j DROP").unwrap(), [drop, jump, drop]);
+        assert_eq!(run(EditKind::Add, "FORWARD", "-p tcp -j web").unwrap(), [jump, drop, jump]);
+        let text = RULES
+            .replace("-A FORWARD -j DROP\n", "-A FORWARD -j DROP\n-A FORWARD -p udp\n-A FORWARD -j DROP\n");
+        let Loaded { ruleset, syntax, .. } = load(&text, "t", Family::V4);
+        let (ruleset, file) = (ruleset.unwrap(), syntax.unwrap());
+        for (number, is_known) in [("1", true), ("2", false), ("3", true), ("4", false)] {
+            let words = [number.to_owned()];
+            let wanted =
+                Edit { kind: EditKind::Delete, table: Table::Filter, chain: "FORWARD", words: &words };
+            let edited = edit(&ruleset, &file, wanted, |text| load(text, "t", Family::V4)).unwrap();
+            let text = printer::save(&edited.file, None);
+            assert_eq!(load(&text, "t", Family::V4).ruleset.as_ref(), Some(&edited.ruleset), "{number}");
+            assert_eq!(edited.steps.is_some(), is_known, "{number}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! thread and tools only.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::diagnostics::Diagnostic;
 use super::syntax::{Chain, Rule, Target};
@@ -10,7 +11,7 @@ use super::syntax::{Chain, Rule, Target};
 pub(super) fn check(chains: &[Chain], diagnostics: &mut Vec<Diagnostic>) {
     let refused =
         |rule: &Rule, chain: &str| rule.matches.iter().any(|instance| instance.not_in().contains(&chain));
-    let may_be_refused = |rule: &Rule| rule.matches.iter().any(|instance| !instance.not_in().is_empty());
+    let may_be_refused = |rule: &Arc<Rule>| rule.matches.iter().any(|instance| !instance.not_in().is_empty());
     if !chains.iter().flat_map(|chain| &chain.rules).any(may_be_refused) {
         return;
     }

@@ -3,6 +3,7 @@
 //! Invariant: the `Ruleset` made from a `File` has its chains and rules at the same positions.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use dataplane::packet::Family;
 use dataplane::rules::model::{self, Around, ChainId, Match, Policy, RuleId, Ruleset};
@@ -32,8 +33,7 @@ const fn built_in(table: model::Table) -> &'static [&'static str] {
 struct Building {
     kind: model::Table,
     chains: Vec<Chain>,
-    /// Boxed, so that inserting in the middle of a long chain moves pointers only.
-    rules: Vec<VecDeque<Box<Rule>>>,
+    rules: Vec<VecDeque<Arc<Rule>>>,
     by_name: HashMap<String, usize>,
     rule_count: usize,
 }
@@ -85,7 +85,7 @@ impl Building {
 
     fn finish(mut self) -> Vec<Chain> {
         for (chain, rules) in self.chains.iter_mut().zip(self.rules) {
-            chain.rules = rules.into_iter().map(|rule| *rule).collect();
+            chain.rules = rules.into();
         }
         self.chains
     }
@@ -218,9 +218,9 @@ impl Building {
         }
         for copy in expand(rule) {
             match at {
-                None => rules.push_back(Box::new(copy)),
+                None => rules.push_back(Arc::new(copy)),
                 // iptables inserts each of them at the same place, so they end up in reverse.
-                Some(at) => rules.insert(at, Box::new(copy)),
+                Some(at) => rules.insert(at, Arc::new(copy)),
             }
         }
         Ok(())
@@ -420,17 +420,34 @@ fn walk(start: usize, edges: &[Vec<(usize, Span)>], marks: &mut [Mark]) -> Optio
     None
 }
 
-/// The model of a file that was edited after it was assembled, with the same checks; `None` if they fail.
-pub(super) fn relower(file: &File, diagnostics: &mut Vec<Diagnostic>) -> Option<Ruleset> {
-    for table in file.chains.chunk_by(|one, other| one.table == other.table) {
+/// Checks a file that was edited after it was assembled: where rules were added to a chain.
+pub(super) fn check_edited(file: &File, at: usize, added: &[Rule], diagnostics: &mut Vec<Diagnostic>) {
+    let kind = file.chains[at].table;
+    let mut tables = file.chains.chunk_by(|one, other| one.table == other.table);
+    let Some(table) = tables.find(|chains| chains.iter().any(|chain| chain.table == kind)) else { return };
+    let calls = added.iter().any(|rule| matches!(rule.target, Target::Chain { .. }));
+    if calls {
         check_walks(table, diagnostics);
-        let rules: usize = table.iter().map(|chain| chain.rules.len()).sum();
-        if rules > RULES_MAX {
-            let message = format!("more than {RULES_MAX} rules, address lists counted out");
-            diagnostics.push(Diagnostic::unsupported(Span::default(), message));
-        }
     }
-    if diagnostics.is_empty() { lower(file) } else { None }
+    let is_picky = |rule: &Rule| rule.matches.iter().any(|instance| !instance.not_in().is_empty());
+    if diagnostics.is_empty() && (calls || added.iter().any(is_picky)) {
+        super::hooks::check(table, diagnostics);
+    }
+    let rules: usize = table.iter().map(|chain| chain.rules.len()).sum();
+    if rules > RULES_MAX {
+        let message = format!("more than {RULES_MAX} rules, address lists counted out");
+        diagnostics.push(Diagnostic::unsupported(Span::default(), message));
+    }
+}
+
+/// The model of a rule in a chain of an assembled file; its name is that of the first that says so.
+pub(super) fn lower_one(file: &File, chain: usize, rule: &Rule) -> Option<model::Rule> {
+    let chain = &file.chains[chain];
+    let find = |name: &str| {
+        let is_it = |other: &Chain| other.table == chain.table && other.name == name;
+        Some(ChainId(u32::try_from(file.chains.iter().position(is_it)?).ok()?))
+    };
+    lower_rule(chain, rule, &find)
 }
 
 /// The model of an assembled file. `None` if it holds more chains than an id can count, or a target that was not checked.
@@ -440,12 +457,17 @@ pub fn lower(file: &File) -> Option<Ruleset> {
     for (position, chain) in file.chains.iter().enumerate() {
         index.insert((chain.table, chain.name.as_str()), ChainId(u32::try_from(position).ok()?));
     }
-    let mut seen = HashMap::new();
+    let mut seen: HashMap<RuleId, u32> = HashMap::new();
     let mut chains = Vec::with_capacity(file.chains.len());
     for chain in &file.chains {
         let mut rules = Vec::with_capacity(chain.rules.len());
+        let find = |name: &str| index.get(&(chain.table, name)).copied();
         for rule in &chain.rules {
-            rules.push(lower_rule(chain, rule, &index, &mut seen)?);
+            let mut lowered = lower_rule(chain, rule, &find)?;
+            let occurrence: &mut u32 = seen.entry(lowered.id).or_default();
+            *occurrence += 1;
+            lowered.id = twin(lowered.id, *occurrence);
+            rules.push(Arc::new(lowered));
         }
         chains.push(model::Chain {
             table: chain.table,
@@ -467,12 +489,7 @@ pub fn lower(file: &File) -> Option<Ruleset> {
 /// Chains by table and name.
 type Index<'a> = HashMap<(model::Table, &'a str), ChainId>;
 
-fn lower_rule(
-    chain: &Chain,
-    rule: &Rule,
-    index: &Index<'_>,
-    seen: &mut HashMap<u64, u32>,
-) -> Option<model::Rule> {
+fn lower_rule(chain: &Chain, rule: &Rule, find: &impl Fn(&str) -> Option<ChainId>) -> Option<model::Rule> {
     let Rule { span: _, counters: _, src, dst, in_iface, out_iface, proto, fragment, matches, target } = rule;
     let mut lowered = Vec::new();
     if let Some((net, invert)) = src.as_ref().and_then(|list| Some((list.nets.first()?, list.invert))) {
@@ -504,7 +521,7 @@ fn lower_rule(
         Target::Drop => model::Target::Drop,
         Target::Return => model::Target::Return,
         Target::Chain { name, goto, .. } => {
-            let id = *index.get(&(chain.table, name.as_str()))?;
+            let id = find(name)?;
             if *goto { model::Target::Goto(id) } else { model::Target::Jump(id) }
         }
         Target::Extension(instance) => match instance.lower() {
@@ -512,22 +529,24 @@ fn lower_rule(
             Lowered::Matches(_) => return None,
         },
     };
+    let management = matches.iter().any(|instance| instance.marks_management());
+    Some(model::Rule { id: first_id(chain, rule), matches: lowered, target, management })
+}
+
+/// A rule's stable name, if none before it in its chain says the same: a hash of its canonical text.
+pub(super) fn first_id(chain: &Chain, rule: &Rule) -> RuleId {
     let line = printer::rule_line(&chain.name, rule);
     let text = match chain.table {
         model::Table::Filter => line,
         table => format!("*{} {line}", table.name()),
     };
-    let management = matches.iter().any(|instance| instance.marks_management());
-    Some(model::Rule { id: rule_id(&text, seen), matches: lowered, target, management })
+    RuleId(fnv1a(text.bytes(), 0xcbf2_9ce4_8422_2325))
 }
 
-/// A rule's stable name: a hash of its canonical text, and of how many like it came before.
-fn rule_id(text: &str, seen: &mut HashMap<u64, u32>) -> RuleId {
-    let hash = fnv1a(text.bytes(), 0xcbf2_9ce4_8422_2325);
-    let occurrence = seen.entry(hash).or_insert(0);
-    *occurrence += 1;
-    // The first of its kind keeps the plain hash.
-    RuleId(if *occurrence == 1 { hash } else { fnv1a(occurrence.to_be_bytes().into_iter(), hash) })
+/// The name of a rule that says the same as others before it, by which of them it is, from one. The first keeps the plain
+/// hash.
+pub(super) fn twin(first: RuleId, occurrence: u32) -> RuleId {
+    if occurrence == 1 { first } else { RuleId(fnv1a(occurrence.to_be_bytes().into_iter(), first.0)) }
 }
 
 /// FNV-1a, 64 bits (RFC 9923): fixed for ever, unlike the standard library's hashers.

@@ -43,8 +43,8 @@ pub struct Chain {
     pub policy: Option<Policy>,
     /// Counters it was declared with.
     pub counters: Counters,
-    /// Its rules.
-    pub rules: Vec<Rule>,
+    /// Its rules. Shared, so that an edit of one does not copy the others.
+    pub rules: Vec<Arc<Rule>>,
 }
 
 /// One rule.

@@ -23,7 +23,7 @@ fn meaning(rule: &str, family: Family) -> (Vec<Match>, Target) {
     let loaded = load(table(rule), "t", family);
     let ruleset = loaded.ruleset.unwrap_or_else(|| panic!("{rule}: {:?}", loaded.diagnostics));
     let rule = chain(&ruleset, "FORWARD").rules[0].clone();
-    (rule.matches, rule.target)
+    (rule.matches.clone(), rule.target)
 }
 
 fn matches4(rule: &str) -> Vec<Match> {

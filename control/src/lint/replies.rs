@@ -76,7 +76,7 @@ fn accepting<'a>(ruleset: &'a Ruleset, reach: &Reach<'a>) -> Vec<Accepting<'a>> 
     let mut todo = vec![ruleset.forward];
     while let Some(id) = todo.pop() {
         if !std::mem::replace(&mut seen[id.0 as usize], true) {
-            todo.extend(ruleset.chain(id).rules.iter().filter_map(callee));
+            todo.extend(ruleset.chain(id).rules.iter().filter_map(|rule| callee(rule)));
         }
     }
     let mut found = Vec::new();

@@ -3,8 +3,8 @@
 
 use super::Facts;
 use super::classifier::{self, Header, NIC_FLAGS, NO_PORTS, Rule};
+use super::line::{ANY_PROTO, Action, Line};
 use super::matching::has_ports;
-use super::program::{ANY_PROTO, Action, Line};
 
 /// A packet as the classifier sees it.
 #[inline]

@@ -1,39 +1,36 @@
 //! The compiled form of one family's rules: what workers run.
 
-use super::alter::Alter;
-use super::classifier::{self, Classifier};
-use super::conn::{Effect, Marks};
-use super::counters::MATCHED_MAX;
+use super::conn::Marks;
+use super::line::{Action, Line};
 use super::model::{RuleRef, Ruleset, Verdict};
-use super::program::{self, Action, Line};
+use super::overlay::{Edits, RuleEdit};
+use super::program::{self, Flat};
 use super::rate::Tables;
 use super::validate::{self, CompileError};
-use super::{Decision, Facts, boxes, linear, selfcheck};
+use super::walk::{Matched, Program};
+use super::{Decision, Facts, boxes, classifier, linear, selfcheck};
 use crate::packet::Family;
+use classifier::Classifier;
 use std::sync::Arc;
 
 /// Compiled rules. Immutable; shared by all workers through the snapshot.
 #[derive(Debug)]
 pub struct Compiled {
     ruleset: Arc<Ruleset>,
-    /// Lines of both programs.
-    infos: Vec<LineInfo>,
-    main: Program,
-    raw: Option<Program>,
+    base: Arc<Base>,
+    /// What was edited since `base` was compiled.
+    edits: Option<Box<Edits>>,
     uses_conntrack: bool,
     asks_conn: bool,
 }
 
-/// One way through the rules.
+/// Rules that were compiled as a whole.
 #[derive(Debug)]
-struct Program {
-    lines: Vec<Line>,
-    /// Finds the lines whose fields match.
-    classifier: Classifier,
-    /// Whether it tells all NICs apart; if not, a line's fields must be asked themselves.
-    is_exact: bool,
-    /// Number of its first line among those of all programs.
-    base: u32,
+pub(super) struct Base {
+    /// Lines of both programs.
+    pub(super) infos: Vec<LineInfo>,
+    pub(super) main: Program,
+    pub(super) raw: Option<Program>,
 }
 
 /// What a line of the compiled form stands for.
@@ -47,56 +44,17 @@ pub struct LineInfo {
     pub management: bool,
 }
 
-/// The lines one packet matched, in order. Reused from packet to packet.
-#[derive(Clone, Debug)]
-pub struct Matched {
-    lines: Vec<u32>,
-    /// The line that decided.
-    decider: u32,
-    /// Where the walk has stopped, if a line changes the packet.
-    stop: Option<Stop>,
-}
-
-/// A line that changes the packet, and what is known by then.
-#[derive(Clone, Copy, Debug)]
-struct Stop {
-    alter: Alter,
-    /// The line behind it.
-    next: u32,
-    accepted_by: Option<(u32, RuleRef)>,
-}
-
-impl Default for Matched {
-    fn default() -> Self {
-        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0, stop: None }
-    }
-}
-
-impl Matched {
-    /// The lines, for [`super::RuleCounters`].
-    #[inline]
-    #[must_use]
-    pub fn lines(&self) -> &[u32] {
-        &self.lines
-    }
-
-    /// The change to the packet that the walk waits for: make it, and go on with [`Compiled::resume`].
-    #[inline]
-    #[must_use]
-    pub fn alter(&self) -> Option<Alter> {
-        self.stop.map(|stop| stop.alter)
-    }
-
-    /// Takes away the lines so far, which were counted with the packet's length before a change.
-    pub fn forget_lines(&mut self) {
-        self.lines.clear();
-    }
-
-    /// The one among them that decided.
-    #[inline]
-    #[must_use]
-    pub fn decider(&self) -> u32 {
-        self.decider
+impl LineInfo {
+    pub(super) fn of(line: &Line, ruleset: &Ruleset) -> Self {
+        Self {
+            by: line.by,
+            verdict: match line.action {
+                Action::Decide(verdict) => Some(verdict),
+                Action::Pass(_) => Some(Verdict::Accept),
+                _ => None,
+            },
+            management: linear::is_management(ruleset, line.by),
+        }
     }
 }
 
@@ -130,10 +88,8 @@ impl Compiled {
     /// # Errors
     /// About which header they disagree.
     pub(super) fn checked(self, ports: &[String]) -> Result<Self, CompileError> {
-        match selfcheck::run(&self, ports) {
-            Some(disagreement) => Err(CompileError::SelfCheck(disagreement.to_string())),
-            None => Ok(self),
-        }
+        self.agrees(ports, selfcheck::WORK_MAX)?;
+        Ok(self)
     }
 
     /// The same compiled form for rules of another meaning: a defect.
@@ -149,28 +105,61 @@ impl Compiled {
     pub(super) fn unchecked(ruleset: Arc<Ruleset>, ports: &[String]) -> Result<Self, CompileError> {
         validate::validate(&ruleset)?;
         let family = ruleset.family;
-        let program = |lines: Vec<Line>, base| Program::new(lines, base, family, ports.len());
-        let main = program(program::flatten(&ruleset, ports)?, 0);
+        let program = |flat: Flat, base| Program::new(flat, base, family, ports.len());
+        let main = program(program::flatten(&ruleset, &ruleset.way(), ports)?, 0);
         let base = u32::try_from(main.lines.len()).unwrap_or(u32::MAX);
-        let raw = program::flatten_raw(&ruleset, ports)?.map(|lines| program(lines, base));
-        let info = |line: &Line| LineInfo {
-            by: line.by,
-            verdict: match line.action {
-                Action::Decide(verdict) => Some(verdict),
-                Action::Pass(_) => Some(Verdict::Accept),
-                _ => None,
-            },
-            management: linear::is_management(&ruleset, line.by),
-        };
+        let raw_way = ruleset.raw_way();
+        let raw = (!raw_way.is_empty()).then(|| program::flatten(&ruleset, &raw_way, ports)).transpose()?;
+        let raw = raw.map(|flat| program(flat, base));
         let lines = main.lines.iter().chain(raw.iter().flat_map(|raw| &raw.lines));
-        Ok(Self {
-            infos: lines.map(info).collect(),
-            main,
-            raw,
-            uses_conntrack: program::uses_conntrack(&ruleset),
-            asks_conn: program::asks_conn(&ruleset),
-            ruleset,
-        })
+        let infos = lines.map(|line| LineInfo::of(line, &ruleset)).collect();
+        let (uses_conntrack, asks_conn) =
+            (ruleset.rules().any(program::uses_conntrack), ruleset.rules().any(program::asks_conn));
+        let base = Arc::new(Base { infos, main, raw });
+        Ok(Self { ruleset, base, edits: None, uses_conntrack, asks_conn })
+    }
+
+    /// The same rules with a few edits, in no time that depends on how many they are but for copying their list: what
+    /// is compiled stays, and the edits are looked at beside it. That costs packets a little; compile anew behind it.
+    /// `None` if there is too much to look at, or an edit of a kind that does not go this way.
+    ///
+    /// # Errors
+    /// If chains loop or nest too deeply.
+    pub fn edited(&self, edits: &[RuleEdit], ports: &[String]) -> Result<Option<Self>, CompileError> {
+        let Some((ruleset, edits)) =
+            Edits::new(&self.base, &self.ruleset, self.edits.as_deref(), edits, ports)?
+        else {
+            return Ok(None);
+        };
+        let added = |asks: fn(&super::model::Rule) -> bool| edits.added(&ruleset).any(asks);
+        Ok(Some(Self {
+            base: Arc::clone(&self.base),
+            uses_conntrack: self.uses_conntrack || added(program::uses_conntrack),
+            asks_conn: self.asks_conn || added(program::asks_conn),
+            edits: Some(Box::new(edits)),
+            ruleset: Arc::new(ruleset),
+        }))
+    }
+
+    /// Whether it was edited since it was compiled as a whole.
+    #[must_use]
+    pub const fn is_edited(&self) -> bool {
+        self.edits.is_some()
+    }
+
+    /// Held against what the rules mean, after edits. Less thoroughly than a load: it does not last.
+    ///
+    /// # Errors
+    /// About which header they disagree.
+    pub fn recheck(&self, ports: &[String]) -> Result<(), CompileError> {
+        self.agrees(ports, selfcheck::WORK_MAX / 10)
+    }
+
+    fn agrees(&self, ports: &[String], work_max: usize) -> Result<(), CompileError> {
+        match selfcheck::run(self, ports, work_max) {
+            Some(disagreement) => Err(CompileError::SelfCheck(disagreement.to_string())),
+            None => Ok(()),
+        }
     }
 
     /// What the operator asked for.
@@ -179,10 +168,18 @@ impl Compiled {
         &self.ruleset
     }
 
-    /// What each line stands for. Several lines may belong to one rule.
+    /// How many lines there are. Several may belong to one rule.
     #[must_use]
-    pub fn lines(&self) -> &[LineInfo] {
-        &self.infos
+    pub fn line_count(&self) -> usize {
+        self.base.infos.len() + self.edits.as_ref().map_or(0, |edits| edits.infos.len())
+    }
+
+    /// What a line stands for; `None` if it belongs to a rule that is gone.
+    #[must_use]
+    #[inline]
+    pub fn line(&self, number: u32) -> Option<LineInfo> {
+        let Some(edits) = &self.edits else { return self.base.infos.get(number as usize).copied() };
+        edits.line(&self.base, number)
     }
 
     /// Whether any rule asks for a connection state.
@@ -202,24 +199,25 @@ impl Compiled {
     #[must_use]
     #[inline]
     pub fn has_raw(&self) -> bool {
-        self.raw.is_some()
+        self.base.raw.is_some()
     }
 
     /// Memory the compiled form takes, in bytes, the ruleset itself not counted.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let programs = std::iter::once(&self.main).chain(&self.raw);
+        let programs = std::iter::once(&self.base.main).chain(&self.base.raw);
         let bytes = programs
             .map(|program| program.lines.len() * size_of::<Line>() + program.classifier.shape().bytes);
-        bytes.sum::<usize>() + self.infos.len() * size_of::<LineInfo>()
+        bytes.sum::<usize>() + self.base.infos.len() * size_of::<LineInfo>()
     }
 
     /// What a path decided by `line` comes to.
     #[inline]
     #[must_use]
     pub fn outcome(&self, line: u32) -> (Verdict, RuleRef) {
-        let info = &self.infos[line as usize];
-        (info.verdict.unwrap_or(Verdict::Drop), info.by)
+        let gone = RuleRef { chain: self.ruleset.forward, rule: None };
+        let info = self.line(line);
+        info.map_or((Verdict::Drop, gone), |info| (info.verdict.unwrap_or(Verdict::Drop), info.by))
     }
 
     /// Judges one tracked packet, leaving the lines it matched in `matched` and what they change in `marks`.
@@ -230,16 +228,17 @@ impl Compiled {
     pub fn classify(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
         matched.lines.clear();
         matched.stop = None;
-        let decision = self.main.run(facts, marks, matched);
-        Decision { management: self.infos[matched.decider as usize].management, ..decision }
+        self.run(facts, marks, matched)
     }
 
     /// Goes on where a change was due that is made now: `facts` are those of the packet as it has become.
     pub fn resume(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
-        let program = if facts.is_raw { self.raw.as_ref().unwrap_or(&self.main) } else { &self.main };
-        let decision = program.run(facts, marks, matched);
-        let management = !facts.is_raw && self.infos[matched.decider as usize].management;
-        Decision { management, invariant: false, ..decision }
+        let decision = if facts.is_raw {
+            self.run_raw(facts, marks, matched).unwrap_or_else(|| self.run(facts, marks, matched))
+        } else {
+            self.run(facts, marks, matched)
+        };
+        Decision { invariant: false, ..decision }
     }
 
     /// Judges one packet before it is tracked; `None` if there are no rules for that.
@@ -250,114 +249,35 @@ impl Compiled {
         marks: &mut Marks,
         matched: &mut Matched,
     ) -> Option<Decision> {
-        let raw = self.raw.as_ref()?;
         matched.lines.clear();
         matched.stop = None;
-        Some(raw.run(&Facts { is_raw: true, ..*facts }, marks, matched))
-    }
-}
-
-impl Program {
-    fn new(lines: Vec<Line>, base: u32, family: Family, nics: usize) -> Self {
-        let classifier = Classifier::new(&boxes::of(&lines, nics), family == Family::V6);
-        Self { lines, classifier, is_exact: nics <= classifier::NIC_FLAGS as usize, base }
+        self.run_raw(&Facts { is_raw: true, ..*facts }, marks, matched)
     }
 
     #[inline]
     fn run(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
-        let mut invariant = true;
-        let (mut from, mut accepted_by) = match matched.stop.take() {
-            None => (0, None),
-            Some(stop) => (stop.next, stop.accepted_by),
+        let decision = match &self.edits {
+            None => self.base.main.run(facts, marks, matched),
+            Some(edits) => edits.run(&self.base.main, facts, marks, matched),
         };
-        let mut cursor = self.classifier.find(&boxes::header(facts));
-        loop {
-            let index = self.classifier.next(&mut cursor, from);
-            assert!(
-                index != classifier::NONE,
-                "every path ends with a line that decides about all packets: the last policy at the latest"
-            );
-            from = index + 1;
-            let line = &self.lines[index as usize];
-            let fits = self.is_exact || line.fields_match(facts);
-            debug_assert!(!fits || line.fields_match(facts), "the classifier is exact");
-            if !fits || !line.more.is_empty() && !more_match(line, facts, marks, &mut invariant) {
-                if fits && marks.hotdrop {
-                    matched.decider = self.base + index;
-                    return Decision {
-                        verdict: Verdict::Drop,
-                        by: line.by,
-                        invariant: false,
-                        management: false,
-                    };
-                }
-                if let Action::Gate(to) = line.action {
-                    from = to;
-                }
-                continue;
-            }
-            match line.action {
-                Action::SkipSilently(to) => {
-                    from = to;
-                    continue;
-                }
-                Action::Skip(to) | Action::Pass(to) => from = to,
-                Action::Do(effect) => {
-                    // What is done must be done for each packet.
-                    invariant = false;
-                    match effect {
-                        Effect::Alter(alter) => {
-                            return self.stop_at(index, alter, accepted_by, matched);
-                        }
-                        Effect::Log(log) => facts.notes.note(facts, log, line.by, marks.packet),
-                        _ => effect.apply(marks, facts),
-                    }
-                }
-                Action::Count | Action::Gate(_) | Action::Decide(_) => {}
-            }
-            let number = self.base + index;
-            matched.lines.push(number);
-            if line.accepts {
-                accepted_by = Some((number, line.by));
-            }
-            if let Action::Decide(verdict) = line.action {
-                let accepted_by = accepted_by.filter(|_| verdict == Verdict::Accept);
-                let (decider, by) = accepted_by.unwrap_or((number, line.by));
-                matched.decider = decider;
-                return Decision { verdict, by, invariant, management: false };
-            }
-        }
+        let management = self.line(matched.decider).is_some_and(|line| line.management);
+        Decision { management, ..decision }
+    }
+
+    #[inline]
+    fn run_raw(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Option<Decision> {
+        let raw = self.base.raw.as_ref()?;
+        Some(match &self.edits {
+            None => raw.run(facts, marks, matched),
+            Some(edits) => edits.run(raw, facts, marks, matched),
+        })
     }
 }
 
 impl Program {
-    /// Stops before the packet is changed: what becomes of it if it cannot be.
-    #[cold]
-    fn stop_at(
-        &self,
-        index: u32,
-        alter: Alter,
-        accepted_by: Option<(u32, RuleRef)>,
-        matched: &mut Matched,
-    ) -> Decision {
-        let number = self.base + index;
-        matched.lines.push(number);
-        matched.decider = number;
-        matched.stop = Some(Stop { alter, next: index + 1, accepted_by });
-        let by = self.lines[index as usize].by;
-        Decision { verdict: Verdict::Drop, by, invariant: false, management: false }
+    fn new(flat: Flat, base: u32, family: Family, nics: usize) -> Self {
+        let Flat { lines, instances } = flat;
+        let classifier = Classifier::new(&boxes::of(&lines, nics), family == Family::V6);
+        Self { lines, instances, classifier, is_exact: nics <= classifier::NIC_FLAGS as usize, base }
     }
-}
-
-/// Whether the conditions beyond a line's fields hold. A volatile one that is asked, which is after all others held,
-/// makes the decision depend on this very packet.
-fn more_match(line: &Line, facts: &Facts<'_>, marks: &mut Marks, invariant: &mut bool) -> bool {
-    let (tests, ordered) = line.more.split_at(line.more.len().min(line.ordered_from as usize));
-    if !tests.iter().filter(|test| !test.is_volatile()).all(|test| test.holds(facts, marks)) {
-        return false;
-    }
-    tests.iter().filter(|test| test.is_volatile()).chain(ordered).all(|test| {
-        *invariant &= !test.is_volatile();
-        test.holds(facts, marks)
-    })
 }

@@ -18,21 +18,26 @@ mod conncount;
 mod counters;
 pub mod header;
 pub mod interned;
+mod line;
 pub mod linear;
 pub mod log;
 mod matching;
 pub mod model;
+mod overlay;
 mod program;
 pub mod rate;
 pub mod selfcheck;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod walk;
 
-pub use compile::{Compiled, LineInfo, Matched};
+pub use compile::{Compiled, LineInfo};
 pub use conncount::ConnCount;
 pub use counters::{PathId, RuleCounters};
+pub use overlay::RuleEdit;
 pub use validate::CompileError;
+pub use walk::Matched;
 
 use crate::clock::Now;
 use crate::ids::PortId;

@@ -6,6 +6,7 @@ use super::header::HeaderMatch;
 use super::rate::RateMatch;
 use crate::packet::Family;
 use crate::sets::SetMatch;
+use std::sync::Arc;
 
 /// One family's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +74,8 @@ pub struct Chain {
     pub name: String,
     /// What happens at the end: only built-in chains have one, user chains return to their caller.
     pub policy: Option<Policy>,
-    /// Rules in order.
-    pub rules: Vec<Rule>,
+    /// Rules in order. Shared, so that an edit of one does not copy the others.
+    pub rules: Vec<Arc<Rule>>,
 }
 
 /// A built-in chain's default verdict.
@@ -327,9 +328,15 @@ impl Ruleset {
         way.into_iter().filter_map(|(hook, chain)| Some((hook, chain?))).collect()
     }
 
+    /// The built-in chain a packet passes before it is tracked, if there is one.
+    #[must_use]
+    pub fn raw_way(&self) -> Vec<(Hook, ChainId)> {
+        self.around.raw_prerouting.map(|chain| (Hook::Raw, chain)).into_iter().collect()
+    }
+
     /// All rules of all chains.
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.chains.iter().flat_map(|chain| &chain.rules)
+        self.chains.iter().flat_map(|chain| &chain.rules).map(|rule| &**rule)
     }
 
     /// The chain behind an id.

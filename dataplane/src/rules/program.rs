@@ -4,438 +4,98 @@
 //! A line holds the conditions of its rule and of every jump that leads to it. Jumps become lines that count and go on,
 //! followed by the called chain's lines; RETURN and the end of a goto become lines that skip ahead. So a packet meets
 //! the lines in order, and those that match are exactly the rules that `linear` would match. ACCEPT in a table that is
-//! not the last one skips to the next table. A jump that hangs on a mark or the connection is asked once, at its own line,
-//! which those of the called chain stand behind: they must not ask again what they may have changed. Lines that no packet can match (a UDP chain entered with `-p tcp`) are
-//! left out.
+//! not the last one skips to the next table. A jump that hangs on a mark or the connection is asked once, at its own
+//! line, which those of the called chain stand behind: they must not ask again what they may have changed. Lines that no
+//! packet can match (a UDP chain entered with `-p tcp`) are left out.
+//!
+//! Where each unfolding of a chain lies is kept ([`Instance`]), so that a small edit finds the places it is about.
 
-use super::conn::{Asked, ConnMatch, Conntrack, Effect, Marks};
-use super::header::HeaderMatch;
-use super::matching::{flags_match, has_ports, icmp_matches, ports_match};
-use super::model::{ChainId, CtState, Hook, Match, PortSide, RuleRef, Ruleset, Table, Target, Verdict};
-use super::rate::RateMatch;
-use super::{CompileError, Facts, linear};
+use super::conn::{ConnMatch, Effect};
+use super::line::{Action, Line};
+use super::model::{ChainId, Hook, Match, Rule, RuleRef, Ruleset, Table, Target, Verdict};
+use super::{CompileError, linear};
 use crate::ids::PORTS_MAX;
-use crate::packet::Fragment;
-use crate::sets::SetMatch;
+use std::ops::Range;
 
 /// Most lines a ruleset may unfold to.
 pub(super) const LINES_MAX: usize = 1 << 20;
 
-/// What a matching line does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Count, go on.
-    Count,
-    /// A jump under a condition that the called chain may change: count and go on, or else go on at a later line.
-    Gate(u32),
-    /// Count, do, go on.
-    Do(Effect),
-    /// The last word.
-    Decide(Verdict),
-    /// Accepted by this table: count, and go on at a later line, the next table's first.
-    Pass(u32),
-    /// Count, and go on at a later line.
-    Skip(u32),
-    /// Go on at a later line without counting: the end of a chain that was entered by goto.
-    SkipSilently(u32),
-}
-
-/// One line. Two cache lines; the first holds what most lines are decided by.
+/// A chain, unfolded in one place.
 #[derive(Clone, Debug)]
-#[repr(C, align(64))]
-pub(super) struct Line {
-    pub(super) src: u128,
-    pub(super) src_mask: u128,
-    pub(super) dst: u128,
-    pub(super) dst_mask: u128,
-    /// Ingress NICs, one bit each.
-    pub(super) ingress: u64,
-    /// Egress NICs, one bit each.
-    pub(super) egress: u64,
-    pub(super) src_ports: (u16, u16),
-    pub(super) dst_ports: (u16, u16),
-    /// Protocol, or [`ANY_PROTO`].
-    pub(super) proto: u16,
-    /// Connection states, one bit each.
-    pub(super) states: u8,
-    /// Whether a port range above is a condition: then packets without ports do not match.
-    pub(super) needs_ports: bool,
-    /// What does not fit above.
-    pub(super) more: Box<[Test]>,
-    /// From this one of them on they are asked in order, each only if those before it hold: it counts who is asked.
-    pub(super) ordered_from: u32,
-    pub(super) action: Action,
-    pub(super) by: RuleRef,
-    /// Whether a packet that is accepted after this line was accepted by it: one of `filter`'s that accepts.
-    pub(super) accepts: bool,
+pub(super) struct Instance {
+    pub(super) chain: ChainId,
+    /// The lines of its rules and of all they call. A built-in chain's policy is behind them.
+    pub(super) lines: Range<u32>,
+    /// The line that leads here, whose conditions are everybody's; `None`: a built-in chain.
+    pub(super) entry: Option<u32>,
+    /// Chains it is called through, itself counted.
+    pub(super) depth: u8,
+    /// Which built-in chain of the way it is below.
+    pub(super) table: u8,
 }
 
-/// In [`Line::proto`]: any protocol.
-pub(super) const ANY_PROTO: u16 = 0x100;
-/// Every [`CtState`].
-pub(super) const ALL_STATES: u8 = 0b1_1111;
-
-/// A condition beyond the fields of [`Line`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Test {
-    Src { addr: u128, mask: u128, invert: bool },
-    Dst { addr: u128, mask: u128, invert: bool },
-    NotProto(u8),
-    Ports { which: PortSide, ranges: Box<[(u16, u16)]>, invert: bool },
-    Icmp { ty: Option<u8>, codes: (u8, u8), invert: bool },
-    LaterFragment { invert: bool },
-    TcpFlags { mask: u8, comp: u8, invert: bool },
-    Conn(ConnMatch),
-    Header(HeaderMatch),
-    Rate(RateMatch),
-    Set(SetMatch),
+/// A way through the rules as lines.
+#[derive(Debug, Default)]
+pub(super) struct Flat {
+    pub(super) lines: Vec<Line>,
+    pub(super) instances: Vec<Instance>,
 }
 
-impl Test {
-    pub(super) fn holds(&self, facts: &Facts<'_>, marks: &mut Marks) -> bool {
-        let packet = facts.packet;
-        let tuple = &packet.tuple;
-        match self {
-            Self::Conn(condition) => condition.holds(Asked::about(facts, marks), marks),
-            Self::Header(condition) => condition.holds(facts, marks),
-            Self::Rate(condition) => condition.holds(facts, marks),
-            Self::Set(set) => set.holds(facts),
-            Self::Src { addr, mask, invert } => (tuple.src & mask == *addr) != *invert,
-            Self::Dst { addr, mask, invert } => (tuple.dst & mask == *addr) != *invert,
-            Self::NotProto(proto) => tuple.proto != *proto,
-            Self::Ports { which, ranges, invert } => ports_match(packet, *which, ranges, *invert),
-            Self::Icmp { ty, codes, invert } => icmp_matches(packet, *ty, *codes, *invert),
-            Self::LaterFragment { invert } => (packet.fragment == Fragment::Later) != *invert,
-            Self::TcpFlags { mask, comp, invert } => flags_match(packet, *mask, *comp, *invert),
-        }
-    }
-
-    /// A condition as a test; `None` for those that iptables tries before all of these, wherever they stand.
-    fn of(condition: &Match, hook: Hook) -> Option<Self> {
-        Some(match condition {
-            Match::Ports { which, ranges, invert } => {
-                Self::Ports { which: *which, ranges: ranges.as_slice().into(), invert: *invert }
-            }
-            Match::CtState { states, invert } => {
-                let states = Some((states.0, *invert));
-                Self::Conn(ConnMatch::Conntrack(Box::new(Conntrack { states, ..Conntrack::default() })))
-            }
-            Match::TcpFlags { mask, comp, invert } => {
-                Self::TcpFlags { mask: *mask, comp: *comp, invert: *invert }
-            }
-            Match::Icmp { ty, codes, invert } => Self::Icmp { ty: *ty, codes: *codes, invert: *invert },
-            Match::Conn(condition) => Self::Conn(condition.clone()),
-            Match::Header(condition) => Self::Header(condition.clone()),
-            Match::Rate(condition) => Self::Rate(condition.clone()),
-            Match::Set(set) => Self::Set(set.at(hook)),
-            Match::InIface { .. }
-            | Match::OutIface { .. }
-            | Match::Src { .. }
-            | Match::Dst { .. }
-            | Match::Proto { .. }
-            | Match::LaterFragment { .. } => return None,
-        })
-    }
-
-    /// Whether it matters who is asked: it counts them, or drops those that cannot answer.
-    const fn counts(&self) -> bool {
-        match self {
-            Self::Conn(condition) => matches!(condition, ConnMatch::ConnLimit(_)),
-            Self::Set(_) => true,
-            Self::Header(condition) => condition.may_drop(),
-            Self::Rate(condition) => condition.counts(),
-            _ => false,
-        }
-    }
-
-    /// Whether only its own line may ask: the lines of a called chain may have changed what it is about.
-    const fn is_asked_once(&self) -> bool {
-        match self {
-            Self::Conn(_) | Self::Rate(_) | Self::Set(_) => true,
-            Self::Header(condition) => condition.is_volatile(),
-            _ => false,
-        }
-    }
-
-    /// Whether packets of one flow and direction may differ in this. ICMP type and code are part of a query's tuple;
-    /// later fragments belong to no flow. What a connection is asked for changes from packet to packet.
-    pub(super) const fn is_volatile(&self) -> bool {
-        match self {
-            Self::TcpFlags { .. } | Self::Conn(_) | Self::Rate(_) | Self::Set(_) => true,
-            Self::Header(condition) => condition.is_volatile(),
-            _ => false,
-        }
-    }
-}
-
-impl Line {
-    /// The line that every packet matches.
-    fn any(action: Action, by: RuleRef) -> Self {
-        Self {
-            src: 0,
-            src_mask: 0,
-            dst: 0,
-            dst_mask: 0,
-            ingress: u64::MAX,
-            egress: u64::MAX,
-            src_ports: (0, u16::MAX),
-            dst_ports: (0, u16::MAX),
-            proto: ANY_PROTO,
-            states: ALL_STATES,
-            needs_ports: false,
-            more: Box::default(),
-            ordered_from: u32::MAX,
-            action,
-            by,
-            accepts: false,
-        }
-    }
-
-    /// Whether the fields match; [`Self::more`] is the caller's to ask.
-    #[inline]
-    pub(super) fn fields_match(&self, facts: &Facts<'_>) -> bool {
-        let tuple = &facts.packet.tuple;
-        ((tuple.src ^ self.src) & self.src_mask) | ((tuple.dst ^ self.dst) & self.dst_mask) == 0
-            && self.states >> facts.ct_state as u8 & 1 != 0
-            && (self.proto == ANY_PROTO || self.proto == u16::from(tuple.proto))
-            && (!self.needs_ports
-                || has_ports(facts.packet)
-                    && (self.src_ports.0..=self.src_ports.1).contains(&tuple.src_port)
-                    && (self.dst_ports.0..=self.dst_ports.1).contains(&tuple.dst_port))
-            && self.ingress >> facts.ingress.0 & 1 != 0
-            && self.egress >> facts.egress.0 & 1 != 0
-    }
-
-    /// Adds a condition; false if no packet can match any more.
-    fn require(&mut self, condition: &Match, hook: Hook, ports: &[String]) -> bool {
-        if let Match::Header(HeaderMatch::Device(device)) = condition {
-            return self.require(&Match::Header(device.resolve(hook, ports)), hook, ports);
-        }
-        if let Some(test) = Test::of(condition, hook)
-            && (self.ordered_from != u32::MAX || test.counts())
-        {
-            self.require_in_order(test);
-            return true;
-        }
-        match condition {
-            // A NIC that is not known there has no name.
-            Match::InIface { pattern, invert } if hook == Hook::Postrouting => pattern.fits("") != *invert,
-            Match::OutIface { pattern, invert } if matches!(hook, Hook::Raw | Hook::Prerouting) => {
-                pattern.fits("") != *invert
-            }
-            Match::InIface { pattern, invert } => {
-                self.ingress &= nics(ports, |name| pattern.fits(name) != *invert);
-                self.ingress != 0
-            }
-            Match::OutIface { pattern, invert } => {
-                self.egress &= nics(ports, |name| pattern.fits(name) != *invert);
-                self.egress != 0
-            }
-            Match::Conn(condition) => {
-                add(&mut self.more, Test::Conn(condition.clone()));
-                true
-            }
-            Match::Header(condition) => self.require_header(condition),
-            Match::Rate(condition) => {
-                add(&mut self.more, Test::Rate(condition.clone()));
-                true
-            }
-            Match::Set(set) => {
-                self.require_in_order(Test::Set(set.at(hook)));
-                true
-            }
-            Match::Src { addr, mask, invert } => {
-                let test = Test::Src { addr: *addr, mask: *mask, invert: *invert };
-                require_address(&mut self.src, &mut self.src_mask, &mut self.more, test)
-            }
-            Match::Dst { addr, mask, invert } => {
-                let test = Test::Dst { addr: *addr, mask: *mask, invert: *invert };
-                require_address(&mut self.dst, &mut self.dst_mask, &mut self.more, test)
-            }
-            Match::Proto { proto, invert: false } => {
-                let fits = self.proto == ANY_PROTO || self.proto == u16::from(*proto);
-                self.proto = u16::from(*proto);
-                fits
-            }
-            Match::Proto { proto, invert: true } => {
-                add(&mut self.more, Test::NotProto(*proto));
-                self.proto != u16::from(*proto)
-            }
-            Match::Ports { which, ranges, invert } => self.require_ports(*which, ranges, *invert),
-            // Orders change it on the way.
-            Match::CtState { .. } if hook == Hook::Raw => {
-                Test::of(condition, hook).into_iter().for_each(|test| add(&mut self.more, test));
-                true
-            }
-            Match::CtState { states, invert } => {
-                self.states &= if *invert { !states.0 } else { states.0 } & ALL_STATES;
-                self.states != 0
-            }
-            Match::LaterFragment { invert } => {
-                add(&mut self.more, Test::LaterFragment { invert: *invert });
-                true
-            }
-            Match::TcpFlags { mask, comp, invert } => {
-                add(&mut self.more, Test::TcpFlags { mask: *mask, comp: *comp, invert: *invert });
-                true
-            }
-            Match::Icmp { ty, codes, invert } => {
-                add(&mut self.more, Test::Icmp { ty: *ty, codes: *codes, invert: *invert });
-                true
-            }
-        }
-    }
-
-    /// Adds a condition on the packet, narrowing the fields as far as they can say it.
-    fn require_header(&mut self, condition: &HeaderMatch) -> bool {
-        match condition {
-            HeaderMatch::Nics { ingress, egress } => {
-                self.ingress &= ingress;
-                self.egress &= egress;
-                return self.ingress != 0 && self.egress != 0;
-            }
-            HeaderMatch::Address { of_dst, range } => {
-                if let Some((addr, mask)) = range.common_bits() {
-                    let (have, have_mask, test) = match of_dst {
-                        false => (&mut self.src, &mut self.src_mask, Test::Src { addr, mask, invert: false }),
-                        true => (&mut self.dst, &mut self.dst_mask, Test::Dst { addr, mask, invert: false }),
-                    };
-                    let is_possible = require_address(have, have_mask, &mut self.more, test);
-                    if !is_possible || range.is_all_of(mask) {
-                        return is_possible;
-                    }
-                }
-            }
-            _ => {}
-        }
-        add(&mut self.more, Test::Header(condition.clone()));
-        true
-    }
-
-    /// Adds a test that counts, or one behind such a test.
-    fn require_in_order(&mut self, test: Test) {
-        let mut tests = std::mem::take(&mut self.more).into_vec();
-        if self.ordered_from == u32::MAX {
-            self.ordered_from = u32::try_from(tests.len()).unwrap_or(u32::MAX);
-        }
-        tests.push(test);
-        self.more = tests.into();
-    }
-
-    fn asks_once(&self) -> bool {
-        self.more.iter().any(Test::is_asked_once)
-    }
-
-    /// Drops the conditions that only a line itself may ask.
-    fn forget_asked(&mut self) {
-        if self.asks_once() {
-            let mut tests = std::mem::take(&mut self.more).into_vec();
-            tests.retain(|test| !test.is_asked_once());
-            self.more = tests.into();
-            self.ordered_from = u32::MAX;
-        }
-    }
-
-    fn require_ports(&mut self, which: PortSide, ranges: &[(u16, u16)], invert: bool) -> bool {
-        self.needs_ports = true;
-        let field = match which {
-            PortSide::Src => &mut self.src_ports,
-            PortSide::Dst => &mut self.dst_ports,
-            PortSide::Either => {
-                add(&mut self.more, Test::Ports { which, ranges: ranges.into(), invert });
-                return true;
-            }
-        };
-        if let ([(low, high)], false) = (ranges, invert) {
-            *field = (field.0.max(*low), field.1.min(*high));
-            return field.0 <= field.1;
-        }
-        if !invert {
-            // The span of all ranges narrows the field; the list itself is tested exactly.
-            let low = ranges.iter().map(|range| range.0).min().unwrap_or(u16::MAX);
-            let high = ranges.iter().map(|range| range.1).max().unwrap_or(0);
-            *field = (field.0.max(low), field.1.min(high));
-        }
-        let possible = field.0 <= field.1;
-        add(&mut self.more, Test::Ports { which, ranges: ranges.into(), invert });
-        possible
-    }
-}
-
-fn add(more: &mut Box<[Test]>, test: Test) {
-    if !more.contains(&test) {
-        let mut tests = std::mem::take(more).into_vec();
-        tests.push(test);
-        *more = tests.into();
-    }
-}
-
-/// Narrows an address field, or keeps the condition as a test where the field cannot hold it.
-fn require_address(have: &mut u128, have_mask: &mut u128, more: &mut Box<[Test]>, test: Test) -> bool {
-    let (Test::Src { addr, mask, invert } | Test::Dst { addr, mask, invert }) = test else { return true };
-    if invert {
-        add(more, test);
-        // Excluding all there is leaves nothing.
-        return mask & !*have_mask != 0 || *have & mask != addr;
-    }
-    let common = mask & *have_mask;
-    if (*have ^ addr) & common != 0 {
-        return false;
-    }
-    *have |= addr;
-    *have_mask |= mask;
-    true
-}
-
-/// NICs whose name fits, one bit each. Bits beyond the NICs there are stay zero.
-fn nics(ports: &[String], fits: impl Fn(&str) -> bool) -> u64 {
-    ports.iter().enumerate().filter(|(_, name)| fits(name)).fold(0, |set, (index, _)| set | 1 << index)
-}
-
-/// Flattens the way of tracked packets through a validated ruleset.
-pub(super) fn flatten(ruleset: &Ruleset, ports: &[String]) -> Result<Vec<Line>, CompileError> {
-    flatten_way(ruleset, &ruleset.way(), ports)
-}
-
-/// Flattens `raw` PREROUTING, if there is one.
-pub(super) fn flatten_raw(ruleset: &Ruleset, ports: &[String]) -> Result<Option<Vec<Line>>, CompileError> {
-    let Some(chain) = ruleset.around.raw_prerouting else { return Ok(None) };
-    flatten_way(ruleset, &[(Hook::Raw, chain)], ports).map(Some)
-}
-
-fn flatten_way(
+/// Flattens a way through a validated ruleset.
+pub(super) fn flatten(
     ruleset: &Ruleset,
     way: &[(Hook, ChainId)],
     ports: &[String],
-) -> Result<Vec<Line>, CompileError> {
+) -> Result<Flat, CompileError> {
     if ports.len() > PORTS_MAX {
         return Err(CompileError::TooManyPorts(ports.len()));
     }
-    let mut lines = Vec::new();
-    for (position, &(hook, chain)) in way.iter().enumerate() {
-        let mut flatten =
-            Flatten { ruleset, ports, hook, is_last: position + 1 == way.len(), lines, passes: Vec::new() };
-        flatten.table(chain)?;
-        lines = flatten.lines;
+    let mut flat = Flat::default();
+    for table in 0..way.len() {
+        let mut flatten = Flatten::new(ruleset, way, table, ports);
+        flatten.flat = flat;
+        flatten.table(way[table].1)?;
+        flat = flatten.flat;
     }
-    Ok(lines)
+    Ok(flat)
 }
 
-struct Flatten<'a> {
+/// Unfolds one table after the other.
+pub(super) struct Flatten<'a> {
     ruleset: &'a Ruleset,
     ports: &'a [String],
     hook: Hook,
+    table: u8,
     is_last: bool,
-    lines: Vec<Line>,
+    depth: u8,
+    pub(super) flat: Flat,
     /// Lines that accept, if another table follows.
-    passes: Vec<usize>,
+    pub(super) passes: Vec<usize>,
 }
 
-impl Flatten<'_> {
+impl<'a> Flatten<'a> {
+    pub(super) fn new(
+        ruleset: &'a Ruleset,
+        way: &[(Hook, ChainId)],
+        table: usize,
+        ports: &'a [String],
+    ) -> Self {
+        Self {
+            ruleset,
+            ports,
+            hook: way[table].0,
+            table: u8::try_from(table).unwrap_or(u8::MAX),
+            is_last: table + 1 == way.len(),
+            depth: 0,
+            flat: Flat::default(),
+            passes: Vec::new(),
+        }
+    }
+
     /// Appends a built-in chain and its policy.
     fn table(&mut self, id: ChainId) -> Result<(), CompileError> {
         let by = RuleRef { chain: id, rule: None };
-        self.chain(id, &Line::any(Action::Count, by))?;
+        self.chain(id, None, &Line::any(Action::Count, by))?;
         let (action, accepts) = self.decision(linear::policy(self.ruleset, id), by);
         let at = self.push(Line { accepts, ..Line::any(action, by) })?;
         if matches!(action, Action::Pass(_)) {
@@ -443,7 +103,7 @@ impl Flatten<'_> {
         }
         let end = self.end();
         for pass in std::mem::take(&mut self.passes) {
-            self.lines[pass].action = Action::Pass(end);
+            self.flat.lines[pass].action = Action::Pass(end);
         }
         Ok(())
     }
@@ -456,89 +116,122 @@ impl Flatten<'_> {
     }
 
     /// Appends a chain's lines, all under the conditions of `entry`, the line that calls it.
-    fn chain(&mut self, id: ChainId, entry: &Line) -> Result<(), CompileError> {
+    fn chain(&mut self, id: ChainId, at: Option<usize>, entry: &Line) -> Result<(), CompileError> {
+        let number = self.flat.instances.len();
+        let (start, entry_at) = (self.end(), at.and_then(|at| u32::try_from(at).ok()));
+        self.depth += 1;
+        self.flat.instances.push(Instance {
+            chain: id,
+            lines: start..start,
+            entry: entry_at,
+            depth: self.depth,
+            table: self.table,
+        });
         let mut leaves = Vec::new();
         for (index, rule) in (0_u32..).zip(&self.ruleset.chain(id).rules) {
-            let mut line = entry.clone();
-            line.by = RuleRef { chain: id, rule: Some(index) };
-            if !rule.matches.iter().all(|condition| line.require(condition, self.hook, self.ports)) {
-                continue;
-            }
-            (line.action, line.accepts) = match rule.target {
-                Target::Jump(_) | Target::Goto(_) if line.asks_once() => (Action::Gate(0), false),
-                Target::Continue | Target::Jump(_) | Target::Goto(_) => (Action::Count, false),
-                Target::Effect(effect) => (Action::Do(effect.at(self.hook)), false),
-                Target::Accept => self.decision(Verdict::Accept, line.by),
-                Target::Drop => self.decision(Verdict::Drop, line.by),
-                Target::Reject(with) => self.decision(Verdict::Reject(with), line.by),
-                Target::Return => (Action::Skip(0), false),
-            };
-            let at = self.push(line.clone())?;
-            line.forget_asked();
-            match rule.target {
-                Target::Return => leaves.push(at),
-                Target::Jump(to) => self.chain(to, &line)?,
-                Target::Goto(to) => {
-                    self.chain(to, &line)?;
-                    line.action = Action::SkipSilently(0);
-                    leaves.push(self.push(line)?);
-                }
-                _ if matches!(line.action, Action::Pass(_)) => self.passes.push(at),
-                _ => {}
-            }
-            let end = self.end();
-            if let Action::Gate(to) = &mut self.lines[at].action {
-                *to = end;
-            }
+            self.rule(RuleRef { chain: id, rule: Some(index) }, rule, entry, &mut leaves)?;
         }
+        self.depth -= 1;
         let end = self.end();
+        self.flat.instances[number].lines.end = end;
         for leaf in leaves {
-            if let Action::Skip(to) | Action::SkipSilently(to) = &mut self.lines[leaf].action {
+            if let Action::Skip(to) | Action::SkipSilently(to) = &mut self.flat.lines[leaf].action {
                 *to = end;
             }
         }
         Ok(())
     }
 
+    /// Appends a rule's lines. Those that leave its chain are added to `leaves`: where to, is the chain's to say.
+    pub(super) fn rule(
+        &mut self,
+        by: RuleRef,
+        rule: &Rule,
+        entry: &Line,
+        leaves: &mut Vec<usize>,
+    ) -> Result<(), CompileError> {
+        let mut line = entry.clone();
+        (line.by, line.depth) = (by, self.depth);
+        if !rule.matches.iter().all(|condition| line.require(condition, self.hook, self.ports)) {
+            return Ok(());
+        }
+        (line.action, line.accepts) = match rule.target {
+            Target::Jump(_) | Target::Goto(_) if line.asks_once() => (Action::Gate(0), false),
+            Target::Continue | Target::Jump(_) | Target::Goto(_) => (Action::Count, false),
+            Target::Effect(effect) => (Action::Do(effect.at(self.hook)), false),
+            Target::Accept => self.decision(Verdict::Accept, line.by),
+            Target::Drop => self.decision(Verdict::Drop, line.by),
+            Target::Reject(with) => self.decision(Verdict::Reject(with), line.by),
+            Target::Return => (Action::Skip(0), false),
+        };
+        let at = self.push(line.clone())?;
+        line.forget_asked();
+        match rule.target {
+            Target::Return => leaves.push(at),
+            Target::Jump(to) => self.chain(to, Some(at), &line)?,
+            Target::Goto(to) => {
+                self.chain(to, Some(at), &line)?;
+                line.action = Action::SkipSilently(0);
+                leaves.push(self.push(line)?);
+            }
+            _ if matches!(line.action, Action::Pass(_)) => self.passes.push(at),
+            _ => {}
+        }
+        let end = self.end();
+        if let Action::Gate(to) = &mut self.flat.lines[at].action {
+            *to = end;
+        }
+        Ok(())
+    }
+
+    /// Appends a rule's lines in an unfolding of its chain that stands elsewhere.
+    pub(super) fn rule_within(
+        &mut self,
+        instance: &Instance,
+        by: RuleRef,
+        entry: &Line,
+        leaves: &mut Vec<usize>,
+    ) -> Result<(), CompileError> {
+        let Some(rule) = by.rule.map(|rule| &self.ruleset.chain(by.chain).rules[rule as usize]) else {
+            return Ok(());
+        };
+        self.depth = instance.depth;
+        self.rule(by, rule, entry, leaves)
+    }
+
     fn end(&self) -> u32 {
-        u32::try_from(self.lines.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.flat.lines.len()).unwrap_or(u32::MAX)
     }
 
     fn push(&mut self, line: Line) -> Result<usize, CompileError> {
-        if self.lines.len() >= LINES_MAX {
+        if self.flat.lines.len() >= LINES_MAX {
             return Err(CompileError::TooManyLines(LINES_MAX));
         }
-        self.lines.push(line);
-        Ok(self.lines.len() - 1)
+        self.flat.lines.push(line);
+        Ok(self.flat.lines.len() - 1)
     }
 }
 
-/// Whether any rule, reachable or not, makes the kernel turn tracking on: one that asks about connections or speaks of
-/// them. `-j NOTRACK`, whatever stands beside it, and marks of packets do not.
-pub(super) fn uses_conntrack(ruleset: &Ruleset) -> bool {
-    ruleset.rules().any(|rule| {
-        let asks = |condition: &Match| match condition {
-            Match::CtState { .. } => true,
-            Match::Conn(condition) => !matches!(condition, ConnMatch::Mark { .. }),
-            _ => false,
-        };
-        let speaks = match rule.target {
-            Target::Effect(Effect::Order(orders)) => !orders.notrack,
-            Target::Effect(effect) => effect.speaks_of_conn(),
-            _ => false,
-        };
-        speaks || rule.matches.iter().any(asks)
-    })
+/// Whether a rule makes the kernel turn tracking on: one that asks about connections or speaks of them. `-j NOTRACK`,
+/// whatever stands beside it, and marks of packets do not.
+pub(super) fn uses_conntrack(rule: &Rule) -> bool {
+    let asks = |condition: &Match| match condition {
+        Match::CtState { .. } => true,
+        Match::Conn(condition) => !matches!(condition, ConnMatch::Mark { .. }),
+        _ => false,
+    };
+    let speaks = match rule.target {
+        Target::Effect(Effect::Order(orders)) => !orders.notrack,
+        Target::Effect(effect) => effect.speaks_of_conn(),
+        _ => false,
+    };
+    speaks || rule.matches.iter().any(asks)
 }
 
-/// Whether any rule asks for more of a connection than its state.
-pub(super) fn asks_conn(ruleset: &Ruleset) -> bool {
-    ruleset.rules().any(|rule| {
-        matches!(rule.target, Target::Effect(effect) if effect.speaks_of_conn())
-            || rule.matches.iter().any(
-                |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
-            )
-    })
+/// Whether a rule asks for more of a connection than its state.
+pub(super) fn asks_conn(rule: &Rule) -> bool {
+    matches!(rule.target, Target::Effect(effect) if effect.speaks_of_conn())
+        || rule.matches.iter().any(
+            |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
+        )
 }
-
-const _: () = assert!(ALL_STATES >> CtState::Untracked as u8 == 1, "one bit for each state");

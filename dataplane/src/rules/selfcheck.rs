@@ -18,7 +18,7 @@ use std::fmt;
 /// Headers tried per load, whatever the ruleset's size.
 const PROBES_MAX: usize = 20_000;
 /// Rule conditions evaluated per load: bounds the plain form's share on huge rulesets.
-const WORK_MAX: usize = 20_000_000;
+pub(super) const WORK_MAX: usize = 20_000_000;
 /// Elements looked at of each set.
 const ELEMENTS_MAX: usize = 64;
 /// Times that a header is judged before the two disagree: sets may change in between.
@@ -80,12 +80,12 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// Tries headers; the first disagreement, if there is one.
+/// Tries headers, as many as come to so many rule conditions; the first disagreement, if there is one.
 #[must_use]
-pub fn run(compiled: &Compiled, ports: &[String]) -> Option<Disagreement> {
+pub(super) fn run(compiled: &Compiled, ports: &[String], work_max: usize) -> Option<Disagreement> {
     let edges = Edges::of(compiled.ruleset());
     let rules: usize = compiled.ruleset().chains.iter().map(|chain| chain.rules.len()).sum();
-    let probes = PROBES_MAX.min(WORK_MAX / (rules + 1)).min(500 + rules * 20);
+    let probes = PROBES_MAX.min(work_max / (rules + 1)).min(500 + rules * 20);
     let nics = u64::try_from(ports.len().max(2)).unwrap_or(2);
     let mut random = Random(0x5eed_0fca_1150_11ed);
     let mut matched = Matched::default();
@@ -139,7 +139,8 @@ pub(super) fn compare(
 ) -> Option<Disagreement> {
     let ruleset = compiled.ruleset();
     let refs = |matched: &Matched| {
-        matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect::<Vec<_>>()
+        let of = |line: &u32| compiled.line(*line).expect("a packet meets rules that are there").by;
+        matched.lines().iter().map(of).collect::<Vec<_>>()
     };
     let disagree = |compiled: Said, linear: Said| {
         (compiled != linear).then_some(Disagreement {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 const NAMES: [&str; 4] = ["eth0", "eth1", "lan0", "lan1"];
 
-fn names() -> Vec<String> {
+pub(super) fn names() -> Vec<String> {
     NAMES.map(str::to_owned).into()
 }
 
@@ -26,15 +26,19 @@ fn rule(matches: Vec<Match>, target: Target) -> Rule {
     Rule { id: RuleId(0), matches, target, management: false }
 }
 
+fn shared(rules: Vec<Rule>) -> Vec<Arc<Rule>> {
+    rules.into_iter().map(Arc::new).collect()
+}
+
 fn user(name: &str, rules: Vec<Rule>) -> Chain {
-    Chain { table: Table::Filter, name: name.to_owned(), policy: None, rules }
+    Chain { table: Table::Filter, name: name.to_owned(), policy: None, rules: shared(rules) }
 }
 
 /// FORWARD with a policy, and user chains numbered from 3.
 fn ruleset(policy: Policy, forward: Vec<Rule>, users: Vec<Chain>) -> Ruleset {
     let mut ruleset = Ruleset::empty(Family::V4);
     ruleset.chains[1].policy = Some(policy);
-    ruleset.chains[1].rules = forward;
+    ruleset.chains[1].rules = shared(forward);
     ruleset.chains.extend(users);
     ruleset
 }
@@ -58,7 +62,7 @@ fn judge(ruleset: Ruleset, port: u16) -> (Verdict, Vec<(u32, Option<u32>)>) {
     let mut matched = Matched::default();
     let facts = facts(&packet, CtState::New, None, PortId(0));
     let decision = compiled.classify(&facts, &mut Marks::default(), &mut matched);
-    let refs = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by);
+    let refs = matched.lines().iter().map(|line| compiled.line(*line).unwrap().by);
     (decision.verdict, refs.map(|by| (by.chain.0, by.rule)).collect())
 }
 
@@ -356,7 +360,7 @@ const fn is_basic(condition: &Match) -> bool {
 }
 
 /// Rules of a chain that may call chains from `first` to `last`.
-fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
+pub(super) fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
     let calls = prop_oneof![
         4 => Just(Target::Accept),
         4 => Just(Target::Drop),
@@ -378,7 +382,7 @@ fn rules(first: u32, last: u32) -> impl Strategy<Value = Vec<Rule>> {
     proptest::collection::vec(one, 0..14)
 }
 
-fn any_ruleset() -> impl Strategy<Value = Ruleset> {
+pub(super) fn any_ruleset() -> impl Strategy<Value = Ruleset> {
     let users = [rules(4, 6), rules(5, 6), rules(6, 6), rules(7, 6)];
     let around = prop::option::of((prop::array::uniform4(rules(7, 6)), any::<[bool; 4]>()));
     (any::<bool>(), rules(3, 6), users, around).prop_map(|(accept, forward, users, around)| {
@@ -417,7 +421,7 @@ fn in_order(mut ruleset: Ruleset) -> Ruleset {
         )
     };
     for rule in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
-        rule.matches.sort_by_key(is_later);
+        Arc::make_mut(rule).matches.sort_by_key(is_later);
     }
     ruleset
 }
@@ -426,7 +430,7 @@ fn in_order(mut ruleset: Ruleset) -> Ruleset {
 fn unaltered(mut ruleset: Ruleset) -> Ruleset {
     for rule in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
         if matches!(rule.target, Target::Effect(Effect::Alter(_))) {
-            rule.target = Target::Continue;
+            Arc::make_mut(rule).target = Target::Continue;
         }
     }
     ruleset
@@ -436,9 +440,8 @@ fn unaltered(mut ruleset: Ruleset) -> Ruleset {
 fn widened(mut ruleset: Ruleset) -> Ruleset {
     ruleset.family = Family::V6;
     let wide = |value: &mut u128| *value = *value << 96 | *value << 32;
-    for condition in
-        ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules).flat_map(|rule| &mut rule.matches)
-    {
+    let rules = ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules);
+    for condition in rules.flat_map(|rule| &mut Arc::make_mut(rule).matches) {
         if let Match::Src { addr, mask, .. } | Match::Dst { addr, mask, .. } = condition {
             wide(addr);
             wide(mask);
@@ -495,11 +498,11 @@ proptest! {
             let marks = edges.marks(&mut random);
             let decision = compiled.classify(&facts, &mut marks.clone(), &mut matched);
             let plain = linear::evaluate(&meant, &names(), &facts, &mut marks.clone(), &mut walked);
-            let lines: Vec<_> = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect();
+            let lines: Vec<_> = matched.lines().iter().map(|line| compiled.line(*line).unwrap().by).collect();
             prop_assert_eq!((decision.verdict, decision.by, &lines), (plain.verdict, plain.by, &walked));
             if let Some(decision) = compiled.classify_raw(&facts, &mut marks.clone(), &mut matched) {
                 let plain = linear::evaluate_raw_copy(&meant, &names(), &facts, &mut marks.clone(), &mut walked, &mut Copied::default());
-                let lines: Vec<_> = matched.lines().iter().map(|line| compiled.lines()[*line as usize].by).collect();
+                let lines: Vec<_> = matched.lines().iter().map(|line| compiled.line(*line).unwrap().by).collect();
                 prop_assert_eq!((decision.verdict, decision.by, &lines), (plain.verdict, plain.by, &walked));
             }
         }
@@ -513,7 +516,7 @@ proptest! {
         for (alter, at) in alters {
             let rules = &mut ruleset.chains[1].rules;
             let changes = rule(vec![], Target::Effect(Effect::Alter(alter)));
-            rules.insert(at.min(rules.len()), changes);
+            rules.insert(at.min(rules.len()), Arc::new(changes));
         }
         let compiled = Compiled::unchecked(Arc::new(ruleset), &names()).unwrap();
         let edges = Edges::of(compiled.ruleset());

@@ -115,7 +115,7 @@ impl FamilyRules {
     /// Wraps compiled rules, which come with generation `since`, for `workers` workers.
     #[must_use]
     pub fn new(compiled: Compiled, since: Generation, workers: usize, track_always: bool) -> Self {
-        let counters = (0..workers).map(|_| RuleCounters::new(compiled.lines().len())).collect();
+        let counters = (0..workers).map(|_| RuleCounters::new(compiled.line_count())).collect();
         let track = track_always || compiled.uses_conntrack();
         Self { since, compiled, counters, track }
     }

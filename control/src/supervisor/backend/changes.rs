@@ -11,12 +11,12 @@ use crate::api::types::{
 };
 use crate::diff::diff;
 use crate::history::{History, Note};
-use crate::iptables::edit::{Edit, edit, line_of, table_of};
+use crate::iptables::edit::{Edit, Edited, edit, line_of, table_of};
 use crate::publish::BothRules;
 use crate::reproducer;
 use crate::rules_file::{Rules, understand_with_sets};
 use dataplane::packet::Family as Fam;
-use dataplane::rules::{CompileError, Compiled};
+use dataplane::rules::{CompileError, Compiled, RuleEdit};
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
@@ -46,6 +46,8 @@ struct Pending {
 struct Wanted {
     v4: Option<Rules>,
     v6: Option<Rules>,
+    /// What is different, if it is little and known.
+    steps: Option<Vec<RuleEdit>>,
     note: Note,
     flows: FlowsChoice,
     confirm_secs: Option<u32>,
@@ -104,11 +106,12 @@ impl LiveBackend {
 
     /// Puts a change into force and notes it.
     fn put_into_force(&self, changes: &mut Changes, wanted: Wanted) -> Result<ApplyReport, ApplyError> {
-        let Wanted { v4, v6, mut note, flows, confirm_secs, mut warnings } = wanted;
+        let Wanted { v4, v6, steps, mut note, flows, confirm_secs, mut warnings } = wanted;
         let (before, before_number) = (self.publisher.running(), changes.history.running());
         note.unconfirmed = confirm_secs.is_some();
         let tried: Vec<Rules> = v4.iter().chain(&v6).cloned().collect();
-        let generation = self.publish(v4, v6).map_err(|error| self.refusal(&error, &tried))?;
+        let generation =
+            self.publish(v4, v6, steps.as_deref()).map_err(|error| self.refusal(&error, &tried))?;
         if !self.publisher.is_settled() {
             warnings.push("a worker has not taken the rules over yet: is it stuck?".to_owned());
         }
@@ -168,7 +171,7 @@ impl LiveBackend {
         let files: Vec<String> = text4.into_iter().chain(text6).map(|text| text.file).collect();
         let what = format!("apply {}", files.join(" and "));
         let note = Note { who: by.to_string(), what, comment, ..Note::default() };
-        self.put_into_force(&mut changes, Wanted { v4, v6, note, flows, confirm_secs, warnings })
+        self.put_into_force(&mut changes, Wanted { v4, v6, steps: None, note, flows, confirm_secs, warnings })
     }
 
     /// What [`Self::apply_rules`] would do.
@@ -211,18 +214,19 @@ impl LiveBackend {
         let EditRequest { family, table, edit: kind, chain, words, comment } = request;
         let family = Fam::from(*family);
         let running = self.publisher.running();
-        let file = &running.family(family).file;
+        let Rules { ruleset, file } = &**running.family(family);
         let table = table_of(file, table).map_err(|message| ApplyError::new(ErrorKind::BadRules, message))?;
         let wanted = Edit { kind: *kind, table, chain, words };
         let sets = self.sets.slots();
         let read = |text: &[u8]| understand_with_sets(text, "rule", family, &self.policies, &sets);
-        let (ruleset, file) = edit(file, wanted, read).map_err(|refused| rules::refused_edit(&refused))?;
+        let edited = edit(ruleset, file, wanted, read).map_err(|refused| rules::refused_edit(&refused))?;
+        let Edited { ruleset, file, steps } = edited;
         let rules = Some(Rules { ruleset: Arc::new(ruleset), file: Arc::new(file) });
         let (v4, v6) = if family == Fam::V4 { (rules, None) } else { (None, rules) };
         let (number, table) = (Family::from(family).number(), table.name());
         let what = format!("rule {}: IPv{number} {table} {}", kind.word(), line_of(wanted));
         let note = Note { who: by.to_string(), what, comment: comment.clone(), ..Note::default() };
-        self.put_into_force(&mut changes, Wanted { v4, v6, note, ..Wanted::default() })
+        self.put_into_force(&mut changes, Wanted { v4, v6, steps, note, ..Wanted::default() })
     }
 
     pub(super) fn confirm_change(&self) -> Result<HistoryEntry, ApplyError> {

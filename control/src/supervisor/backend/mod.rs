@@ -19,7 +19,7 @@ use crate::api::types::{
 };
 use crate::config::Config;
 use crate::history::{History, Note};
-use crate::publish::Publisher;
+use crate::publish::{BothRules, Publisher};
 use crate::requests::Desk;
 use crate::rules_file::Rules;
 use crate::sets::Store;
@@ -28,7 +28,7 @@ use dataplane::clock::Now;
 use dataplane::flow::{Expectations, Region, TimeoutPolicy};
 use dataplane::ids::{Generation, PortId};
 use dataplane::packet::Family as Fam;
-use dataplane::rules::CompileError;
+use dataplane::rules::{CompileError, RuleEdit};
 use dataplane::worker::{PortState, WorkerCounters};
 use events::Hub;
 use std::ops::ControlFlow;
@@ -140,9 +140,19 @@ impl LiveBackend {
         *self.generic.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = generic;
     }
 
-    /// Publishes rules and waits until every worker works with them.
-    fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
-        let generation = self.publisher.publish(v4, v6)?;
+    /// Publishes rules, as an edit if they are one, and waits until every worker works with them.
+    fn publish(
+        &self,
+        v4: Option<Rules>,
+        v6: Option<Rules>,
+        steps: Option<&[RuleEdit]>,
+    ) -> Result<Generation, CompileError> {
+        let generation = match (v4, v6, steps) {
+            (Some(rules), None, Some(steps)) | (None, Some(rules), Some(steps)) => {
+                self.publisher.publish_edited(rules, steps)?
+            }
+            (v4, v6, _) => self.publisher.publish(v4, v6)?,
+        };
         let deadline = Instant::now() + ADOPTION_TIMEOUT;
         while !self.publisher.is_settled() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
@@ -154,8 +164,8 @@ impl LiveBackend {
 
     /// Takes down which sets the rules in force use.
     pub(super) fn note_sets(&self) {
-        let rules = [Fam::V4, Fam::V6].map(|family| self.publisher.rules(family).0);
-        self.sets.used_by(&rules.each_ref().map(|rules| &*rules.ruleset));
+        let BothRules { v4, v6 } = self.publisher.running();
+        self.sets.used_by(&[&*v4.ruleset, &*v6.ruleset]);
     }
 
     fn now(&self) -> Now {

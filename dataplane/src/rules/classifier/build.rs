@@ -136,6 +136,8 @@ struct Build<'a, const A: usize> {
     leaves: HashMap<Box<[u32]>, (u32, u32)>,
     /// Copies that may still be made.
     budget: usize,
+    /// Rules left out somewhere.
+    hidden: Vec<bool>,
 }
 
 impl<'a, const A: usize> Build<'a, A> {
@@ -147,9 +149,17 @@ impl<'a, const A: usize> Build<'a, A> {
             blocks: vec![Block::EMPTY],
             depth: 0,
             cost: f64::INFINITY,
+            hidden: Vec::new(),
         };
         let Set { rules, bits, hides_to, .. } = set;
-        Self { rules, bits, hides_to, forest, leaves: HashMap::new(), budget: 0 }
+        let hidden = vec![false; rules.len()];
+        Self { rules, bits, hides_to, forest, leaves: HashMap::new(), budget: 0, hidden }
+    }
+
+    fn finish(mut self) -> Forest<A> {
+        let hidden = (0_u32..).zip(self.hidden).filter(|(_, is_hidden)| *is_hidden);
+        self.forest.hidden = hidden.map(|(id, _)| id).collect();
+        self.forest
     }
 
     /// No tree.
@@ -157,7 +167,7 @@ impl<'a, const A: usize> Build<'a, A> {
         let root = self.add_root();
         let list = self.reachable(list, &Ternary::ALL);
         self.leaf(root, &list);
-        self.forest
+        self.finish()
     }
 
     fn trees(mut self, list: &[u32], plan: &Plan) -> Forest<A> {
@@ -179,7 +189,7 @@ impl<'a, const A: usize> Build<'a, A> {
         if roots.is_empty() {
             self.add_root();
         }
-        self.forest
+        self.finish()
     }
 
     /// Lists of the rules with and without source and destination.
@@ -286,12 +296,16 @@ impl<'a, const A: usize> Build<'a, A> {
     }
 
     /// The rules of a list that headers of `region` can match and that none before them hides there.
-    fn reachable(&self, list: &[u32], region: &Ternary<A>) -> Vec<u32> {
+    fn reachable(&mut self, list: &[u32], region: &Ternary<A>) -> Vec<u32> {
         let mut reachable = Vec::with_capacity(list.len());
         let mut hidden_to = 0;
         for &id in list {
             let (rule, bits) = (&self.rules[id as usize], &self.bits[id as usize]);
-            if id < hidden_to || !region.meets_ranges(rule) {
+            if !region.meets_ranges(rule) {
+                continue;
+            }
+            if id < hidden_to {
+                self.hidden[id as usize] = true;
                 continue;
             }
             reachable.push(id);

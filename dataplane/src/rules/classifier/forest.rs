@@ -30,6 +30,8 @@ pub(super) struct Forest<const A: usize> {
     pub(super) blocks: Vec<Block<A>>,
     pub(super) depth: usize,
     pub(super) cost: f64,
+    /// Rules that some leaf leaves out, although headers that come to it match them: one before them hides them there.
+    pub(super) hidden: Vec<u32>,
 }
 
 impl Node {

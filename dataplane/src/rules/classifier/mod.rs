@@ -179,6 +179,15 @@ impl Classifier {
         }
     }
 
+    /// Rules that are left out where one before them hides them, in order.
+    #[must_use]
+    pub fn hidden(&self) -> &[u32] {
+        match &self.forest {
+            Family::V4(forest) => &forest.hidden,
+            Family::V6(forest) => &forest.hidden,
+        }
+    }
+
     /// The instructions it uses.
     #[must_use]
     pub const fn level(&self) -> Level {

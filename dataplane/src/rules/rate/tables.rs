@@ -56,7 +56,11 @@ impl Tables {
             .collect();
         let mut ruleset = Arc::unwrap_or_clone(ruleset);
         for rule in ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+            if !rule.matches.iter().any(|condition| matches!(condition, Match::Rate(_))) {
+                continue;
+            }
             let same = known.get(&rule.id).filter(|same| same.matches == rule.matches);
+            let rule = Arc::make_mut(rule);
             for (at, condition) in rule.matches.iter_mut().enumerate() {
                 let Match::Rate(rate) = condition else { continue };
                 *rate = match same.map(|same| &same.matches[at]) {
