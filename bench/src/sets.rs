@@ -46,7 +46,7 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
         ("hash:ip,port", Kind::HashIpPort, Family::V4),
         ("hash:net of 5 prefix lengths", Kind::HashNet, Family::V4),
     ] {
-        let (set, worst) = filled(kind, family);
+        let (set, worst) = filled(kind, family)?;
         growth = growth.max(worst);
         let (mut ours, mut theirs) = ([Vec::new(), Vec::new()], [const { Vec::new() }; 3]);
         for _ in 0..plan.repetitions.min(5) {
@@ -72,7 +72,7 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
             &format!("{}", set.bytes() / ENTRIES as usize),
         );
     }
-    let (set, worst) = filled(Kind::HashIp, Family::V4);
+    let (set, worst) = filled(Kind::HashIp, Family::V4)?;
     growth = growth.max(worst);
     let (mean, worst) = edits(&set);
     report.beside("an edit in a million, mean, us", &format!("{:.2}", mean.as_secs_f64() * 1e6));
@@ -105,16 +105,16 @@ fn element(number: u32, kind: Kind, family: Family) -> Element {
 }
 
 /// A set with all entries, and what the slowest of the additions took.
-fn filled(kind: Kind, family: Family) -> (Arc<Set>, Duration) {
+fn filled(kind: Kind, family: Family) -> Result<(Arc<Set>, Duration), Error> {
     let spec = Spec { maxelem: ENTRIES * 2, ..Spec::new(kind, Some(family)) };
-    let set = Set::new(spec, 0, &Arc::from(Vec::new()));
+    let set = Set::new(spec, 0, &Arc::from(Vec::new()))?;
     let mut slowest = Duration::ZERO;
     for number in 0..ENTRIES {
         let from = Instant::now();
         let _ = set.add(element(number, kind, family), &Extras::default(), true, Now::default());
         slowest = slowest.max(from.elapsed());
     }
-    (Arc::new(set), slowest)
+    Ok((Arc::new(set), slowest))
 }
 
 /// Nanoseconds a packet.

@@ -99,9 +99,17 @@ pub fn options(
     let mut spec = Spec::new(kind, family);
     spec.initval = random();
     let mut range = None;
+    let mut given: Vec<&str> = Vec::new();
     let mut words = options.iter();
     while let Some(word) = words.next() {
-        match word.text.as_str() {
+        // Older spellings have two dashes.
+        let option = word.text.strip_prefix("--").unwrap_or(&word.text);
+        let is_flag = matches!(option, "counters" | "comment" | "forceadd");
+        if given.contains(&option) && !is_flag {
+            return Err(Diagnostic::error(word.span, format!("`{option}` is given twice")));
+        }
+        given.push(option);
+        match option {
             "family" if kind.is_hash() && kind != Kind::HashMac => {
                 argument(word, &mut words)?;
             }
@@ -133,6 +141,23 @@ pub fn options(
             "range" if matches!(kind, Kind::BitmapIp | Kind::BitmapPort) => {
                 range = Some(argument(word, &mut words)?);
             }
+            "from" | "to" | "network" if matches!(kind, Kind::BitmapIp | Kind::BitmapPort) => {
+                let found = format!("`{option}` is not supported");
+                return Err(Diagnostic::unsupported(word.span, found).hint("write `range FROM-TO`"));
+            }
+            "-4" | "-6" if kind.is_hash() => {
+                let found = format!("`{option}` is not supported");
+                return Err(
+                    Diagnostic::unsupported(word.span, found).hint("write `family inet` or `family inet6`")
+                );
+            }
+            // Of ipset 4, without effect since.
+            "probes" | "resize" if kind.is_hash() => {
+                argument(word, &mut words)?;
+            }
+            "gc" => {
+                argument(word, &mut words)?;
+            }
             "timeout" => spec.timeout = Some(small(value(word, &mut words, TIMEOUT_MAX)?)),
             "counters" => spec.counters = true,
             "comment" => spec.comment = true,
@@ -140,10 +165,11 @@ pub fn options(
                 let found = Diagnostic::unsupported(word.span, "`skbinfo` is not supported");
                 return Err(found.hint("marks, priorities and queues kept in a set have no meaning on a wire; use -j MARK in a rule"));
             }
-            "bitmask" if matches!(kind, Kind::HashIp) => {
-                return Err(
-                    Diagnostic::unsupported(word.span, "`bitmask` is not supported").hint("use `netmask`")
-                );
+            "bitmask" | "netmask" if matches!(kind, Kind::HashIp | Kind::HashIpPort) => {
+                let found = format!("`{option}` of {} is not supported", kind.name());
+                return Err(Diagnostic::unsupported(word.span, found).hint(
+                    "Linux itself forgets it for ranges; use hash:ip with `netmask`, or a type with networks",
+                ));
             }
             other => return Err(unknown(word, other)),
         }
@@ -192,7 +218,8 @@ fn family(kind: Kind, options: &[Word]) -> Result<Option<Family>, Diagnostic> {
     if !kind.has_address() {
         return Ok(None);
     }
-    let Some(at) = options.iter().rposition(|word| word.text == "family") else {
+    let is_family = |word: &Word| matches!(word.text.as_str(), "family" | "--family");
+    let Some(at) = options.iter().rposition(is_family) else {
         return Ok(Some(Family::V4));
     };
     if kind == Kind::BitmapIp {
