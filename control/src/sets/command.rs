@@ -152,7 +152,7 @@ fn take_options(words: Vec<Word>) -> Result<(Vec<Word>, Options), Diagnostic> {
             }
             _ => rest.push(word.clone()),
         }
-        is_comment = word.text == "comment";
+        is_comment = matches!(word.text.as_str(), "comment" | "--comment");
     }
     Ok((rest, options))
 }
@@ -281,8 +281,11 @@ impl<'a> Line<'a> {
         let what = self.what(&spec)?;
         let mut extras = Extras::default();
         let mut counts = (None, None);
+        let mut given: Vec<&str> = Vec::new();
         let mut words = std::mem::take(&mut self.rest).iter();
         while let Some(word) = words.next() {
+            let option = word.text.strip_prefix("--").unwrap_or(&word.text);
+            create::once(&mut given, option, word)?;
             let without = |has: bool, what: &str| {
                 let refused = || {
                     Diagnostic::error(word.span, format!("set `{name}` was made without `{what}`"))
@@ -290,7 +293,7 @@ impl<'a> Line<'a> {
                 };
                 if has { Ok(()) } else { Err(refused()) }
             };
-            match word.text.strip_prefix("--").unwrap_or(&word.text) {
+            match option {
                 "timeout" => {
                     without(spec.timeout.is_some(), "timeout")?;
                     extras.timeout = u32::try_from(value(word, &mut words, TIMEOUT_MAX)?).ok();
@@ -306,12 +309,12 @@ impl<'a> Line<'a> {
                 "comment" => {
                     without(spec.comment, "comment")?;
                     let word = argument(word, &mut words)?;
-                    if word.text.len() > COMMENT_MAX || word.text.contains('"') {
+                    if !(1..=COMMENT_MAX).contains(&word.text.len()) || word.text.contains('"') {
                         let message =
-                            format!("a comment has at most {COMMENT_MAX} characters, none of them a quote");
+                            format!("a comment has 1 to {COMMENT_MAX} characters, none of them a quote");
                         return Err(Diagnostic::error(word.span, message));
                     }
-                    extras.comment = (!word.text.is_empty()).then(|| word.text.as_str().into());
+                    extras.comment = Some(word.text.as_str().into());
                 }
                 "nomatch" if spec.kind.net() != NetPart::None => extras.nomatch = true,
                 "wildcard" if spec.kind == Kind::HashNetIface => {

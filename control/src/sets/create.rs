@@ -104,11 +104,9 @@ pub fn options(
     while let Some(word) = words.next() {
         // Older spellings have two dashes.
         let option = word.text.strip_prefix("--").unwrap_or(&word.text);
-        let is_flag = matches!(option, "counters" | "comment" | "forceadd");
-        if given.contains(&option) && !is_flag {
-            return Err(Diagnostic::error(word.span, format!("`{option}` is given twice")));
+        if !matches!(option, "comment") {
+            once(&mut given, option, word)?;
         }
-        given.push(option);
         match option {
             "family" if kind.is_hash() && kind != Kind::HashMac => {
                 argument(word, &mut words)?;
@@ -152,10 +150,13 @@ pub fn options(
                 );
             }
             // Of ipset 4, without effect since.
-            "probes" | "resize" if kind.is_hash() => {
+            "probes" | "resize"
+                if matches!(kind, Kind::HashIp | Kind::HashNet | Kind::HashIpPort)
+                    || kind.has_second_address() =>
+            {
                 argument(word, &mut words)?;
             }
-            "gc" => {
+            "gc" if kind == Kind::HashIp => {
                 argument(word, &mut words)?;
             }
             "timeout" => spec.timeout = Some(small(value(word, &mut words, TIMEOUT_MAX)?)),
@@ -181,6 +182,16 @@ pub fn options(
         spec.range = self::range(word, &spec, services)?;
     }
     Ok(spec)
+}
+
+/// Takes down that an option was given. What has a value is given once.
+pub(super) fn once<'a>(given: &mut Vec<&'a str>, option: &'a str, word: &Word) -> Result<(), Diagnostic> {
+    let is_flag = matches!(option, "counters" | "forceadd" | "nomatch");
+    if given.contains(&option) && !is_flag {
+        return Err(Diagnostic::error(word.span, format!("`{option}` is given twice")));
+    }
+    given.push(option);
+    Ok(())
 }
 
 pub(super) fn unknown(word: &Word, text: &str) -> Diagnostic {
