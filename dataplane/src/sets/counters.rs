@@ -56,7 +56,7 @@ impl Counters {
         let mapped = self.pages.get(page).ok_or(NoMemory)?;
         if mapped.get().is_none() {
             let entries = usize::try_from(FIRST_PAGE << page).map_err(|_| NoMemory)?;
-            let mapping = Mapping::new(entries * ENTRY_BYTES).map_err(|_| NoMemory)?;
+            let mapping = Mapping::plain(entries * ENTRY_BYTES).map_err(|_| NoMemory)?;
             mapped.get_or_init(|| mapping);
         }
         Ok(())
