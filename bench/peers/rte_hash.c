@@ -2,7 +2,10 @@
  * DPDK's rte_hash as a flow table: bulk lookup of 32 five-tuples, then one record of 128 bytes touched for each. The
  * keys are there already; nothing is parsed and nothing is tracked. Prints nanoseconds per packet.
  *
- * usage: rte_hash FLOWS SECONDS [EAL arguments]
+ * And as a set of IPv4 addresses: lookup of one after the other, members and then strangers, and of 32 members at once.
+ * Prints nanoseconds per address of each.
+ *
+ * usage: rte_hash flows|addresses COUNT SECONDS [EAL arguments]
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,6 +20,7 @@
 #include <rte_prefetch.h>
 
 #define BURST 32
+#define SEED 0x9e3779b97f4a7c15u
 
 struct key {
 	uint32_t src, dst;
@@ -45,30 +49,36 @@ static void fill(struct key *key, uint32_t flow)
 	key->proto = 6;
 }
 
-int main(int argc, char **argv)
+static uint32_t draw(uint64_t *random, uint32_t count)
 {
-	if (argc < 3)
-		return 2;
-	uint32_t flows = (uint32_t)strtoul(argv[1], NULL, 10);
-	double seconds = atof(argv[2]);
-	argv[2] = argv[0];
-	if (rte_eal_init(argc - 2, argv + 2) < 0)
-		return 1;
+	*random ^= *random << 13;
+	*random ^= *random >> 7;
+	*random ^= *random << 17;
+	return (uint32_t)((*random >> 32) * count >> 32);
+}
+
+static struct rte_hash *make(uint32_t count, uint32_t key_len)
+{
 	struct rte_hash_parameters parameters = {
-		.name = "flows",
-		.entries = flows + flows / 16 + 64,
-		.key_len = sizeof(struct key),
+		.name = "keys",
+		.entries = count + count / 16 + 64,
+		.key_len = key_len,
 		.hash_func = rte_hash_crc,
 		.socket_id = 0,
 	};
-	struct rte_hash *table = rte_hash_create(&parameters);
-	struct record *records = rte_zmalloc(NULL, (size_t)flows * sizeof(*records), 64);
+	return rte_hash_create(&parameters);
+}
+
+static int flows(uint32_t count, double seconds)
+{
+	struct rte_hash *table = make(count, sizeof(struct key));
+	struct record *records = rte_zmalloc(NULL, (size_t)count * sizeof(*records), 64);
 	if (table == NULL || records == NULL) {
-		fprintf(stderr, "no memory for %" PRIu32 " flows\n", flows);
+		fprintf(stderr, "no memory for %" PRIu32 " flows\n", count);
 		return 1;
 	}
 	struct key key;
-	for (uint32_t flow = 0; flow < flows; flow++) {
+	for (uint32_t flow = 0; flow < count; flow++) {
 		fill(&key, flow);
 		if (rte_hash_add_key_data(table, &key, (void *)(uintptr_t)flow) < 0) {
 			fprintf(stderr, "cannot add flow %" PRIu32 "\n", flow);
@@ -79,15 +89,11 @@ int main(int argc, char **argv)
 	const void *pointers[BURST];
 	for (int i = 0; i < BURST; i++)
 		pointers[i] = &keys[i];
-	uint64_t random = 0x9e3779b97f4a7c15u, spent = 0, packets = 0, start = nanos();
+	uint64_t random = SEED, spent = 0, packets = 0, start = nanos();
 	while (nanos() - start < (uint64_t)(seconds * 1e9)) {
 		for (int round = 0; round < 64; round++) {
-			for (int i = 0; i < BURST; i++) {
-				random ^= random << 13;
-				random ^= random >> 7;
-				random ^= random << 17;
-				fill(&keys[i], (uint32_t)((random >> 32) * flows >> 32));
-			}
+			for (int i = 0; i < BURST; i++)
+				fill(&keys[i], draw(&random, count));
 			uint64_t hits = 0;
 			void *data[BURST];
 			uint64_t from = nanos();
@@ -106,4 +112,76 @@ int main(int argc, char **argv)
 	}
 	printf("%.3f\n", (double)spent / (double)packets);
 	return 0;
+}
+
+/* The address with a number: spread over the space, and no two alike; ours are the same. */
+static uint32_t address(uint32_t number)
+{
+	return number * 0x9e3779b1u;
+}
+
+/* Nanoseconds per lookup of a random one of `count` addresses from the one with number `first` on. */
+static double single(const struct rte_hash *table, uint32_t first, uint32_t count, double seconds)
+{
+	uint64_t random = SEED, asked = 0, found = 0, start = nanos(), spent;
+	do {
+		for (int round = 0; round < 4096; round++) {
+			uint32_t key = address(first + draw(&random, count));
+			found += rte_hash_lookup(table, &key) >= 0;
+		}
+		asked += 4096;
+		spent = nanos() - start;
+	} while (spent < (uint64_t)(seconds * 1e9));
+	if (found != (first == 0 ? asked : 0))
+		exit(1);
+	return (double)spent / (double)asked;
+}
+
+static double bulk(const struct rte_hash *table, uint32_t count, double seconds)
+{
+	uint32_t keys[BURST];
+	const void *pointers[BURST];
+	for (int i = 0; i < BURST; i++)
+		pointers[i] = &keys[i];
+	uint64_t random = SEED, asked = 0, start = nanos(), spent;
+	do {
+		for (int round = 0; round < 128; round++) {
+			int32_t positions[BURST];
+			for (int i = 0; i < BURST; i++)
+				keys[i] = address(draw(&random, count));
+			if (rte_hash_lookup_bulk(table, pointers, BURST, positions) < 0 || positions[0] < 0)
+				exit(1);
+		}
+		asked += 128 * BURST;
+		spent = nanos() - start;
+	} while (spent < (uint64_t)(seconds * 1e9));
+	return (double)spent / (double)asked;
+}
+
+static int addresses(uint32_t count, double seconds)
+{
+	struct rte_hash *table = make(count, sizeof(uint32_t));
+	for (uint32_t number = 0; number < count; number++) {
+		uint32_t key = address(number);
+		if (table == NULL || rte_hash_add_key(table, &key) < 0) {
+			fprintf(stderr, "cannot add address %" PRIu32 "\n", number);
+			return 1;
+		}
+	}
+	printf("%.3f %.3f %.3f\n", single(table, 0, count, seconds), single(table, 2 * count, count, seconds),
+	       bulk(table, count, seconds));
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 4)
+		return 2;
+	const char *mode = argv[1];
+	uint32_t count = (uint32_t)strtoul(argv[2], NULL, 10);
+	double seconds = atof(argv[3]);
+	argv[3] = argv[0];
+	if (rte_eal_init(argc - 3, argv + 3) < 0)
+		return 1;
+	return strcmp(mode, "addresses") == 0 ? addresses(count, seconds) : flows(count, seconds);
 }

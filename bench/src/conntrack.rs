@@ -51,7 +51,7 @@ fn established(plan: &Plan, flows: u32, goal: f64, report: &mut Report) -> Resul
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..plan.repetitions.min(5) {
         ours.push(load.time(plan.time).mean);
-        theirs.extend(peer(flows, plan.time)?);
+        theirs.extend(rte_hash("flows", flows, plan.time)?);
     }
     report.at_most(&format!("{name}, ns"), median(&ours), goal);
     if theirs.is_empty() {
@@ -131,19 +131,21 @@ fn flood(report: &mut Report) -> Result<(), Error> {
     Ok(())
 }
 
-/// Nanoseconds per packet of the peer; `None` if it has not been built.
-fn peer(flows: u32, time: Duration) -> Result<Option<f64>, Error> {
-    let Some(path) = env::var_os("PALISADE_RTE_HASH").map(PathBuf::from) else { return Ok(None) };
+/// Nanoseconds of the peer, as many figures as that mode of it has; none if it has not been built.
+pub(crate) fn rte_hash(mode: &str, count: u32, time: Duration) -> Result<Vec<f64>, Error> {
+    let Some(path) = env::var_os("PALISADE_RTE_HASH").map(PathBuf::from) else { return Ok(Vec::new()) };
     let pages = HugePages::ask(HUGE_PAGES)?;
     let mut command = Command::new(path);
-    command.args([&flows.to_string(), &time.as_secs_f64().to_string()]);
+    command.args([mode, &count.to_string(), &time.as_secs_f64().to_string()]);
     command.args(["--in-memory", "--no-pci", "--no-telemetry", "--log-level=error"]);
     let output = command.output()?;
     drop(pages);
     if !output.status.success() {
         return Err(format!("rte_hash: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
-    Ok(Some(String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().trim().parse()?))
+    let text = String::from_utf8_lossy(&output.stdout);
+    let figures = text.lines().last().unwrap_or_default().split_whitespace();
+    figures.map(|figure| Ok(figure.parse()?)).collect()
 }
 
 /// Huge pages set aside for as long as this lives.

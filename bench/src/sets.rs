@@ -1,8 +1,10 @@
 //! Sets: what asking one costs a packet, and what edits take.
 //!
 //! Packets are drawn at random from a million members (or from as many addresses that are none), so that neither the entry
-//! nor its page is in a cache; what is timed is the condition of a rule as a worker asks it, element and all.
+//! nor its page is in a cache; what is timed is the condition of a rule as a worker asks it, element and all. Beside it
+//! DPDK's `rte_hash` with the same addresses: a lookup and nothing else.
 
+use crate::conntrack::rte_hash;
 use crate::gateway::Plan;
 use crate::report::{Report, median};
 use crate::{Error, affinity};
@@ -44,18 +46,33 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
         ("hash:ip,port", Kind::HashIpPort, Family::V4),
         ("hash:net of 5 prefix lengths", Kind::HashNet, Family::V4),
     ] {
-        let (set, worst) = filled(kind, family);
+        let (set, worst) = filled(kind, family)?;
         growth = growth.max(worst);
-        for (what, is_member) in [("member", true), ("stranger", false)] {
-            let times: Vec<_> = (0..plan.repetitions.min(5)).map(|_| ask(&set, family, is_member)).collect();
-            report.beside(&format!("{name} of a million, {what}, ns"), &format!("{:.1}", median(&times)));
+        let (mut ours, mut theirs) = ([Vec::new(), Vec::new()], [const { Vec::new() }; 3]);
+        for _ in 0..plan.repetitions.min(5) {
+            ours[0].push(ask(&set, family, true));
+            ours[1].push(ask(&set, family, false));
+            if (kind, family) == (Kind::HashIp, Family::V4) {
+                let time = plan.time.min(Duration::from_secs(1));
+                let figures = rte_hash("addresses", ENTRIES, time)?;
+                theirs.iter_mut().zip(figures).for_each(|(all, figure)| all.push(figure));
+            }
+        }
+        for (what, times) in ["member", "stranger"].into_iter().zip(&ours) {
+            report.beside(&format!("{name} of a million, {what}, ns"), &format!("{:.1}", median(times)));
+        }
+        for (what, times) in ["member", "stranger", "member, 32 at once"].into_iter().zip(&theirs) {
+            if !times.is_empty() {
+                let name = format!("rte_hash of a million, lookup of a {what}, ns");
+                report.beside(&name, &format!("{:.1}", median(times)));
+            }
         }
         report.beside(
             &format!("{name} of a million, bytes per entry"),
             &format!("{}", set.bytes() / ENTRIES as usize),
         );
     }
-    let (set, worst) = filled(Kind::HashIp, Family::V4);
+    let (set, worst) = filled(Kind::HashIp, Family::V4)?;
     growth = growth.max(worst);
     let (mean, worst) = edits(&set);
     report.beside("an edit in a million, mean, us", &format!("{:.2}", mean.as_secs_f64() * 1e6));
@@ -88,16 +105,16 @@ fn element(number: u32, kind: Kind, family: Family) -> Element {
 }
 
 /// A set with all entries, and what the slowest of the additions took.
-fn filled(kind: Kind, family: Family) -> (Arc<Set>, Duration) {
+fn filled(kind: Kind, family: Family) -> Result<(Arc<Set>, Duration), Error> {
     let spec = Spec { maxelem: ENTRIES * 2, ..Spec::new(kind, Some(family)) };
-    let set = Set::new(spec, 0, &Arc::from(Vec::new()));
+    let set = Set::new(spec, 0, &Arc::from(Vec::new()))?;
     let mut slowest = Duration::ZERO;
     for number in 0..ENTRIES {
         let from = Instant::now();
         let _ = set.add(element(number, kind, family), &Extras::default(), true, Now::default());
         slowest = slowest.max(from.elapsed());
     }
-    (Arc::new(set), slowest)
+    Ok((Arc::new(set), slowest))
 }
 
 /// Nanoseconds a packet.

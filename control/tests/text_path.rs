@@ -1,4 +1,4 @@
-//! Rules text through everything that reads it: whatever comes in, nothing fails, nothing takes long, and what is good
+//! Rules and sets as text through everything that reads it: whatever comes in, nothing fails, nothing takes long, and what is good
 //! means the same after it was printed.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail loudly")]
 
@@ -7,6 +7,7 @@ use control::diff::diff;
 use control::iptables::edit::{Edit, Edited, edit, line_of};
 use control::iptables::printer;
 use control::rules_file::{Rules, understand};
+use control::sets::{self, Store};
 use dataplane::packet::Family;
 use dataplane::rules::Compiled;
 use dataplane::rules::model::{Chain, Policy, RuleId, Ruleset, Table};
@@ -144,6 +145,68 @@ proptest! {
         for family in [Family::V4, Family::V6] {
             through_everything(lines.join("\n").as_bytes(), family, &words);
         }
+    }
+}
+
+/// A file of sets read, carried out, listed in every form, printed and read again; and each of its lines by itself.
+fn sets_through_everything(text: &[u8]) {
+    let start = Instant::now();
+    let services = sets::file::services();
+    let store = Store::new(&["left".to_owned(), "right".to_owned()]);
+    if let Err(found) = store.restore(text, true, &services) {
+        let rendered: Vec<_> = found.iter().map(|found| found.render(text, "t", false)).collect();
+        assert!(rendered.iter().all(|found| found.contains("t:")), "{rendered:?}");
+    }
+    for line in text.split(|byte| *byte == b'\n') {
+        let _ = store.command(line, &services);
+    }
+    for form in ["list", "list -o xml", "list -t", "list -n"] {
+        store.command(form.as_bytes(), &services).unwrap();
+    }
+    let save = |store: &Store| store.command(b"-sorted save", &services).unwrap().text;
+    let (saved, again) = (save(&store), Store::new(&[]));
+    again.restore(saved.as_bytes(), false, &services).unwrap();
+    assert_eq!(save(&again), saved);
+    assert!(start.elapsed() < PATIENCE, "{:?} for {:?}", start.elapsed(), String::from_utf8_lossy(text));
+}
+
+/// Lines about sets that are good, or nearly: few enough elements that anything may become of their ranges.
+fn set_lines() -> Vec<String> {
+    lines("sets.txt").into_iter().filter(|line| !line.contains("timeout")).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn random_bytes_as_sets(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        sets_through_everything(&bytes);
+        sets_through_everything(&[b"create a hash:ip comment\nadd a 10.0.0.1 comment \"", bytes.as_slice()].concat());
+    }
+
+    #[test]
+    fn good_sets_gone_wrong(
+        picked in prop::collection::vec((any::<Index>(), any::<Index>(), 0..5_u8), 1..40),
+    ) {
+        let known = set_lines();
+        let mut text = known.iter().filter(|line| line.starts_with("create")).cloned().collect::<Vec<_>>();
+        for (one, other, how) in picked {
+            let (line, other) = (one.get(&known), other.get(&known));
+            let (words, others): (Vec<_>, Vec<_>) = (line.split(' ').collect(), other.split(' ').collect());
+            text.push(match how {
+                // One word of another line in place of its own, its end another's, one word less.
+                0 => [&words[..words.len() - 1], &others[others.len() - 1..]].concat().join(" "),
+                1 => format!("{line} {}", others[others.len() / 2..].join(" ")),
+                2 => words[..words.len() - 1].join(" "),
+                _ => line.clone(),
+            });
+        }
+        sets_through_everything(text.join("\n").as_bytes());
+        // And only those that are good, so that files with many sets are printed and read, too.
+        let store = Store::new(&[]);
+        let services = sets::file::services();
+        let good = text.into_iter().filter(|line| store.command(line.as_bytes(), &services).is_ok());
+        sets_through_everything(good.collect::<Vec<_>>().join("\n").as_bytes());
     }
 }
 

@@ -2,7 +2,7 @@
 //! opens a netlink socket or looks at the wall clock: time, rules and settings come in as arguments.
 //!
 //! The layers, from the wire up:
-//! * [`xsk`] moves frames between the kernel's AF_XDP rings and us (with [`flow`]'s region the only unsafe code),
+//! * [`xsk`] moves frames between the kernel's AF_XDP rings and us (with [`flow`]'s region and [`pages`] the only unsafe code),
 //! * [`wire`] reads headers, [`packet`] is what one parsed packet is,
 //! * [`defrag`] puts fragmented datagrams together,
 //! * [`flow`] remembers connections, one table per worker,
@@ -16,6 +16,7 @@ pub mod device;
 pub mod flow;
 pub mod ids;
 pub mod packet;
+pub mod pages;
 pub mod reason;
 pub mod rules;
 pub mod sets;

@@ -14,7 +14,8 @@ pub(super) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<u8, CliError> {
-    let request = request(&args.words)?;
+    let (words, file) = take_file(&args.words)?;
+    let request = request(&words, file)?;
     let body = serde_json::to_vec(&request)
         .map_err(|error| CliError::Usage(format!("this cannot be sent: {error}")))?;
     if body.len() > BODY_MAX_BYTES {
@@ -22,37 +23,57 @@ pub(super) fn run(
     }
     let answer = client.post_bytes("/v1/sets", body)?;
     let SetsAnswer { text, notes, is_in } = client.parse(&answer)?;
-    out.write_all(text.as_bytes())?;
+    match file.filter(|_| !request.restore) {
+        Some(path) => std::fs::write(path, text)
+            .map_err(|error| CliError::Wrong(format!("cannot write {}: {error}", path.display())))?,
+        None => out.write_all(text.as_bytes())?,
+    }
     for note in notes {
         writeln!(err, "{note}")?;
     }
     Ok(u8::from(is_in == Some(false)))
 }
 
-/// `restore` is read here, from `-file FILE` or standard input; everything else goes as one line.
-fn request(words: &[String]) -> Result<SetsRequest, CliError> {
-    let is_restore = |word: &&String| matches!(word.as_str(), "restore" | "-R" | "--restore");
+/// The words without `-file FILE`, and that file: it is of this machine, not of the daemon.
+fn take_file(words: &[String]) -> Result<(Vec<String>, Option<&Path>), CliError> {
+    let (mut rest, mut file) = (Vec::with_capacity(words.len()), None);
+    let (mut words, mut is_comment) = (words.iter(), false);
+    while let Some(word) = words.next() {
+        // Behind `comment` any word is one.
+        if !is_comment && matches!(word.as_str(), "-file" | "--file" | "-f") {
+            let name = words.next().ok_or_else(|| CliError::Usage(format!("`{word}` wants a file")))?;
+            file = Some(Path::new(name));
+        } else {
+            rest.push(word.clone());
+        }
+        is_comment = word == "comment";
+    }
+    Ok((rest, file))
+}
+
+/// `restore` is read here, from its file or standard input; everything else goes as one line.
+fn request(words: &[String], file: Option<&Path>) -> Result<SetsRequest, CliError> {
+    let is_one_of = |word: &str, names: &[&str]| names.contains(&word);
+    let is_restore = |word: &&String| is_one_of(word, &["restore", "-R", "--restore"]);
     if !words.iter().take(4).any(|word| is_restore(&word)) {
+        let lists = ["list", "-L", "--list", "l", "save", "-S", "--save", "s"];
+        if file.is_some() && !words.iter().any(|word| is_one_of(word, &lists)) {
+            return Err(CliError::Usage("`-file` goes with restore, list and save".to_owned()));
+        }
         return Ok(SetsRequest {
             text: line(words)?,
             file: "fwctl set".to_owned(),
             ..SetsRequest::default()
         });
     }
-    let mut path = Path::new("-");
     let mut exist = false;
-    let mut rest = words.iter().filter(|word| !is_restore(word));
-    while let Some(word) = rest.next() {
+    for word in words.iter().filter(|word| !is_restore(word)) {
         match word.as_str() {
             "-exist" | "--exist" | "-!" => exist = true,
-            "-file" | "--file" | "-f" => {
-                let file = rest.next().ok_or_else(|| CliError::Usage("`-file` wants a file".to_owned()))?;
-                path = Path::new(file);
-            }
             other => return Err(CliError::Usage(format!("`{other}` is not known to `restore`"))),
         }
     }
-    let (text, file) = read(path)?;
+    let (text, file) = read(file.unwrap_or(Path::new("-")))?;
     Ok(SetsRequest { text, file, restore: true, exist })
 }
 
@@ -89,9 +110,15 @@ mod tests {
         text.iter().map(|word| (*word).to_owned()).collect()
     }
 
+    fn asked(text: &[&str]) -> Result<SetsRequest, CliError> {
+        let words = words(text);
+        let (words, file) = take_file(&words)?;
+        request(&words, file)
+    }
+
     #[test]
     fn words_keep_their_blanks_on_the_way() {
-        let request = request(&words(&["add", "a", "10.0.0.1", "comment", "two words"])).unwrap();
+        let request = asked(&["add", "a", "10.0.0.1", "comment", "two words"]).unwrap();
         assert_eq!(request.text, "add a 10.0.0.1 comment \"two words\"");
         assert!(!request.restore);
         assert!(line(&words(&["a\"b"])).is_err());
@@ -102,9 +129,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "create a hash:ip\n").unwrap();
         let path = file.path().to_str().unwrap();
-        let request = request(&words(&["-exist", "restore", "-file", path])).unwrap();
+        let request = asked(&["-exist", "restore", "-file", path]).unwrap();
         assert_eq!((request.text.as_str(), request.file.as_str()), ("create a hash:ip\n", path));
         assert!(request.restore && request.exist);
-        assert!(super::request(&words(&["restore", "-bogus"])).is_err());
+        assert!(asked(&["restore", "-bogus"]).is_err());
+        assert!(asked(&["add", "a", "10.0.0.1", "-file", path]).is_err());
+        assert!(asked(&["save", "-file", path]).is_ok() && asked(&["save", "-file"]).is_err());
     }
 }

@@ -1,6 +1,7 @@
-//! iptables-save text: the rule language. Text goes through [`lexer`] and [`parser`] to [`syntax`], through [`lower`] to
-//! the dataplane's `rules::model`, and back to text through [`printer`]. The judge of every rule here is iptables 1.8.9
-//! (nft): what it refuses is an error, what it accepts and we do not support yet is "unsupported", never ignored.
+//! iptables-save text: the rule language. Text goes through [`lexer`] and [`parser`] to [`syntax`], through [`assemble`]
+//! and [`lower`] to the dataplane's `rules::model`, and back to text through [`printer`]. The judge of every rule here is
+//! iptables 1.8.9 (nft): what it refuses is an error, what it accepts and we do not support yet is "unsupported", never
+//! ignored.
 //!
 //! Runs on the control thread and in tools. Pure: no file is read here. Invariant: a [`Loaded`] with a ruleset has no
 //! diagnostic worse than a warning.
@@ -8,6 +9,7 @@
 use dataplane::packet::Family;
 use dataplane::rules::model::{Ruleset, Table};
 
+pub mod assemble;
 pub mod diagnostics;
 pub mod edit;
 mod hooks;
@@ -18,6 +20,7 @@ pub mod options;
 pub mod parser;
 pub mod printer;
 pub mod syntax;
+mod walks;
 
 #[cfg(test)]
 mod tests;
@@ -65,7 +68,7 @@ pub fn load_with(text: &[u8], file_name: &str, family: Family, services: &dyn Se
                 .hint("iptables-restore would leave the rules as they are; to accept everything say so: `*filter`, `COMMIT`"),
         );
     }
-    let syntax = (!tables.is_empty()).then(|| lower::assemble(tables, family, &mut diagnostics));
+    let syntax = (!tables.is_empty()).then(|| assemble::assemble(tables, family, &mut diagnostics));
     diagnostics
         .sort_by_key(|diagnostic| (diagnostic.span.line == 0, diagnostic.span.line, diagnostic.span.start));
     let mut loaded = Loaded { ruleset: None, syntax, diagnostics };

@@ -2,7 +2,7 @@
 
 use super::create::{self, TIMEOUT_MAX, argument, unknown, value};
 use super::element::Pattern;
-use crate::iptables::diagnostics::Diagnostic;
+use crate::iptables::diagnostics::{Diagnostic, Span};
 use crate::iptables::lexer::Word;
 use crate::iptables::names::{Services, nearest};
 use dataplane::sets::{Extras, Kind, NetPart, Spec};
@@ -57,6 +57,8 @@ pub enum Form {
     Plain,
     /// As `ipset save` does.
     Save,
+    /// As `ipset -output xml` does.
+    Xml,
 }
 
 /// Options that may stand anywhere.
@@ -87,6 +89,14 @@ pub struct Asked {
     pub words: Vec<Word>,
 }
 
+impl Asked {
+    /// Something wrong with the word at that position.
+    pub(super) fn wrong(&self, at: usize, message: impl Into<String>) -> Diagnostic {
+        let span = self.words.get(at).or(self.words.first()).map_or_else(Span::default, |word| word.span);
+        Diagnostic::error(span, message)
+    }
+}
+
 /// Names of commands; the first is the one in messages.
 const COMMANDS: &[&[&str]] = &[
     &["create", "-N", "--create", "n"],
@@ -101,6 +111,13 @@ const COMMANDS: &[&[&str]] = &[
     &["swap", "-W", "--swap", "w"],
     &["COMMIT"],
 ];
+
+/// The command a word names: by one of its names, or by how the first one begins.
+fn command_of(text: &str) -> Option<&'static [&'static str]> {
+    let exact = COMMANDS.iter().find(|names| names.contains(&text));
+    let begins = || COMMANDS.iter().find(|names| !text.is_empty() && names[0].starts_with(text));
+    exact.or_else(begins).copied()
+}
 
 /// Takes the options out of a line.
 fn take_options(words: Vec<Word>) -> Result<(Vec<Word>, Options), Diagnostic> {
@@ -125,18 +142,17 @@ fn take_options(words: Vec<Word>) -> Result<(Vec<Word>, Options), Diagnostic> {
                 options.form = Some(match form.text.as_str() {
                     "plain" => Form::Plain,
                     "save" => Form::Save,
-                    "xml" | "json" => {
-                        return Err(Diagnostic::unsupported(form.span, "the forms are `plain` and `save`"));
-                    }
+                    "xml" => Form::Xml,
                     other => {
-                        return Err(Diagnostic::error(form.span, format!("`{other}` is no form of output")));
+                        let found = format!("`{other}` is no form of output: plain, save, xml");
+                        return Err(Diagnostic::error(form.span, found));
                     }
                 });
                 words.next();
             }
             _ => rest.push(word.clone()),
         }
-        is_comment = word.text == "comment";
+        is_comment = matches!(word.text.as_str(), "comment" | "--comment");
     }
     Ok((rest, options))
 }
@@ -154,7 +170,7 @@ pub fn parse(
     let Some((first, rest)) = words.split_first() else {
         return Err(Diagnostic::error(Default::default(), "no command"));
     };
-    let Some(names) = COMMANDS.iter().find(|names| names.contains(&first.text.as_str())) else {
+    let Some(names) = command_of(&first.text) else {
         let found = Diagnostic::error(first.span, format!("there is no command `{}`", first.text));
         return Err(match nearest(&first.text, COMMANDS.iter().map(|names| names[0])) {
             Some(near) => found.hint(format!("did you mean `{near}`?")),
@@ -265,8 +281,11 @@ impl<'a> Line<'a> {
         let what = self.what(&spec)?;
         let mut extras = Extras::default();
         let mut counts = (None, None);
+        let mut given: Vec<&str> = Vec::new();
         let mut words = std::mem::take(&mut self.rest).iter();
         while let Some(word) = words.next() {
+            let option = word.text.strip_prefix("--").unwrap_or(&word.text);
+            create::once(&mut given, option, word)?;
             let without = |has: bool, what: &str| {
                 let refused = || {
                     Diagnostic::error(word.span, format!("set `{name}` was made without `{what}`"))
@@ -274,7 +293,7 @@ impl<'a> Line<'a> {
                 };
                 if has { Ok(()) } else { Err(refused()) }
             };
-            match word.text.as_str() {
+            match option {
                 "timeout" => {
                     without(spec.timeout.is_some(), "timeout")?;
                     extras.timeout = u32::try_from(value(word, &mut words, TIMEOUT_MAX)?).ok();
@@ -290,12 +309,12 @@ impl<'a> Line<'a> {
                 "comment" => {
                     without(spec.comment, "comment")?;
                     let word = argument(word, &mut words)?;
-                    if word.text.len() > COMMENT_MAX || word.text.contains('"') {
+                    if !(1..=COMMENT_MAX).contains(&word.text.len()) || word.text.contains('"') {
                         let message =
-                            format!("a comment has at most {COMMENT_MAX} characters, none of them a quote");
+                            format!("a comment has 1 to {COMMENT_MAX} characters, none of them a quote");
                         return Err(Diagnostic::error(word.span, message));
                     }
-                    extras.comment = (!word.text.is_empty()).then(|| word.text.as_str().into());
+                    extras.comment = Some(word.text.as_str().into());
                 }
                 "nomatch" if spec.kind.net() != NetPart::None => extras.nomatch = true,
                 "wildcard" if spec.kind == Kind::HashNetIface => {

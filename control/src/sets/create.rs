@@ -99,9 +99,15 @@ pub fn options(
     let mut spec = Spec::new(kind, family);
     spec.initval = random();
     let mut range = None;
+    let mut given: Vec<&str> = Vec::new();
     let mut words = options.iter();
     while let Some(word) = words.next() {
-        match word.text.as_str() {
+        // Older spellings have two dashes.
+        let option = word.text.strip_prefix("--").unwrap_or(&word.text);
+        if !matches!(option, "comment") {
+            once(&mut given, option, word)?;
+        }
+        match option {
             "family" if kind.is_hash() && kind != Kind::HashMac => {
                 argument(word, &mut words)?;
             }
@@ -133,6 +139,26 @@ pub fn options(
             "range" if matches!(kind, Kind::BitmapIp | Kind::BitmapPort) => {
                 range = Some(argument(word, &mut words)?);
             }
+            "from" | "to" | "network" if matches!(kind, Kind::BitmapIp | Kind::BitmapPort) => {
+                let found = format!("`{option}` is not supported");
+                return Err(Diagnostic::unsupported(word.span, found).hint("write `range FROM-TO`"));
+            }
+            "-4" | "-6" if kind.is_hash() => {
+                let found = format!("`{option}` is not supported");
+                return Err(
+                    Diagnostic::unsupported(word.span, found).hint("write `family inet` or `family inet6`")
+                );
+            }
+            // Of ipset 4, without effect since.
+            "probes" | "resize"
+                if matches!(kind, Kind::HashIp | Kind::HashNet | Kind::HashIpPort)
+                    || kind.has_second_address() =>
+            {
+                argument(word, &mut words)?;
+            }
+            "gc" if kind == Kind::HashIp => {
+                argument(word, &mut words)?;
+            }
             "timeout" => spec.timeout = Some(small(value(word, &mut words, TIMEOUT_MAX)?)),
             "counters" => spec.counters = true,
             "comment" => spec.comment = true,
@@ -140,10 +166,11 @@ pub fn options(
                 let found = Diagnostic::unsupported(word.span, "`skbinfo` is not supported");
                 return Err(found.hint("marks, priorities and queues kept in a set have no meaning on a wire; use -j MARK in a rule"));
             }
-            "bitmask" if matches!(kind, Kind::HashIp) => {
-                return Err(
-                    Diagnostic::unsupported(word.span, "`bitmask` is not supported").hint("use `netmask`")
-                );
+            "bitmask" | "netmask" if matches!(kind, Kind::HashIp | Kind::HashIpPort) => {
+                let found = format!("`{option}` of {} is not supported", kind.name());
+                return Err(Diagnostic::unsupported(word.span, found).hint(
+                    "Linux itself forgets it for ranges; use hash:ip with `netmask`, or a type with networks",
+                ));
             }
             other => return Err(unknown(word, other)),
         }
@@ -155,6 +182,16 @@ pub fn options(
         spec.range = self::range(word, &spec, services)?;
     }
     Ok(spec)
+}
+
+/// Takes down that an option was given. What has a value is given once.
+pub(super) fn once<'a>(given: &mut Vec<&'a str>, option: &'a str, word: &Word) -> Result<(), Diagnostic> {
+    let is_flag = matches!(option, "counters" | "forceadd" | "nomatch");
+    if given.contains(&option) && !is_flag {
+        return Err(Diagnostic::error(word.span, format!("`{option}` is given twice")));
+    }
+    given.push(option);
+    Ok(())
 }
 
 pub(super) fn unknown(word: &Word, text: &str) -> Diagnostic {
@@ -192,7 +229,8 @@ fn family(kind: Kind, options: &[Word]) -> Result<Option<Family>, Diagnostic> {
     if !kind.has_address() {
         return Ok(None);
     }
-    let Some(at) = options.iter().rposition(|word| word.text == "family") else {
+    let is_family = |word: &Word| matches!(word.text.as_str(), "family" | "--family");
+    let Some(at) = options.iter().rposition(is_family) else {
         return Ok(Some(Family::V4));
     };
     if kind == Kind::BitmapIp {

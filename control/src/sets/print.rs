@@ -7,68 +7,101 @@ use dataplane::sets::{Entry, Kind, Set, SlotId, Spec, width};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-/// What a set was made with, as it stands behind its type.
+/// A word and what stands behind it, if anything does.
+pub type Field = (&'static str, Option<String>);
+
+/// Fields as text, a blank between words.
 #[must_use]
-pub fn header(spec: &Spec) -> String {
+pub fn text(fields: &[Field]) -> String {
     let mut out = String::new();
-    match spec.kind {
-        Kind::ListSet => {
-            let _ = write!(out, "size {}", spec.size);
+    for (name, value) in fields {
+        out.push_str(if out.is_empty() { "" } else { " " });
+        out.push_str(name);
+        if let Some(value) = value {
+            let _ = write!(out, " {value}");
         }
-        Kind::BitmapPort => {
-            let _ = write!(out, "range {}-{}", spec.range.0, spec.range.1);
-        }
-        Kind::BitmapIp => {
-            let (from, to) = (Ipv4Addr::from(spec.range.0), Ipv4Addr::from(spec.range.1));
-            let _ = write!(out, "range {from}-{to}");
-        }
-        _ => {
-            if let Some(family) = spec.family {
-                let _ = write!(out, "family {} ", if family == Family::V4 { "inet" } else { "inet6" });
-            }
-            let _ = write!(out, "hashsize {} maxelem {}", spec.hashsize, spec.maxelem);
-        }
-    }
-    if spec.family.is_some_and(|family| spec.netmask != width(family)) {
-        let _ = write!(out, " netmask {}", spec.netmask);
-    }
-    if let Some(timeout) = spec.timeout {
-        let _ = write!(out, " timeout {timeout}");
-    }
-    for (has, word) in
-        [(spec.counters, " counters"), (spec.comment, " comment"), (spec.forceadd, " forceadd")]
-    {
-        out.push_str(if has { word } else { "" });
-    }
-    if spec.kind.is_hash() {
-        let _ = write!(out, " bucketsize {} initval {:#010x}", spec.bucketsize, spec.initval);
     }
     out
 }
 
-/// An entry with all that comes with it.
+/// Fields as XML elements.
 #[must_use]
-pub fn entry(set: &Set, entry: &Entry, name_of: &dyn Fn(SlotId) -> String) -> String {
-    let Entry { element, member, nomatch, timeout, counts, comment } = entry;
-    let mut out = match member {
-        Some(id) => name_of(*id),
+pub fn xml(fields: &[Field]) -> String {
+    let mut out = String::new();
+    for (name, value) in fields {
+        let _ = match value {
+            Some(value) => write!(out, "<{name}>{}</{name}>", escaped(value)),
+            None => write!(out, "<{name}/>"),
+        };
+    }
+    out
+}
+
+/// Text within XML. ipset leaves it as it is, and what it prints may not be XML then.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// What a set was made with, as it stands behind its type.
+#[must_use]
+pub fn header(spec: &Spec) -> Vec<Field> {
+    let mut out: Vec<Field> = Vec::new();
+    match spec.kind {
+        Kind::ListSet => out.push(("size", Some(spec.size.to_string()))),
+        Kind::BitmapPort => out.push(("range", Some(format!("{}-{}", spec.range.0, spec.range.1)))),
+        Kind::BitmapIp => {
+            let (from, to) = (Ipv4Addr::from(spec.range.0), Ipv4Addr::from(spec.range.1));
+            out.push(("range", Some(format!("{from}-{to}"))));
+        }
+        _ => {
+            if let Some(family) = spec.family {
+                out.push(("family", Some(if family == Family::V4 { "inet" } else { "inet6" }.to_owned())));
+            }
+            out.push(("hashsize", Some(spec.hashsize.to_string())));
+            out.push(("maxelem", Some(spec.maxelem.to_string())));
+        }
+    }
+    if spec.family.is_some_and(|family| spec.netmask != width(family)) {
+        out.push(("netmask", Some(spec.netmask.to_string())));
+    }
+    out.extend(spec.timeout.map(|timeout| ("timeout", Some(timeout.to_string()))));
+    let flags = [(spec.counters, "counters"), (spec.comment, "comment"), (spec.forceadd, "forceadd")];
+    out.extend(flags.into_iter().filter(|(has, _)| *has).map(|(_, word)| (word, None)));
+    if spec.kind.is_hash() {
+        out.push(("bucketsize", Some(spec.bucketsize.to_string())));
+        out.push(("initval", Some(format!("{:#010x}", spec.initval))));
+    }
+    out
+}
+
+/// The element of an entry.
+#[must_use]
+pub fn element(set: &Set, entry: &Entry, name_of: &dyn Fn(SlotId) -> String) -> String {
+    match entry.member {
+        Some(id) => name_of(id),
         None => {
+            let element = &entry.element;
             let iface = if element.iface == 0 { String::new() } else { set.iface_name(element.iface) };
             element::print(element, set.spec(), &iface)
         }
-    };
-    if let Some(timeout) = timeout {
-        let _ = write!(out, " timeout {timeout}");
     }
+}
+
+/// All that comes with an entry.
+#[must_use]
+pub fn extras(entry: &Entry) -> Vec<Field> {
+    let Entry { element: _, member: _, nomatch, timeout, counts, comment } = entry;
+    let mut out: Vec<Field> = Vec::new();
+    out.extend(timeout.map(|timeout| ("timeout", Some(timeout.to_string()))));
     if *nomatch {
-        out.push_str(" nomatch");
+        out.push(("nomatch", None));
     }
     if let Some((packets, bytes)) = counts {
-        let _ = write!(out, " packets {packets} bytes {bytes}");
+        out.push(("packets", Some(packets.to_string())));
+        out.push(("bytes", Some(bytes.to_string())));
     }
-    if let Some(comment) = comment {
-        let _ = write!(out, " comment \"{comment}\"");
-    }
+    out.extend(comment.as_ref().map(|comment| ("comment", Some(format!("\"{comment}\"")))));
     out
 }
 
@@ -85,23 +118,9 @@ pub fn entries(set: &Set, sorted: bool, now: Now) -> Vec<Entry> {
     entries
 }
 
-/// What is said of a set before its members.
-#[must_use]
-pub fn head(name: &str, set: &Set, references: usize) -> String {
-    let spec = set.spec();
-    let header = header(spec);
-    format!(
-        "Name: {name}\nType: {}\nRevision: {}\nHeader: {header}\nSize in memory: {}\nReferences: {references}\n\
-         Number of entries: {}\n",
-        spec.kind.name(),
-        revision(spec.kind),
-        set.bytes(),
-        set.len(),
-    )
-}
-
 /// The newest revision of a type in Linux 6.18, whose forms these are.
-const fn revision(kind: Kind) -> u8 {
+#[must_use]
+pub const fn revision(kind: Kind) -> u8 {
     match kind {
         Kind::HashIp | Kind::HashIpPortIp => 6,
         Kind::HashNet | Kind::HashIpPort => 7,

@@ -1,21 +1,17 @@
-//! The daemon's sets by name, and commands carried out on them. Control threads: whoever edits holds the lock; packets are
-//! looked up past it.
+//! The daemon's sets by name. Control threads: whoever edits or lists holds the lock; packets are looked up past it.
 
-use super::command::{Asked, Command, Form, Options, What, parse};
-use super::element::Pattern;
-use super::print;
+use super::command::{Asked, Command, Form, parse};
+use super::listing::Listing;
+use super::overlay::Overlay;
+use super::run::Run;
 use super::words::{lines, words};
-use crate::iptables::diagnostics::{Diagnostic, Span};
-use crate::iptables::lexer::Word;
+use crate::iptables::diagnostics::Diagnostic;
 use crate::iptables::names::Services;
 use dataplane::clock::Now;
-use dataplane::packet::Family;
 use dataplane::rules::conn::Effect;
 use dataplane::rules::model::{Match, Ruleset, Target};
-use dataplane::sets::{EditError, Element, Extras, Kind, Set, SetAsk, Slot, SlotId, Spec};
+use dataplane::sets::{Kind, SetAsk, Slot, SlotId, Spec};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt::Write as _;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -34,16 +30,17 @@ pub struct Answer {
 }
 
 #[derive(Debug)]
-struct Named {
-    name: String,
-    slot: Arc<Slot>,
+pub(super) struct Named {
+    pub(super) name: String,
+    pub(super) slot: Arc<Slot>,
 }
 
+/// The sets, under the lock.
 #[derive(Debug, Default)]
-struct Inner {
+pub(super) struct Inner {
     /// In the order they were made.
-    sets: Vec<Named>,
-    last_id: u32,
+    pub(super) sets: Vec<Named>,
+    pub(super) last_id: u32,
     /// How often rules in force name a set.
     in_rules: HashMap<SlotId, usize>,
 }
@@ -56,9 +53,6 @@ pub struct Store {
     /// Zero of the daemon's clock, once it runs.
     started: OnceLock<Instant>,
 }
-
-/// What a line of a file would leave behind, without its being carried out.
-type Overlay = HashMap<String, Option<Spec>>;
 
 impl Store {
     /// No sets, on a gateway whose NICs are called `ports`.
@@ -74,6 +68,11 @@ impl Store {
 
     fn now(&self) -> Now {
         self.started.get().map_or_else(Now::default, |started| Now::since(*started))
+    }
+
+    /// How a set is made, if there is one of that name.
+    pub(super) fn spec(&self, name: &str) -> Option<Spec> {
+        self.inner().find(name).map(|named| named.slot.set().spec().clone())
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -129,8 +128,7 @@ impl Store {
     /// # Errors
     /// What is wrong; nothing has changed then, but for what a range had reached.
     pub fn command(&self, line: &[u8], services: &dyn Services) -> Result<Answer, Diagnostic> {
-        let spec_of = |name: &str| self.inner().spec(name);
-        let asked = parse(words(line, 1, 0)?, &spec_of, services)?;
+        let asked = parse(words(line, 1, 0)?, &|name| self.spec(name), services)?;
         self.run(&asked, 0)
     }
 
@@ -174,8 +172,7 @@ impl Store {
             if name.is_some_and(|name| kept.contains(&name.text)) {
                 continue;
             }
-            let spec_of = |name: &str| self.inner().spec(name);
-            let said = parse(read, &spec_of, services).and_then(|mut asked| {
+            let said = parse(read, &|name| self.spec(name), services).and_then(|mut asked| {
                 asked.options.exist |= exist;
                 let size = match &asked.command {
                     Command::Create(name, _) => sizes.get(name).copied().unwrap_or(0),
@@ -199,14 +196,11 @@ impl Store {
         text: &[u8],
         services: &dyn Services,
     ) -> Result<HashMap<String, usize>, Vec<Diagnostic>> {
-        let mut overlay = Overlay::new();
+        let mut overlay = Overlay::new(self);
         let mut sizes: HashMap<String, usize> = HashMap::new();
         let mut found = Vec::new();
         for (number, start, line) in lines(text) {
-            let spec_of = |name: &str| match overlay.get(name) {
-                Some(known) => known.clone(),
-                None => self.inner().spec(name),
-            };
+            let spec_of = |name: &str| overlay.spec(name);
             match words(line, number, start).and_then(|words| parse(words, &spec_of, services)) {
                 Err(error) => found.push(error),
                 Ok(Asked { command: Command::Add(name, _), .. }) => match sizes.get_mut(&name) {
@@ -215,7 +209,7 @@ impl Store {
                         sizes.insert(name, 1);
                     }
                 },
-                Ok(asked) => self.foresee(&mut overlay, asked.command),
+                Ok(asked) => overlay.foresee(asked.command),
             }
             if found.len() >= FINDINGS_MAX {
                 break;
@@ -224,378 +218,30 @@ impl Store {
         if found.is_empty() { Ok(sizes) } else { Err(found) }
     }
 
-    /// What sets there will be behind a command.
-    fn foresee(&self, overlay: &mut Overlay, command: Command) {
-        let mut take = |name: &str| {
-            let known = overlay.get(name).cloned().unwrap_or_else(|| self.inner().spec(name));
-            overlay.insert(name.to_owned(), None);
-            known
-        };
-        match command {
-            Command::Create(name, spec) => {
-                overlay.insert(name, Some(*spec));
-            }
-            Command::Destroy(Some(name)) => {
-                overlay.insert(name, None);
-            }
-            Command::Destroy(None) => {
-                let names: Vec<_> = self.inner().sets.iter().map(|named| named.name.clone()).collect();
-                let names: Vec<_> = names.into_iter().chain(overlay.keys().cloned()).collect();
-                overlay.extend(names.into_iter().map(|name| (name, None)));
-            }
-            Command::Rename(from, to) => {
-                let spec = take(&from);
-                overlay.insert(to, spec);
-            }
-            Command::Swap(from, to) => {
-                let (a, b) = (take(&from), take(&to));
-                overlay.insert(from, b);
-                overlay.insert(to, a);
-            }
-            _ => {}
-        }
-    }
-
     /// Carries a command out. A new set has room for `size` entries.
     fn run(&self, asked: &Asked, size: usize) -> Result<Answer, Diagnostic> {
         let (now, mut inner) = (self.now(), self.inner());
-        let mut run = Run { inner: &mut inner, ports: &self.ports, asked, now };
-        run.command(size)
+        let listing = match &asked.command {
+            Command::List(name) => Listing::new(&inner, name.as_deref(), asked, Form::Plain)?,
+            Command::Save(name) => Listing::new(&inner, name.as_deref(), asked, Form::Save)?,
+            _ => return Run { inner: &mut inner, ports: &self.ports, asked, now }.command(size),
+        };
+        // A million entries take a while to print, and others want to edit meanwhile.
+        drop(inner);
+        Ok(Answer { text: listing.print(now), ..Answer::default() })
     }
 }
 
 impl Inner {
-    fn find(&self, name: &str) -> Option<&Named> {
+    pub(super) fn find(&self, name: &str) -> Option<&Named> {
         self.sets.iter().find(|named| named.name == name)
     }
 
-    fn spec(&self, name: &str) -> Option<Spec> {
-        self.find(name).map(|named| named.slot.set().spec().clone())
-    }
-
     /// How often rules and lists name it.
-    fn references(&self, slot: &Slot) -> usize {
+    pub(super) fn references(&self, slot: &Slot) -> usize {
         let lists = self.sets.iter().filter(|named| named.slot.set().spec().kind == Kind::ListSet);
         let members = lists.flat_map(|named| named.slot.set().members());
         let in_rules = self.in_rules.get(&slot.id()).copied().unwrap_or(0);
         in_rules + members.filter(|member| member.id() == slot.id()).count()
-    }
-}
-
-struct Run<'a> {
-    inner: &'a mut Inner,
-    ports: &'a Arc<[String]>,
-    asked: &'a Asked,
-    now: Now,
-}
-
-/// What kind of thing a set's elements are made of: sets that differ in it do not swap.
-fn features(kind: Kind) -> (bool, bool, bool, bool, bool) {
-    let is_nic = kind == Kind::HashNetIface;
-    let has_port = kind.has_port() || kind == Kind::BitmapPort;
-    let is_net = kind.net() != dataplane::sets::NetPart::None;
-    (kind.has_address(), has_port, kind.has_second_address(), is_nic || kind == Kind::HashMac, is_net)
-}
-
-impl Run<'_> {
-    fn options(&self) -> Options {
-        self.asked.options
-    }
-
-    /// Something wrong with the word at that position.
-    fn wrong(&self, at: usize, message: impl Into<String>) -> Diagnostic {
-        let words = &self.asked.words;
-        let span = words.get(at).or(words.first()).map_or(Span::default(), |word: &Word| word.span);
-        Diagnostic::error(span, message)
-    }
-
-    fn slot(&self, name: &str, at: usize) -> Result<Arc<Slot>, Diagnostic> {
-        let missing = || self.wrong(at, format!("there is no set `{name}`"));
-        self.inner.find(name).map(|named| Arc::clone(&named.slot)).ok_or_else(missing)
-    }
-
-    fn command(&mut self, size: usize) -> Result<Answer, Diagnostic> {
-        let done = Ok(Answer::default());
-        match &self.asked.command {
-            Command::Create(name, spec) => self.create(name, spec, size).and(done),
-            Command::Add(name, added) => self.add(name, &added.0, &added.1).and(done),
-            Command::Del(name, what) => self.del(name, what).and(done),
-            Command::Test(name, what) => self.test(name, what),
-            Command::Destroy(Some(name)) => self.destroy(name).and(done),
-            Command::Destroy(None) => self.destroy_all().and(done),
-            Command::Flush(Some(name)) => {
-                self.slot(name, 1)?.set().flush();
-                done
-            }
-            Command::Flush(None) => {
-                self.inner.sets.iter().for_each(|named| named.slot.set().flush());
-                done
-            }
-            Command::Rename(from, to) => self.rename(from, to).and(done),
-            Command::Swap(from, to) => self.swap(from, to).and(done),
-            Command::List(name) => self.show(name.as_deref(), self.options().form.unwrap_or(Form::Plain)),
-            Command::Save(name) => self.show(name.as_deref(), Form::Save),
-            Command::Commit => done,
-        }
-    }
-
-    fn create(&mut self, name: &str, spec: &Spec, size: usize) -> Result<(), Diagnostic> {
-        if let Some(known) = self.inner.find(name) {
-            let known = known.slot.set();
-            // Sizes of the hash aside.
-            let Spec { hashsize, bucketsize, initval, forceadd, .. } = *known.spec();
-            let alike = Spec { hashsize, bucketsize, initval, forceadd, ..spec.clone() };
-            if self.options().exist && alike == *known.spec() {
-                return Ok(());
-            }
-            return Err(self.wrong(1, format!("there is a set `{name}` already")));
-        }
-        let entries = size.max(spec.hashsize as usize / 2);
-        let set = Set::new(spec.clone(), entries, self.ports);
-        self.inner.last_id += 1;
-        let slot = Arc::new(Slot::new(SlotId(self.inner.last_id), Arc::new(set)));
-        self.inner.sets.push(Named { name: name.to_owned(), slot });
-        Ok(())
-    }
-
-    fn edit_error(&self, error: EditError) -> Diagnostic {
-        self.wrong(2, error.to_string())
-    }
-
-    fn add(&self, name: &str, what: &What, extras: &Extras) -> Result<(), Diagnostic> {
-        let set = self.slot(name, 1)?.set();
-        let exist = self.options().exist;
-        let refused = |error| self.edit_error(error);
-        let pattern = match what {
-            What::Elements(pattern) => pattern,
-            What::Member(member, beside) => {
-                let slot = self.member(member)?;
-                let beside = match beside {
-                    Some((by, is_after)) => Some((self.slot(by, 4)?.id(), *is_after)),
-                    None => None,
-                };
-                return set.add_member(&slot, beside, extras, exist, self.now).map(|_| ()).map_err(refused);
-            }
-        };
-        self.check_ends(&set, pattern)?;
-        let iface = self.iface(&set, pattern)?;
-        let added = pattern.each(set.spec(), iface, |element| {
-            let done = self.check(&set, &element);
-            let done = done.and_then(|()| set.add(element, extras, exist, self.now).map_err(refused));
-            match done {
-                Ok(_) => ControlFlow::Continue(()),
-                Err(error) => ControlFlow::Break(error),
-            }
-        });
-        if let ControlFlow::Break(error) = added { Err(error) } else { Ok(()) }
-    }
-
-    fn del(&self, name: &str, what: &What) -> Result<(), Diagnostic> {
-        let set = self.slot(name, 1)?.set();
-        let exist = self.options().exist;
-        let refused = |error| self.edit_error(error);
-        let pattern = match what {
-            What::Elements(pattern) => pattern,
-            What::Member(member, _) => {
-                let removed = set.remove_member(self.member(member)?.id(), self.now);
-                return if exist { Ok(()) } else { removed.map_err(refused) };
-            }
-        };
-        self.check_ends(&set, pattern)?;
-        let iface = self.iface(&set, pattern)?;
-        let removed = pattern.each(set.spec(), iface, |element| {
-            let done = self.check(&set, &element);
-            let removed = |()| match set.remove(element, self.now) {
-                Err(error) if !exist => Err(refused(error)),
-                _ => Ok(()),
-            };
-            match done.and_then(removed) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => ControlFlow::Break(error),
-            }
-        });
-        if let ControlFlow::Break(error) = removed { Err(error) } else { Ok(()) }
-    }
-
-    fn test(&self, name: &str, what: &What) -> Result<Answer, Diagnostic> {
-        let set = self.slot(name, 1)?.set();
-        let is_in = match what {
-            What::Elements(pattern) => {
-                let element = pattern.first(set.spec(), self.iface(&set, pattern)?);
-                self.check(&set, &element)?;
-                set.is_in(element, self.now) == Some(false)
-            }
-            What::Member(member, beside) => {
-                let id = self.member(member)?.id();
-                let members: Vec<_> = set.members().iter().map(|slot| slot.id()).collect();
-                let at = members.iter().position(|known| *known == id);
-                match beside {
-                    None => at.is_some(),
-                    Some((by, is_after)) => {
-                        let by = self.slot(by, 4)?.id();
-                        let by = members.iter().position(|known| *known == by);
-                        let (first, then) = if *is_after { (by, at) } else { (at, by) };
-                        first.zip(then).is_some_and(|(first, then)| first + 1 == then)
-                    }
-                }
-            }
-        };
-        let word = self.asked.words.get(2).map_or("", |word| word.text.as_str());
-        let note = if is_in {
-            format!("Warning: {word} is in set {name}.")
-        } else {
-            format!("{word} is NOT in set {name}.")
-        };
-        let notes = if self.options().quiet { Vec::new() } else { vec![note] };
-        Ok(Answer { notes, is_in: Some(is_in), ..Answer::default() })
-    }
-
-    /// Whether all of a range is within that of a bitmap.
-    fn check_ends(&self, set: &Set, pattern: &Pattern) -> Result<(), Diagnostic> {
-        let spec = set.spec();
-        let (from, to) = pattern.ends();
-        let is_bitmap = matches!(spec.kind, Kind::BitmapIp | Kind::BitmapPort);
-        if is_bitmap && (from < spec.range.0 || to > spec.range.1) {
-            return Err(self.wrong(2, "the element is out of the range of the set"));
-        }
-        Ok(())
-    }
-
-    /// Whether the set may hold it.
-    fn check(&self, set: &Set, element: &Element) -> Result<(), Diagnostic> {
-        let spec = set.spec();
-        let is_within = match spec.kind {
-            Kind::BitmapIp => (u128::from(spec.range.0)..=u128::from(spec.range.1)).contains(&element.addr),
-            Kind::BitmapPort => (spec.range.0..=spec.range.1).contains(&u32::from(element.port)),
-            _ => true,
-        };
-        if !is_within {
-            return Err(self.wrong(2, "the element is out of the range of the set"));
-        }
-        if matches!(spec.kind, Kind::HashIp | Kind::HashMac) && element.masked(spec).addr == 0 {
-            return Err(self.wrong(2, "an address of zero is no element of a hash"));
-        }
-        // Linux loops over addresses from there, and finds none.
-        if spec.kind == Kind::HashIpPort && spec.family == Some(Family::V4) && element.addr == 0 {
-            return Err(self.wrong(2, "0.0.0.0 is no element of hash:ip,port"));
-        }
-        Ok(())
-    }
-
-    fn iface(&self, set: &Set, pattern: &Pattern) -> Result<u16, Diagnostic> {
-        let Some(name) = &pattern.iface else { return Ok(0) };
-        set.iface(name).ok_or_else(|| self.wrong(2, "the set knows 65535 names of NICs and takes no more"))
-    }
-
-    /// A set that a list may have.
-    fn member(&self, name: &str) -> Result<Arc<Slot>, Diagnostic> {
-        let slot = self.slot(name, 2)?;
-        if slot.set().spec().kind == Kind::ListSet {
-            return Err(self.wrong(2, "a list cannot stand in a list"));
-        }
-        Ok(slot)
-    }
-
-    /// A set that nothing names.
-    fn unused(&self, name: &str, done: &str) -> Result<Arc<Slot>, Diagnostic> {
-        let slot = self.slot(name, 1)?;
-        match self.inner.references(&slot) {
-            0 => Ok(slot),
-            count => Err(self
-                .wrong(1, format!("set `{name}` cannot be {done}: it is in use"))
-                .hint(format!("rules and lists name it {count} time(s)"))),
-        }
-    }
-
-    fn destroy(&mut self, name: &str) -> Result<(), Diagnostic> {
-        if self.options().exist && self.inner.find(name).is_none() {
-            return Ok(());
-        }
-        let id = self.unused(name, "destroyed")?.id();
-        self.inner.sets.retain(|named| named.slot.id() != id);
-        Ok(())
-    }
-
-    fn destroy_all(&mut self) -> Result<(), Diagnostic> {
-        let used = self.inner.sets.iter().find(|named| self.inner.references(&named.slot) > 0);
-        if let Some(named) = used {
-            return Err(self.wrong(0, format!("set `{}` cannot be destroyed: it is in use", named.name)));
-        }
-        self.inner.sets.clear();
-        Ok(())
-    }
-
-    fn rename(&mut self, from: &str, to: &str) -> Result<(), Diagnostic> {
-        let id = self.unused(from, "renamed")?.id();
-        if self.inner.find(to).is_some() {
-            return Err(self.wrong(2, format!("there is a set `{to}` already")));
-        }
-        if let Some(named) = self.inner.sets.iter_mut().find(|named| named.slot.id() == id) {
-            to.clone_into(&mut named.name);
-        }
-        Ok(())
-    }
-
-    fn swap(&self, from: &str, to: &str) -> Result<(), Diagnostic> {
-        let (a, b) = (self.slot(from, 1)?, self.slot(to, 2)?);
-        let (in_a, in_b) = (a.set(), b.set());
-        let of = |set: &Set| (features(set.spec().kind), set.spec().family);
-        let is_list = |set: &Set| set.spec().kind == Kind::ListSet;
-        if of(&in_a) != of(&in_b) || is_list(&in_a) != is_list(&in_b) {
-            return Err(self.wrong(2, "sets of different types cannot be swapped"));
-        }
-        a.replace(in_b);
-        b.replace(in_a);
-        Ok(())
-    }
-
-    /// Prints one set, or all: lists behind the sets they name.
-    fn show(&self, name: Option<&str>, form: Form) -> Result<Answer, Diagnostic> {
-        let wanted: Vec<&Named> = match name {
-            Some(name) => {
-                let missing = || self.wrong(1, format!("there is no set `{name}`"));
-                vec![self.inner.find(name).ok_or_else(missing)?]
-            }
-            None => {
-                let is_list = |named: &&Named| named.slot.set().spec().kind == Kind::ListSet;
-                let lists = self.inner.sets.iter().filter(is_list);
-                self.inner.sets.iter().filter(|named| !is_list(named)).chain(lists).collect()
-            }
-        };
-        let Options { terse, names, sorted, .. } = self.options();
-        let mut text = String::new();
-        for (at, named) in wanted.into_iter().enumerate() {
-            let (name, set) = (&named.name, named.slot.set());
-            let _ = match form {
-                _ if names => writeln!(text, "{name}"),
-                Form::Save => {
-                    let spec = set.spec();
-                    writeln!(text, "create {name} {} {}", spec.kind.name(), print::header(spec))
-                }
-                Form::Plain => {
-                    let blank = if at > 0 { "\n" } else { "" };
-                    let head = print::head(name, &set, self.inner.references(&named.slot));
-                    write!(text, "{blank}{head}{}", if terse { "" } else { "Members:\n" })
-                }
-            };
-            if !names && !terse {
-                self.members(&mut text, name, &set, form, sorted);
-            }
-        }
-        Ok(Answer { text, ..Answer::default() })
-    }
-
-    fn members(&self, text: &mut String, name: &str, set: &Set, form: Form, sorted: bool) {
-        let name_of = |id: SlotId| {
-            let named = self.inner.sets.iter().find(|named| named.slot.id() == id);
-            named.map_or_else(String::new, |named| named.name.clone())
-        };
-        for entry in print::entries(set, sorted, self.now) {
-            let entry = print::entry(set, &entry, &name_of);
-            let _ = match form {
-                Form::Save => writeln!(text, "add {name} {entry}"),
-                Form::Plain => writeln!(text, "{entry}"),
-            };
-        }
     }
 }

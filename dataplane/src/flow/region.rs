@@ -16,6 +16,7 @@ use super::key::Seed;
 use super::record::{Record, RecordV4, RecordV6, SLOTS_MAX, Slot};
 use crate::ids::WorkerId;
 use crate::packet::Family;
+use crate::pages::HUGE_PAGE_BYTES;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -28,7 +29,6 @@ const MAGIC: u64 = u64::from_be_bytes(*b"PALIFLOW");
 pub const FORMAT_VERSION: u32 = 1;
 
 const PAGE_BYTES: usize = 4096;
-const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Records per bucket when the table is full: 6.4 of 8 lanes, where two choices and a short search always find room.
 const RECORDS_PER_32_BUCKETS: u64 = 205;

@@ -1,5 +1,6 @@
 //! `-m set`: whether a packet is in a set. Worker thread; changes counters, which are atomics.
 
+use super::counters::Counts;
 use super::kind::Kind;
 use super::set::{Content, Set, is_over};
 use super::slot::Slot;
@@ -130,7 +131,7 @@ impl Ask<'_> {
             let holds = list.load().iter().any(|member| {
                 !member.is_over(self.subject.nanos)
                     && inner.is_in(&member.slot.peek())
-                    && self.counters_fit(set.spec().counters.then_some(&member.counts))
+                    && self.counters_fit(set.spec().counters.then(|| member.counts()))
             });
             return if holds { Said::Yes } else { Said::No };
         }
@@ -148,7 +149,7 @@ impl Ask<'_> {
         }
         let fits = |value: &Value| {
             !is_over(value, self.subject.nanos)
-                && self.counters_fit(spec.counters.then(|| set.counters(value.counter)).flatten())
+                && self.counters_fit(spec.counters.then(|| set.counters.get(value.counter)).flatten())
         };
         match set.first_covering(element, fits) {
             None => Said::No,
@@ -158,7 +159,7 @@ impl Ask<'_> {
     }
 
     /// Counts the packet, and then compares.
-    fn counters_fit(self, counters: Option<&[AtomicU64; 2]>) -> bool {
+    fn counters_fit(self, counters: Option<Counts<'_>>) -> bool {
         let Some([packets, bytes]) = counters else { return true };
         if self.counts {
             packets.fetch_add(1, Ordering::Relaxed);

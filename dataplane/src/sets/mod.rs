@@ -7,23 +7,30 @@
 //!
 //! Invariant: an entry that is neither added nor removed meanwhile is found by every lookup, whatever else is edited.
 
+mod counters;
+mod edit;
 mod element;
 mod kind;
 mod list;
 mod matching;
 mod order;
+mod parted;
 mod set;
+mod show;
 mod slot;
 mod subject;
-pub mod table;
+mod table;
 #[cfg(test)]
 mod tests;
 
+pub use edit::{Added, EditError, Extras};
 pub use element::Element;
 pub use kind::{Kind, NetPart, Spec, mask, width};
 pub use list::Member;
 pub use matching::{Compare, SetMatch};
 pub use order::{SetAsk, SetOrder, SetUse};
-pub use set::{Added, EditError, Entry, Extras, Set};
+pub use set::Set;
+pub use show::Entry;
 pub use slot::{Slot, SlotId};
 pub use subject::{Directions, Subject};
+pub use table::NoMemory;

@@ -1,8 +1,9 @@
 //! `-j SET`: what rules want added to sets and removed. A worker only notes it: [`SetAsk`]s wait with the packet's marks
 //! until it has been judged, go over a bounded ring to control, and are carried out there, in order, milliseconds later.
 
+use super::edit::Extras;
 use super::kind::{NetPart, Spec};
-use super::set::{Content, Extras, Set};
+use super::set::{Content, Set};
 use super::slot::SlotId;
 use super::subject::{Directions, Subject};
 use crate::clock::Now;

@@ -1,19 +1,12 @@
-use super::table::{Layout, Table, Value};
 use super::*;
 use crate::clock::Now;
 use crate::packet::Family;
-use crate::sets::element::Key;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-fn key(number: u64) -> Key {
-    Key { meta: element::USED, words: [number, 0, 0, 0] }
-}
 
 fn set(spec: Spec) -> Set {
-    Set::new(spec, 0, &Arc::from(["left".to_owned(), "right".to_owned()]))
+    Set::new(spec, 0, &Arc::from(["left".to_owned(), "right".to_owned()])).unwrap()
 }
 
 fn v4(kind: Kind) -> Spec {
@@ -29,31 +22,6 @@ fn net(addr: u128, prefix: u8) -> Element {
 }
 
 proptest! {
-    #[test]
-    fn a_table_is_a_map(edits in prop::collection::vec((0..400_u64, 0..3_u8, any::<u64>()), 1..2000)) {
-        let layout = Layout { key_words: 1, has_deadline: true, has_counters: true };
-        let table = Table::new(layout, 0, [7, 9]);
-        let mut map = HashMap::new();
-        for (number, edit, deadline) in edits {
-            let value = Value { nomatch: deadline & 1 != 0, deadline, counter: number };
-            match (edit, map.contains_key(&number)) {
-                (0, _) => prop_assert_eq!(table.remove(&key(number)), map.remove(&number)),
-                (_, true) => {
-                    table.update(&key(number), value);
-                    map.insert(number, value);
-                }
-                (_, false) => {
-                    table.insert(&key(number), value);
-                    map.insert(number, value);
-                }
-            }
-            prop_assert_eq!(table.len(), map.len());
-        }
-        for number in 0..400 {
-            prop_assert_eq!(table.find(&key(number)), map.get(&number).copied());
-        }
-    }
-
     #[test]
     fn networks_are_found_smallest_first(
         nets in prop::collection::vec((any::<u8>(), 1..=32_u8, any::<bool>()), 1..40),
@@ -74,39 +42,6 @@ proptest! {
             prop_assert_eq!(set.is_in(net(addr, 32), Now::default()), expected);
         }
     }
-}
-
-#[test]
-fn who_stays_is_found_whatever_else_is_edited() {
-    let layout = Layout { key_words: 1, has_deadline: false, has_counters: true };
-    let table = Table::new(layout, 0, [7, 9]);
-    let kept = |number: u64| Value { counter: number * 3, ..Value::default() };
-    for number in 0..2000 {
-        table.insert(&key(number), kept(number));
-    }
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    for number in 0..2000 {
-                        assert_eq!(table.find(&key(number)), Some(kept(number)));
-                        assert_eq!(table.find(&key(1_000_000 + number)), None);
-                    }
-                }
-            });
-        }
-        // Growth from small to large, and much coming and going.
-        for round in 0..20 {
-            for number in 0..3000 {
-                table.insert(&key(10_000 + number), kept(round));
-            }
-            for number in 0..3000 {
-                assert!(table.remove(&key(10_000 + number)).is_some());
-            }
-        }
-        is_over.store(true, Ordering::Relaxed);
-    });
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use super::{Frame, HEADROOM, XskError};
 use crate::ids::WorkerId;
+use crate::pages::{HUGE_PAGE_BYTES, Mapping};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ struct Link {
 #[derive(Debug)]
 pub struct Umem {
     base: NonNull<u8>,
-    bytes: usize,
+    memory: Mapping,
     frame_shift: u32,
     frames_per_worker: u32,
     links: Box<[Link]>,
@@ -66,8 +67,6 @@ pub struct Umem {
 unsafe impl Send for Umem {}
 // SAFETY: as above; `&Umem` gives out bytes only against a `Frame`.
 unsafe impl Sync for Umem {}
-
-const HUGE_PAGE: usize = 2 << 20;
 
 /// An offset as a pointer offset. AF_XDP's offsets are 64 bits; ours lie within a mapping, so they fit.
 #[inline]
@@ -86,26 +85,27 @@ impl Umem {
             return Err(XskError::FrameSize { frame_size: config.frame_size });
         }
         let chunks = config.frames_per_worker as usize * config.workers as usize;
-        let bytes = (chunks * config.frame_size as usize).next_multiple_of(HUGE_PAGE);
+        let bytes = (chunks * config.frame_size as usize).next_multiple_of(HUGE_PAGE_BYTES);
         let huge = match config.hugepages {
             Some(false) => None,
-            _ => map(bytes, libc::MAP_HUGETLB).ok(),
+            _ => Mapping::from_pool(bytes).ok(),
         };
-        let (base, backing) = match huge {
-            Some(base) => (base, Backing::HugePages),
+        let (memory, backing) = match huge {
+            Some(memory) => (memory, Backing::HugePages),
             None if config.hugepages == Some(true) => {
                 let hint = "Reserve 2 MiB pages (sysctl vm.nr_hugepages) or set umem.hugepages to auto";
                 return Err(XskError::Memory { bytes, source: io::Error::last_os_error(), hint });
             }
             None => {
                 let hint = "Lower umem.frames_per_worker or add memory";
-                let base = map(bytes, 0).map_err(|source| XskError::Memory { bytes, source, hint })?;
-                (base, Backing::Pages)
+                let memory =
+                    Mapping::new(bytes).map_err(|source| XskError::Memory { bytes, source, hint })?;
+                (memory, Backing::Pages)
             }
         };
         Ok(Arc::new(Self {
-            base,
-            bytes,
+            base: memory.base(),
+            memory,
             frame_shift: config.frame_size.trailing_zeros(),
             frames_per_worker: config.frames_per_worker,
             links: (0..chunks).map(|_| Link::default()).collect(),
@@ -134,7 +134,7 @@ impl Umem {
     /// Size of the region in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.bytes
+        self.memory.bytes()
     }
 
     pub(super) const fn base(&self) -> NonNull<u8> {
@@ -301,27 +301,5 @@ impl Umem {
     /// Where a fresh packet starts in a chunk, and how many bytes it may have there.
     pub(super) const fn payload_room(&self) -> u32 {
         self.frame_size() - HEADROOM
-    }
-}
-
-fn map(bytes: usize, flags: i32) -> io::Result<NonNull<u8>> {
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
-    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice touches no memory of ours.
-    let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
-    if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    if flags & libc::MAP_HUGETLB == 0 {
-        // SAFETY: advice about the mapping just made; its failure changes nothing.
-        unsafe { libc::madvise(address, bytes, libc::MADV_HUGEPAGE) };
-    }
-    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("the kernel mapped page zero"))
-}
-
-impl Drop for Umem {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, unmapped once, and no `Frame` outlives the workers that hold the `Arc`.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }
