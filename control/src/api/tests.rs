@@ -183,7 +183,7 @@ fn deletions_are_lines_that_end_with_how_many() {
         assert_eq!(status, 200, "{body}");
         body.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
-    let end = |count| TallyLine::End(Tally { count, remained: 2 });
+    let end = |count| TallyLine::End(Tally { count, remained: 2, unlabelled: 0 });
     assert_eq!(lines(rig.post("/v1/flows/delete?sport=2", "")), [TallyLine::Flow(flows[1].clone()), end(1)]);
     let marked = FlowRow { mark: 5, ..flows[2].clone() };
     let update = r#"{"filter":{"sport":3},"mark":"0x5"}"#;

@@ -22,6 +22,7 @@ pub struct Compiled {
     raw: Option<Program>,
     uses_conntrack: bool,
     asks_conn: bool,
+    asks_labels: bool,
 }
 
 /// One way through the rules.
@@ -169,6 +170,7 @@ impl Compiled {
             raw,
             uses_conntrack: program::uses_conntrack(&ruleset),
             asks_conn: program::asks_conn(&ruleset),
+            asks_labels: program::asks_labels(&ruleset),
             ruleset,
         })
     }
@@ -196,6 +198,13 @@ impl Compiled {
     #[inline]
     pub fn asks_conn(&self) -> bool {
         self.asks_conn
+    }
+
+    /// Whether any rule asks for a connection's labels, or gives it some.
+    #[must_use]
+    #[inline]
+    pub fn asks_labels(&self) -> bool {
+        self.asks_labels
     }
 
     /// Whether there are rules for packets that are not tracked yet.

@@ -137,10 +137,12 @@ impl Test {
         })
     }
 
-    /// Whether it matters who is asked: it counts them, or drops those that cannot answer.
+    /// Whether it matters who is asked: it counts them, labels them, or drops those that cannot answer.
     const fn counts(&self) -> bool {
         match self {
-            Self::Conn(condition) => matches!(condition, ConnMatch::ConnLimit(_)),
+            Self::Conn(condition) => {
+                matches!(condition, ConnMatch::ConnLimit(_) | ConnMatch::ConnLabel { set: true, .. })
+            }
             Self::Set(_) => true,
             Self::Header(condition) => condition.may_drop(),
             Self::Rate(condition) => condition.counts(),
@@ -538,6 +540,14 @@ pub(super) fn asks_conn(ruleset: &Ruleset) -> bool {
             || rule.matches.iter().any(
                 |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
             )
+    })
+}
+
+/// Whether any rule, reachable or not, speaks of labels.
+pub(super) fn asks_labels(ruleset: &Ruleset) -> bool {
+    ruleset.rules().any(|rule| {
+        let asks = |condition: &Match| matches!(condition, Match::Conn(ConnMatch::ConnLabel { .. }));
+        rule.matches.iter().any(asks)
     })
 }
 
