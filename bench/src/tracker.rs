@@ -92,7 +92,7 @@ impl Load {
             random: 0x9e37_79b9_7f4a_7c15,
             bursts: 0,
         };
-        load.tracker.adopt(&load.settings, &Policies::default());
+        load.tracker.adopt(&load.settings, &Policies::default(), false);
         for flow in 0..flows {
             load.open(flow);
         }
@@ -318,7 +318,7 @@ pub fn flood(max: u32, sources: u32) -> Result<Flooded, Error> {
         prefault: true,
     })?;
     load.settings = TrackSettings { checksum: false, ..TrackSettings::default() };
-    load.tracker.adopt(&load.settings, &Policies::default());
+    load.tracker.adopt(&load.settings, &Policies::default(), false);
     (0..OPEN).for_each(|flow| load.open(flow));
     let mut outcome = Flooded::default();
     let mut spent = Duration::ZERO;

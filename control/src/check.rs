@@ -5,13 +5,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use dataplane::flow::TimeoutPolicy;
 use dataplane::packet::Family;
 use dataplane::rules::Compiled;
 
 use crate::iptables::diagnostics::{Diagnostic, Severity, Span, render_all};
 use crate::iptables::{Loaded, printer};
-use crate::rules_file::{Sets, read, understand_with_sets};
+use crate::rules_file::{Named, read, understand_with};
 
 /// What to check and how to tell.
 #[derive(Clone, Copy, Debug)]
@@ -20,10 +19,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// Family of the rules; IPv4 unless told.
     pub family: Option<Family>,
-    /// Timeout policies that the rules may name.
-    pub policies: &'a [TimeoutPolicy],
-    /// Sets that the rules may name.
-    pub sets: &'a Sets,
+    /// What the rules may name.
+    pub named: Named<'a>,
     /// Whether to print the rules back in canonical form.
     pub print: bool,
     /// Whether warnings are errors.
@@ -79,7 +76,7 @@ pub fn run(request: Request<'_>, stdout: &mut dyn Write, stderr: &mut dyn Write)
     };
     let name = if request.path == "-" { "<stdin>" } else { request.path };
     let family = request.family.unwrap_or(Family::V4);
-    let mut loaded = understand_with_sets(&text, name, family, request.policies, request.sets);
+    let mut loaded = understand_with(&text, name, family, request.named);
     compile(&mut loaded);
     let outcome = match Outcome::of(&loaded) {
         Outcome::Good if request.strict && loaded.worst() >= Some(Severity::Warning) => Outcome::Wrong,
@@ -163,6 +160,8 @@ fn write_json(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::labels::LabelNames;
+    use crate::rules_file::Sets;
 
     fn check(text: &str, print: bool, json: bool) -> (Outcome, String, String) {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -172,8 +171,7 @@ mod tests {
         let request = Request {
             path: &path,
             family: None,
-            policies: &[],
-            sets: &Sets::new(),
+            named: Named { policies: &[], sets: &Sets::new(), labels: &LabelNames::none() },
             print,
             strict: false,
             json,
@@ -226,8 +224,7 @@ mod tests {
         let request = Request {
             path,
             family: None,
-            policies: &[],
-            sets: &Sets::new(),
+            named: Named { policies: &[], sets: &Sets::new(), labels: &LabelNames::none() },
             print: false,
             strict: true,
             json: true,
@@ -263,8 +260,7 @@ mod tests {
             let request = Request {
                 path: &path,
                 family: None,
-                policies: &[],
-                sets: &Sets::new(),
+                named: Named { policies: &[], sets: &Sets::new(), labels: &LabelNames::none() },
                 print: false,
                 strict: false,
                 json: false,
@@ -287,8 +283,7 @@ mod tests {
         let request = Request {
             path: "/nonexistent/rules",
             family: Some(Family::V6),
-            policies: &[],
-            sets: &Sets::new(),
+            named: Named { policies: &[], sets: &Sets::new(), labels: &LabelNames::none() },
             print: false,
             strict: false,
             json: false,

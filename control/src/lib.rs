@@ -8,6 +8,7 @@ pub mod config;
 pub mod diff;
 pub mod history;
 pub mod iptables;
+pub mod labels;
 pub mod lint;
 pub mod net;
 pub mod packet_log;

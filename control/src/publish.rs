@@ -416,8 +416,9 @@ fn distinct<'a>(
 fn counted(rules: &FamilyRules) -> HashMap<CounterKey, Counts> {
     let mut sums = HashMap::new();
     for counters in &rules.counters {
-        for (line, counts) in (0_u32..).zip(counters.totals()).filter(|(_, counts)| *counts != (0, 0)) {
-            if let Some(line) = rules.compiled.line(line) {
+        let lines = rules.compiled.lines().zip(counters.totals());
+        for (line, counts) in lines.filter(|(_, counts)| *counts != (0, 0)) {
+            if let Some(line) = line {
                 add(sums.entry(key(rules.compiled.ruleset(), line.by)).or_default(), counts);
             }
         }

@@ -5,6 +5,7 @@ use crate::iptables::diagnostics::{Severity, render_all};
 use crate::iptables::names::FileServices;
 use crate::iptables::syntax::{Counters, File};
 use crate::iptables::{Loaded, load, load_with, printer};
+use crate::labels::LabelNames;
 use crate::lint::lint;
 use dataplane::flow::TimeoutPolicy;
 use dataplane::packet::Family;
@@ -83,25 +84,33 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Understands rules, service names by the machine's own table; warns of what is hardly meant.
 #[must_use]
 pub fn understand(text: &[u8], name: &str, family: Family, policies: &[TimeoutPolicy]) -> Loaded {
-    understand_with_sets(text, name, family, policies, &Sets::new())
+    let named = Named { policies, sets: &Sets::new(), labels: &LabelNames::none() };
+    understand_with(text, name, family, named)
 }
 
 /// Sets that rules may name.
 pub type Sets = BTreeMap<String, Arc<Slot>>;
 
-/// The same with sets that the rules may name.
+/// What rules may name that stands elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// Timeout policies.
+    pub policies: &'a [TimeoutPolicy],
+    /// Sets.
+    pub sets: &'a Sets,
+    /// Labels.
+    pub labels: &'a LabelNames,
+}
+
+/// The same with all that the rules may name.
 #[must_use]
-pub fn understand_with_sets(
-    text: &[u8],
-    name: &str,
-    family: Family,
-    policies: &[TimeoutPolicy],
-    sets: &Sets,
-) -> Loaded {
+pub fn understand_with(text: &[u8], name: &str, family: Family, named: Named<'_>) -> Loaded {
+    let Named { policies, sets, labels } = named;
     let services =
         std::fs::read_to_string(SERVICES_PATH).map(|text| FileServices::parse(&text)).unwrap_or_default();
-    let mut loaded =
-        load_with(text, name, family, &services.with_timeout_policies(policies).with_sets(sets.clone()));
+    let services =
+        services.with_timeout_policies(policies).with_sets(sets.clone()).with_labels(labels.clone());
+    let mut loaded = load_with(text, name, family, &services);
     if let (Some(ruleset), Some(file)) = (&loaded.ruleset, &loaded.syntax) {
         loaded.diagnostics.extend(lint(ruleset, file));
         loaded.diagnostics.sort_by_key(|found| (found.span.line == 0, found.span.line, found.span.start));
@@ -117,8 +126,7 @@ pub fn understand_with_sets(
 pub fn load_file(
     path: &Path,
     family: Family,
-    policies: &[TimeoutPolicy],
-    sets: &Sets,
+    named: Named<'_>,
     err: &mut dyn Write,
 ) -> io::Result<Result<Rules, u8>> {
     let name = path.display().to_string();
@@ -129,7 +137,7 @@ pub fn load_file(
             return Ok(Err(1));
         }
     };
-    let loaded = understand_with_sets(&text, &name, family, policies, sets);
+    let loaded = understand_with(&text, &name, family, named);
     err.write_all(render_all(&loaded.diagnostics, &text, &name, false).as_bytes())?;
     let code = if loaded.worst() == Some(Severity::Error) { 1 } else { 3 };
     Ok(Rules::from_loaded(loaded).ok_or(code))

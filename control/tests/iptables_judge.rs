@@ -12,6 +12,7 @@ use control::iptables::diagnostics::Severity;
 use control::iptables::names::FileServices;
 use control::iptables::syntax::Counters;
 use control::iptables::{Loaded, load_with, printer};
+use control::labels::LabelNames;
 use control::sets::Store;
 use dataplane::packet::Family;
 use dataplane::rules::model::Table;
@@ -177,6 +178,36 @@ fn every_ipv4_construct_is_taken_or_refused_as_iptables_does() {
 #[test]
 fn every_ipv6_construct_is_taken_or_refused_as_ip6tables_does() {
     single_lines("lines6.txt", Family::V6);
+}
+
+/// Labels by names, in a mount namespace where connlabel.conf has them.
+#[test]
+fn labels_are_called_by_their_names() {
+    const NAMES: &str = "# names\n0 zero\n0x5\teth0-in\n127 two words\n";
+    const SCRIPT: &str = "mount -t tmpfs none /mnt && mkdir /mnt/u /mnt/w \
+        && mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/u,workdir=/mnt/w /etc && mkdir -p /etc/xtables \
+        && printf '%s' \"$1\" > /etc/xtables/connlabel.conf && iptables-restore && iptables-save -t filter";
+    let Some(namespace) = Namespace::new("labels") else { return };
+    let labels = LabelNames::parse(NAMES, "names").unwrap();
+    let services = FileServices::default().with_labels(labels);
+    for (rule, is_good) in [
+        ("--label zero", true),
+        ("! --label \"two words\" --set", true),
+        ("--label 5 --set", true),
+        ("--label 6", true),
+        ("--label eth0-out", false),
+        ("--label Zero", false),
+    ] {
+        let text = format!("*filter\n-A FORWARD -m connlabel {rule}\nCOMMIT\n");
+        let (taken, saved) = namespace.run(&["unshare", "-m", "sh", "-c", SCRIPT, "sh", NAMES], &text);
+        assert_eq!(taken, is_good, "{rule}");
+        let loaded = load_with(text.as_bytes(), "test.rules", Family::V4, &services);
+        let printed =
+            loaded.syntax.as_ref().filter(|_| loaded.ruleset.is_some()).map(|file| printer::save(file, None));
+        assert_eq!(printed.is_some(), is_good, "{rule}: {:?}", loaded.diagnostics);
+        let rules = |text: &str| text.lines().find(|line| line.starts_with("-A")).map(str::to_owned);
+        assert_eq!(printed.as_deref().and_then(rules), rules(&saved), "{rule}");
+    }
 }
 
 /// Lines led by the table they are for.

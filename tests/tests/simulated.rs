@@ -69,8 +69,8 @@ fn counts(gateway: &Gateway) -> Vec<u64> {
     let ruleset = rules.compiled.ruleset();
     let mut sums = vec![0; ruleset.chain(ruleset.forward).rules.len() + 1];
     for counters in &rules.counters {
-        for (line, (packets, _)) in rules.compiled.lines().iter().zip(counters.totals()) {
-            if line.by.chain == ruleset.forward {
+        for (line, (packets, _)) in rules.compiled.lines().zip(counters.totals()) {
+            if let Some(line) = line.filter(|line| line.by.chain == ruleset.forward) {
                 let at = line.by.rule.map_or(sums.len() - 1, |rule| rule as usize);
                 sums[at] += packets;
             }

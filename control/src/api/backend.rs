@@ -6,8 +6,10 @@ use super::types::{
     ExpectRow, FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, SetsAnswer,
     SetsRequest, Stats, Tally, TrackRow, UpdateRequest, Version,
 };
+use crate::labels::LabelNames;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// The daemon as the API sees it. Called from threads of the server, several at once; calls may take a while and may
 /// wait for each other, but must not wait for the packet path longer than a worker takes between two bursts.
@@ -67,6 +69,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What each worker's tracker has counted, under the names of `conntrack -S`.
     fn track_stats(&self) -> Vec<TrackRow>;
+
+    /// What labels are called.
+    fn label_names(&self) -> Arc<LabelNames>;
 
     /// Connection tracking settings in force, by name.
     fn settings(&self) -> Vec<(String, u32)>;

@@ -15,6 +15,10 @@ pub fn event_row(event: &FlowEvent, shown: &Shown, then: Wall) -> EventRow {
         flow::EventKind::Destroy => EventKind::Destroy,
     };
     let mut flow = flow_row(view, shown);
+    // As the kernel's events do, it names labels that have changed.
+    if news.and(CtEvents::LABEL).is_empty() || kind == EventKind::Destroy {
+        flow.labels.clear();
+    }
     if flow.start_ms.is_some() && kind == EventKind::Destroy {
         flow.stop_ms = Some(then.micros / 1000);
     }
@@ -28,6 +32,7 @@ fn changes(news: CtEvents) -> Vec<Changed> {
         (CtEvents::ASSURED, Changed::Assured),
         (CtEvents::PROTOINFO, Changed::Protoinfo),
         (CtEvents::MARK, Changed::Mark),
+        (CtEvents::LABEL, Changed::Label),
     ];
     names.into_iter().filter(|(event, _)| !news.and(*event).is_empty()).map(|(_, name)| name).collect()
 }

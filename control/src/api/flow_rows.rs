@@ -1,19 +1,23 @@
 //! Flows and expectations as the tracker keeps them, turned into what the API says of them. Pure.
 
 use super::types::{ExpectMaster, ExpectRow, FlowKey, FlowRow, FlowSide, proto_name};
+use crate::labels::LabelNames;
 use dataplane::clock::{TICK_NANOS, Tick};
 use dataplane::flow::{Direction, Expectation, FlowView, status};
 use dataplane::packet::{Family as Fam, Tuple, proto};
 use dataplane::rules::conn::Zone;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 /// What is shown of flows beside what identifies them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// Packets and bytes (`nf_conntrack_acct`).
     pub counters: bool,
     /// When they began (`nf_conntrack_timestamp`): the time now, by both clocks.
     pub start: Option<Wall>,
+    /// What labels are called.
+    pub labels: Arc<LabelNames>,
 }
 
 /// One moment, by the workers' clock and by the calendar.
@@ -27,7 +31,7 @@ pub struct Wall {
 
 impl Default for Shown {
     fn default() -> Self {
-        Self { counters: true, start: None }
+        Self { counters: true, start: None, labels: Arc::default() }
     }
 }
 
@@ -64,6 +68,7 @@ pub fn flow_row(view: &FlowView, shown: &Shown) -> FlowRow {
         assured: view.is_assured(),
         expected: view.status & status::EXPECTED != 0,
         mark: view.mark,
+        labels: shown.labels.list(view.labels.unwrap_or(0)),
         helper: view.helper.map(|helper| helper.name().into()),
         zone: if orig && reply { id } else { 0 },
         start_ms: shown.start.map(|wall| wall.millis_at(view.created)),

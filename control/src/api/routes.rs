@@ -118,7 +118,7 @@ async fn flows(
     State(shared): App,
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let filter = query?.0;
+    let filter = shared.filter(query?.0)?;
     let (mut lines, answer) = shared.lines();
     // Not awaited: it ends with the walk, or with the client.
     tokio::task::spawn_blocking(move || {
@@ -142,7 +142,7 @@ async fn events(
     Extension(lasting): Extension<Lasting>,
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let filter = query?.0;
+    let filter = shared.filter(query?.0)?;
     shared.listen(lasting, move |backend, each| backend.events(&filter, each)).await
 }
 
@@ -156,7 +156,7 @@ async fn expectations(
 
 async fn flush_expectations(State(shared): App) -> Result<Response, Failure> {
     let count = call(move || shared.backend.flush_expectations()).await?;
-    Ok(Json(Tally { count, remained: 0 }).into_response())
+    Ok(Json(Tally { count, ..Tally::default() }).into_response())
 }
 
 async fn expect_events(
@@ -169,6 +169,12 @@ async fn expect_events(
 }
 
 impl Shared {
+    /// A filter, its labels by the names that flows' labels have.
+    fn filter(&self, filter: FlowFilter) -> Result<FlowFilter, Failure> {
+        let names = self.backend.label_names();
+        filter.with_labels(&names).map_err(|why| Failure::new(ErrorKind::BadRequest, why))
+    }
+
     /// An answer of JSON lines, and where to put them. From within the server's runtime only.
     fn lines(&self) -> (Lines, Response) {
         let (sender, body) = Channel::<Bytes, io::Error>::new(CHUNKS_IN_FLIGHT);
@@ -283,7 +289,7 @@ async fn count_flows(
     State(shared): App,
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let filter = query?.0;
+    let filter = shared.filter(query?.0)?;
     let count = call(move || shared.backend.count_flows(&filter)).await?;
     Ok(Json(FlowCount { count }).into_response())
 }
@@ -292,16 +298,19 @@ async fn delete_flows(
     State(shared): App,
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let filter = query?.0;
+    let filter = shared.filter(query?.0)?;
     Ok(shared.tally(move |backend, each| backend.delete_flows(&filter, each)))
 }
 
 async fn update_flows(State(shared): App, request: Request) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
     let request: UpdateRequest = understand(&body)?;
-    if request.mark.is_none() && request.timeout_secs.is_none() {
-        return Err(Failure::new(ErrorKind::BadRequest, "the request has neither a mark nor a timeout"));
+    if request.is_empty() {
+        let why = "the request has neither a mark nor labels nor a timeout";
+        return Err(Failure::new(ErrorKind::BadRequest, why));
     }
+    request.labels(&shared.backend.label_names()).map_err(|why| Failure::new(ErrorKind::BadRequest, why))?;
+    let request = UpdateRequest { filter: shared.filter(request.filter)?, ..request };
     Ok(shared.tally(move |backend, each| backend.update_flows(&request, each)))
 }
 

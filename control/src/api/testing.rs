@@ -2,10 +2,11 @@
 
 use super::backend::{ApplyError, Backend, Peer};
 use super::types::*;
+use crate::labels::LabelNames;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Answers from its fields, and notes what it was asked.
 #[derive(Default)]
@@ -62,7 +63,7 @@ impl Backend for Fake {
     }
 
     fn delete_flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) -> Tally {
-        let mut tally = Tally { count: 0, remained: self.stuck };
+        let mut tally = Tally { count: 0, remained: self.stuck, unlabelled: 0 };
         for row in self.flows.iter().filter(|row| filter.fits(row)) {
             tally.count += 1;
             let _ = each(row.clone());
@@ -75,16 +76,17 @@ impl Backend for Fake {
         request: &UpdateRequest,
         each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>,
     ) -> Tally {
-        let UpdateRequest { filter, mark, timeout_secs } = request;
+        let UpdateRequest { filter, mark, label_add, timeout_secs, .. } = request;
         self.delete_flows(filter, &mut |mut row| {
             row.mark = mark.map_or(row.mark, |mark| row.mark & !mark.mask ^ mark.value);
+            row.labels.extend(label_add.clone());
             row.timeout_secs = timeout_secs.unwrap_or(row.timeout_secs);
             each(row)
         })
     }
 
     fn flush_flows(&self) -> Tally {
-        Tally { count: self.flows.len() as u64, remained: self.stuck }
+        Tally { count: self.flows.len() as u64, remained: self.stuck, unlabelled: 0 }
     }
 
     fn events(
@@ -136,6 +138,10 @@ impl Backend for Fake {
 
     fn track_stats(&self) -> Vec<TrackRow> {
         vec![TrackRow { worker: 0, found: 7, insert: 2, ..TrackRow::default() }]
+    }
+
+    fn label_names(&self) -> Arc<LabelNames> {
+        Arc::new(LabelNames::parse("1 web\n2 two words\n", "names").unwrap())
     }
 
     fn settings(&self) -> Vec<(String, u32)> {
@@ -269,6 +275,7 @@ pub(crate) fn flow(proto: u8, src: &str, dst: &str, orig: FlowKey, reply: FlowKe
         assured: false,
         expected: false,
         mark: 0,
+        labels: Vec::new(),
         helper: None,
         zone: 0,
         start_ms: None,

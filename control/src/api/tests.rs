@@ -183,12 +183,15 @@ fn deletions_are_lines_that_end_with_how_many() {
         assert_eq!(status, 200, "{body}");
         body.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
-    let end = |count| TallyLine::End(Tally { count, remained: 2 });
+    let end = |count| TallyLine::End(Tally { count, remained: 2, unlabelled: 0 });
     assert_eq!(lines(rig.post("/v1/flows/delete?sport=2", "")), [TallyLine::Flow(flows[1].clone()), end(1)]);
     let marked = FlowRow { mark: 5, ..flows[2].clone() };
     let update = r#"{"filter":{"sport":3},"mark":"0x5"}"#;
     assert_eq!(lines(rig.post("/v1/flows/update", update)), [TallyLine::Flow(marked), end(1)]);
-    assert_eq!(rig.post("/v1/flows/flush", ""), (200, r#"{"count":3,"remained":2}"#.to_owned()));
+    assert_eq!(
+        rig.post("/v1/flows/flush", ""),
+        (200, r#"{"count":3,"remained":2,"unlabelled":0}"#.to_owned())
+    );
     for (target, body) in [
         ("/v1/flows/delete?colour=red", ""),
         ("/v1/flows/update", ""),

@@ -25,6 +25,7 @@ pub use flows::{
 use crate::api::types::{ErrorBody, ErrorKind};
 use crate::check;
 use crate::config::{Config, FwdArgs, Tracking};
+use crate::labels::LabelNames;
 use crate::replay::{self, ReplayOptions};
 use crate::rules_file;
 use crate::sets::{self, Store};
@@ -160,8 +161,11 @@ fn check(args: &args::CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Re
     };
     let request = check::Request {
         path: &args.file.to_string_lossy(),
-        policies: &config.rules.timeout_policies,
-        sets: &sets,
+        named: rules_file::Named {
+            policies: &config.rules.timeout_policies,
+            sets: &sets,
+            labels: &labels(&config)?,
+        },
         family: args.family.map(family),
         print: args.print,
         strict: args.strict,
@@ -171,6 +175,10 @@ fn check(args: &args::CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Re
     Ok(check::run(request, out, err)?.code())
 }
 
+fn labels(config: &Config) -> Result<LabelNames, CliError> {
+    LabelNames::load(&config.rules.labels).map_err(|error| CliError::Wrong(error.to_string()))
+}
+
 fn replay(args: &args::ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, CliError> {
     let config = Config::from_settings(&args.set).map_err(|errors| CliError::Usage(errors.to_string()))?;
     let options = ReplayOptions {
@@ -178,6 +186,7 @@ fn replay(args: &args::ReplayArgs, out: &mut dyn Write, err: &mut dyn Write) -> 
         rules: args.rules.clone(),
         rules6: args.rules6.clone(),
         policies: config.rules.timeout_policies.clone(),
+        labels: labels(&config)?,
         sets: config.rules.sets.clone(),
         left: args.left.clone(),
         gateway: GatewayConfig {

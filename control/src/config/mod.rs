@@ -76,7 +76,7 @@ pub struct WireConfig {
 }
 
 /// Where the rules are.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RulesConfig {
     /// IPv4 rules in `iptables-save` form; `None`: an empty table, policy ACCEPT, as in the kernel.
     pub v4: Option<PathBuf>,
@@ -84,6 +84,8 @@ pub struct RulesConfig {
     pub v6: Option<PathBuf>,
     /// Sets that rules name, in the form of `ipset save`.
     pub sets: Option<PathBuf>,
+    /// Names of connection labels, in the form of connlabel.conf; need not be there.
+    pub labels: PathBuf,
     /// What `-j CT --timeout` may name; no name twice.
     pub timeout_policies: Vec<TimeoutPolicy>,
 }
@@ -370,6 +372,13 @@ impl Default for LogConfig {
 impl Default for NetConfig {
     fn default() -> Self {
         Self { offloads: Offloads::Fix, promiscuous: true, journal_dir: "/run/palisade".into() }
+    }
+}
+
+impl Default for RulesConfig {
+    fn default() -> Self {
+        let labels = crate::labels::LABELS_PATH.into();
+        Self { v4: None, v6: None, sets: None, labels, timeout_policies: Vec::new() }
     }
 }
 

@@ -55,6 +55,12 @@ pub const SETTINGS: &[Setting<Config>] = &[
     setting!("rules.sets", optional Kind::File, |c| c.rules.sets, "sets",
         "Sets that rules name, as ipset save prints them: made at start. fwctl set changes them."),
     setting!(
+        "rules.labels",
+        Kind::File,
+        |c| c.rules.labels,
+        "Names of connection labels (-m connlabel), as iptables reads them. Without the file labels have numbers."
+    ),
+    setting!(
         "rules.timeout_policies",
         Kind::TimeoutPolicies,
         |c| c.rules.timeout_policies,

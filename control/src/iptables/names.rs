@@ -1,6 +1,7 @@
 //! Names for numbers: protocols and services. Pure tables, plus a reader for the text of `/etc/services` that the
 //! caller fetches. Control thread and tools only.
 
+use crate::labels::LabelNames;
 use dataplane::flow::TimeoutPolicy;
 use dataplane::sets::Slot;
 use std::collections::{BTreeMap, HashMap};
@@ -180,7 +181,7 @@ const SERVICES: &[(&str, &str, u16)] = &[
     ("xmpp-server", "tcp", 5269),
 ];
 
-/// What names in rules stand for that the rules do not say: ports of services, timeout policies.
+/// What names in rules stand for that the rules do not say: ports of services, timeout policies, sets, labels.
 pub trait Services {
     /// The port of `name` for protocol `proto` (`tcp`, `udp`, ...; `None` is any of them).
     fn port(&self, name: &str, proto: Option<&str>) -> Option<u16>;
@@ -194,6 +195,12 @@ pub trait Services {
     fn set(&self, _name: &str) -> Option<Arc<Slot>> {
         None
     }
+
+    /// What labels are called.
+    fn labels(&self) -> &LabelNames {
+        static NONE: LabelNames = LabelNames::none();
+        &NONE
+    }
 }
 
 /// The built-in table of services.
@@ -206,6 +213,7 @@ pub struct FileServices {
     ports: HashMap<(String, String), u16>,
     timeout_policies: Vec<TimeoutPolicy>,
     sets: BTreeMap<String, Arc<Slot>>,
+    labels: LabelNames,
 }
 
 impl Services for BuiltinServices {
@@ -246,6 +254,12 @@ impl FileServices {
     pub fn with_sets(self, sets: BTreeMap<String, Arc<Slot>>) -> Self {
         Self { sets, ..self }
     }
+
+    /// The same with names of labels.
+    #[must_use]
+    pub fn with_labels(self, labels: LabelNames) -> Self {
+        Self { labels, ..self }
+    }
 }
 
 impl Services for FileServices {
@@ -263,6 +277,10 @@ impl Services for FileServices {
 
     fn set(&self, name: &str) -> Option<Arc<Slot>> {
         self.sets.get(name).cloned()
+    }
+
+    fn labels(&self) -> &LabelNames {
+        &self.labels
     }
 }
 

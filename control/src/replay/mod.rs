@@ -12,7 +12,8 @@ mod sides;
 pub use capture::{CaptureError, Captured};
 
 use crate::api::types::Net;
-use crate::rules_file::{self, Rules};
+use crate::labels::LabelNames;
+use crate::rules_file::{self, Named, Rules};
 use crate::sets::{self, Store};
 use dataplane::clock::Now;
 use dataplane::flow::TimeoutPolicy;
@@ -39,6 +40,8 @@ pub struct ReplayOptions {
     pub rules6: Option<PathBuf>,
     /// Timeout policies that the rules may name.
     pub policies: Vec<TimeoutPolicy>,
+    /// Names of labels that they may use.
+    pub labels: LabelNames,
     /// Sets that they may name, as `ipset save` prints them.
     pub sets: Option<PathBuf>,
     /// Prefixes that live on the left; empty: the first speaker of each address pair does.
@@ -91,7 +94,8 @@ pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) ->
     let mut rulesets = Vec::new();
     for (path, family) in [(&options.rules, Family::V4), (&options.rules6, Family::V6)] {
         let Some(path) = path else { continue };
-        match rules_file::load_file(path, family, &options.policies, &store.slots(), err)? {
+        let named = Named { policies: &options.policies, sets: &store.slots(), labels: &options.labels };
+        match rules_file::load_file(path, family, named, err)? {
             Ok(rules) => rulesets.push(rules),
             Err(code) => return Ok(i32::from(code)),
         }

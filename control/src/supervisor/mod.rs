@@ -13,10 +13,11 @@ mod watch;
 
 use crate::api::server::{ServeError, Server};
 use crate::config::{Config, Tracking};
+use crate::labels::{LabelNames, LabelsError};
 use crate::net::NicError;
 use crate::publish::{BothRules, Publisher};
 use crate::reproducer;
-use crate::rules_file::{self, Rules};
+use crate::rules_file::{self, Named, Rules};
 use crate::sets::orders::Orders;
 use crate::sets::{self, Store};
 use crate::system::{capabilities, signals::Signals};
@@ -47,6 +48,9 @@ pub enum Fatal {
         /// Which file.
         file: String,
     },
+    /// The names of labels are wrong or cannot be read.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
     /// The rules do not compile.
     #[error("the rules cannot be compiled: {0}")]
     Compile(String),
@@ -98,9 +102,10 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let nics: Vec<_> = config.wires.iter().flat_map(|wire| [wire.left.clone(), wire.right.clone()]).collect();
     let sets = Arc::new(Store::new(&nics));
     load_sets(config, &sets, false)?;
+    let labels = LabelNames::load(&config.rules.labels)?;
     let rules = BothRules {
-        v4: Arc::new(load_rules(config, Family::V4, &sets)?),
-        v6: Arc::new(load_rules(config, Family::V6, &sets)?),
+        v4: Arc::new(load_rules(config, Family::V4, &sets, &labels)?),
+        v6: Arc::new(load_rules(config, Family::V6, &sets, &labels)?),
     };
     let mut plane = Plane::build(config, |ports, workers| {
         let track_always = config.flows.tracking == Tracking::Always;
@@ -112,7 +117,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     sets.start_clock(plane.started);
     let asks = std::mem::take(&mut plane.set_asks);
     let orders = Orders::start(Arc::clone(&sets), asks).map_err(system("starting the thread for sets"))?;
-    let backend = Arc::new(LiveBackend::new(config, &plane, Arc::clone(&sets)));
+    let backend = Arc::new(LiveBackend::new(config, &plane, Arc::clone(&sets), labels));
     backend.note_sets();
     let server = Server::start(&config.api.socket, config.api.group.as_deref(), Arc::clone(&backend) as _)?;
     plane.publisher.follow_wall_clock(Now::since(plane.started));
@@ -169,19 +174,22 @@ fn watch(
     Ok(())
 }
 
-/// SIGHUP: reads the configured rules files again. Sets that are there stay as they are, further ones are made. What is wrong is logged and the old rules stay.
+/// SIGHUP: reads the configured rules files and the names of labels again. Sets that are there stay as they are, further ones are made. What is wrong is logged and the old rules stay.
 fn reload(config: &Config, backend: &LiveBackend, sets: &Store) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-    let read = |path: &Option<std::path::PathBuf>, family| match path.as_deref() {
-        None => Ok(None),
-        Some(_) => load_rules(config, family, sets).map(Some),
+    let load = || {
+        load_sets(config, sets, true)?;
+        let labels = LabelNames::load(&config.rules.labels)?;
+        let read = |path: &Option<std::path::PathBuf>, family| match path.as_deref() {
+            None => Ok(None),
+            Some(_) => load_rules(config, family, sets, &labels).map(Some),
+        };
+        let (v4, v6) = (read(&config.rules.v4, Family::V4)?, read(&config.rules.v6, Family::V6)?);
+        Ok::<_, Fatal>((v4, v6, labels))
     };
-    let loaded = load_sets(config, sets, true)
-        .and_then(|()| read(&config.rules.v4, Family::V4))
-        .and_then(|v4| Ok((v4, read(&config.rules.v6, Family::V6)?)));
-    match loaded {
+    match load() {
         Err(fatal) => error!("SIGHUP: {fatal}; the old rules stay in force"),
-        Ok((v4, v6)) => match backend.reload(v4, v6) {
+        Ok((v4, v6, labels)) => match backend.reload(v4, v6, labels) {
             Ok(report) => info!("SIGHUP: rules read again, generation {}", report.generation),
             Err(error) => error!("SIGHUP: {error}; the old rules stay in force"),
         },
@@ -190,7 +198,7 @@ fn reload(config: &Config, backend: &LiveBackend, sets: &Store) {
 }
 
 /// Reads rules and prints every finding; without a file, the empty table of a kernel without rules.
-fn load_rules(config: &Config, family: Family, sets: &Store) -> Result<Rules, Fatal> {
+fn load_rules(config: &Config, family: Family, sets: &Store, labels: &LabelNames) -> Result<Rules, Fatal> {
     let path = if family == Family::V4 { &config.rules.v4 } else { &config.rules.v6 };
     let Some(path) = path.as_deref() else {
         if family == Family::V6 {
@@ -198,8 +206,8 @@ fn load_rules(config: &Config, family: Family, sets: &Store) -> Result<Rules, Fa
         }
         return Ok(Rules::empty(family));
     };
-    let policies = &config.rules.timeout_policies;
-    let loaded = rules_file::load_file(path, family, policies, &sets.slots(), &mut io::stderr());
+    let named = Named { policies: &config.rules.timeout_policies, sets: &sets.slots(), labels };
+    let loaded = rules_file::load_file(path, family, named, &mut io::stderr());
     match loaded.map_err(|source| Fatal::System { what: "writing to standard error", source })? {
         Ok(rules) => Ok(rules),
         Err(_) => Err(Fatal::Rules { file: path.display().to_string() }),

@@ -1,4 +1,4 @@
-//! What rules see of a flow, and what they write to it: its mark. Owner thread; only when a rule asks.
+//! What rules see of a flow, and what they write to it: its mark and its labels. Owner thread; only when a rule asks.
 
 use super::key;
 use super::record::{FlowId, Slot, status};
@@ -61,7 +61,7 @@ impl Tracker {
                 orig: packet.tuple,
                 reply: key::inverse(&packet.tuple),
                 direction,
-                status: status & !status::OWN_TIMEOUTS,
+                status: status & !status::OURS,
                 packets: [1, 0],
                 bytes: [u64::from(packet.l3_len), 0],
                 secs_left: 0,
@@ -81,7 +81,7 @@ impl Tracker {
             orig,
             reply: key::inverse(&orig),
             direction,
-            status: life.status & !status::OWN_TIMEOUTS | status::CONFIRMED,
+            status: life.status & !status::OURS | status::CONFIRMED,
             packets: [orig_packets, reply_packets],
             bytes: [orig_bytes, reply_bytes],
             secs_left: life.deadline.secs_from(now.tick()),
@@ -117,6 +117,44 @@ impl Tracker {
             }
             // Nobody will see it.
             FlowRef::Ending(_) | FlowRef::None => {}
+        }
+    }
+
+    /// Labels of the connection of the packet just tracked, one bit each; `None` without one, and if it can have none.
+    #[must_use]
+    pub fn labels(&self, tracked: &Tracked) -> Option<u128> {
+        match tracked.flow {
+            FlowRef::Tentative(_) => {
+                let Opening { status, labels, .. } = self.opening();
+                (status & status::LABELLED != 0).then_some(*labels)
+            }
+            FlowRef::Existing(slot) | FlowRef::Ending(slot) | FlowRef::About(slot) => self.labels_in(slot),
+            FlowRef::None => None,
+        }
+    }
+
+    /// Labels of a flow; `None` if it can have none.
+    pub(super) fn labels_in(&self, slot: Slot) -> Option<u128> {
+        let status = self.table.live_record(slot)?.common.life().status;
+        self.table.region().labels_of(slot, status)
+    }
+
+    /// Sets the labels of the connection of the packet just tracked, which has said by [`Self::labels`] that it can have
+    /// some. One that does not exist yet will start with them.
+    pub fn set_labels(&mut self, tracked: &Tracked, labels: u128) {
+        match tracked.flow {
+            FlowRef::Tentative(_) => self.set_opening_labels(labels),
+            FlowRef::Existing(slot) | FlowRef::About(slot) => self.label(slot, labels),
+            // Nobody will see them.
+            FlowRef::Ending(_) | FlowRef::None => {}
+        }
+    }
+
+    /// Sets the labels of a flow that can have some.
+    pub(super) fn label(&mut self, slot: Slot, labels: u128) {
+        if let Some(words) = self.table.region().labels(slot) {
+            words.set(labels);
+            self.note(CtEvents::LABEL, slot);
         }
     }
 

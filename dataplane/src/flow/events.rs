@@ -23,7 +23,7 @@ const WAITING_MAX: usize = 1 << 16;
 pub enum EventKind {
     /// The flow has entered the table.
     New,
-    /// Its state, status or mark has changed.
+    /// Its state, status, mark or labels have changed.
     Update,
     /// It is leaving the table; these are its last counts.
     Destroy,

@@ -60,8 +60,12 @@ pub mod status {
     pub const ASSURED: u16 = 1 << 2;
     /// In the table. Not stored, as it holds for every flow there; rules may ask for it.
     pub const CONFIRMED: u16 = 1 << 3;
-    /// Has a timeout policy. Ours: the kernel's bit of this value speaks of hardware.
+    /// Can have labels: began while rules spoke of labels. Ours, as the next.
+    pub(crate) const LABELLED: u16 = 1 << 14;
+    /// Has a timeout policy. The kernel's bits of these values speak of hardware.
     pub(crate) const OWN_TIMEOUTS: u16 = 1 << 15;
+    /// What nobody else is told.
+    pub(crate) const OURS: u16 = LABELLED | OWN_TIMEOUTS;
 }
 
 /// What every packet of a flow changes together, in one word: deadline, status bits and protocol state.
@@ -126,6 +130,14 @@ pub(super) struct Tail {
     pub(super) created: AtomicU32,
     /// What few flows have, see [`Extra`]; zero is none of it.
     extra: AtomicU32,
+}
+
+/// A flow's labels, beside its record. They count only if the flow can have labels ([`status::LABELLED`]).
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct LabelWords {
+    low: AtomicU64,
+    high: AtomicU64,
 }
 
 /// What few flows have.
@@ -327,6 +339,20 @@ impl Counters {
         let Self { wide, packets } = self;
         wide.iter().for_each(|word| word.store(0, Relaxed));
         packets.iter().for_each(|word| word.store(0, Relaxed));
+    }
+}
+
+impl LabelWords {
+    /// From another thread the halves may be of different moments.
+    pub(super) fn get(&self) -> u128 {
+        u128::from(self.high.load(Relaxed)) << 64 | u128::from(self.low.load(Relaxed))
+    }
+
+    /// Owner only.
+    #[expect(clippy::cast_possible_truncation, reason = "two halves")]
+    pub(super) fn set(&self, labels: u128) {
+        self.low.store(labels as u64, Relaxed);
+        self.high.store((labels >> 64) as u64, Relaxed);
     }
 }
 

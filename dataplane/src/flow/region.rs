@@ -6,27 +6,32 @@
 //! header | buckets | live bits v4 | live bits v6 | v4 records | v6 records          each part starts on a page
 //! ```
 //!
+//! Labels, which few gateways give to flows, are in a second mapping: for each record of either family one pair of words,
+//! of plain pages that cost nothing until they are written.
+//!
 //! All unsafe code of the tracker is here, and it rests on one invariant: `Region::map` places every part, aligned
-//! for its type, inside the mapping, and the mapping stays until the region is dropped. All parts are arrays of
+//! for its type, inside a mapping, and the mappings stay until the region is dropped. All parts are arrays of
 //! atomics, for which every bit pattern is valid, so shared references to them are sound whoever writes.
 #![allow(unsafe_code, reason = "maps memory and hands out views of it; everything above is safe code")]
 
+mod memory;
+
 use super::bucket::Bucket;
 use super::key::Seed;
-use super::record::{Record, RecordV4, RecordV6, SLOTS_MAX, Slot};
+use super::record::{LabelWords, Record, RecordV4, RecordV6, SLOTS_MAX, Slot};
 use crate::ids::WorkerId;
 use crate::packet::Family;
 use crate::pages::HUGE_PAGE_BYTES;
+use memory::Memory;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// First word of every region: "PALIFLOW" in ASCII.
 const MAGIC: u64 = u64::from_be_bytes(*b"PALIFLOW");
 
 /// Changes whenever the layout of a record or of the header does.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 const PAGE_BYTES: usize = 4096;
 
@@ -85,20 +90,11 @@ struct Layout {
 
 /// A mapped region. See the module's head.
 pub struct Region {
-    base: NonNull<u8>,
-    /// Address space reserved, of which the region is the aligned part.
-    reserved: NonNull<u8>,
-    reserved_bytes: usize,
+    memory: Memory,
+    labels: Memory,
     layout: Layout,
     backing: Backing,
-    memfd: OwnedFd,
 }
-
-// SAFETY: the region owns its mapping and its fd, neither is tied to a thread, and all access to the mapping goes
-// through shared references to atomics.
-unsafe impl Send for Region {}
-// SAFETY: as above; no method gives anything but shared references to atomics.
-unsafe impl Sync for Region {}
 
 impl Layout {
     /// Places the parts one after the other.
@@ -137,11 +133,15 @@ impl Region {
         (huge, prefault): (bool, bool),
     ) -> io::Result<Self> {
         let layout = Layout::new(max_flows, max_flows_v6)?;
-        let from_pool = if huge { Self::map_memfd(layout, true, prefault).ok() } else { None };
-        let mut region = match from_pool {
-            Some(region) => region,
-            None => Self::map_memfd(layout, false, prefault)?,
+        let map = |hugetlb| Memory::map(c"palisade-flows", layout.bytes, hugetlb, prefault);
+        let from_pool = if huge { map(true).ok() } else { None };
+        let (memory, backing) = match from_pool {
+            Some(memory) => (memory, Backing::HugeTlb),
+            None => (map(false)?, Backing::Plain),
         };
+        let label_bytes = (layout.v4 as usize + layout.v6 as usize) * size_of::<LabelWords>();
+        let labels = Memory::map(c"palisade-labels", label_bytes.next_multiple_of(PAGE_BYTES), false, false)?;
+        let mut region = Self { memory, labels, layout, backing };
         if region.backing == Backing::Plain {
             region.advise(huge, prefault);
         }
@@ -149,68 +149,12 @@ impl Region {
         Ok(region)
     }
 
-    fn map_memfd(layout: Layout, hugetlb: bool, prefault: bool) -> io::Result<Self> {
-        let flags = libc::MFD_CLOEXEC | if hugetlb { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
-        // SAFETY: the name is a NUL-terminated string that outlives the call.
-        let fd = unsafe { libc::memfd_create(c"palisade-flows".as_ptr(), flags) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the call above just made `fd`, and nobody else knows of it.
-        let memfd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let bytes = i64::try_from(layout.bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: no memory is involved.
-        if unsafe { libc::ftruncate(memfd.as_raw_fd(), bytes) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // One huge page more than needed, so that an aligned start can be chosen.
-        let reserved_bytes = layout.bytes + HUGE_PAGE_BYTES;
-        let reserve = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let reserved =
-            unsafe { libc::mmap(std::ptr::null_mut(), reserved_bytes, libc::PROT_NONE, reserve, -1, 0) };
-        if reserved == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let reserved = NonNull::new(reserved.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let offset = reserved.as_ptr().align_offset(HUGE_PAGE_BYTES);
-        // SAFETY: `offset` is below one huge page, which the reservation has beyond the region's own size.
-        let base = unsafe { reserved.add(offset) };
-        // From here on dropping the region undoes everything.
-        let region = Self {
-            base,
-            reserved,
-            reserved_bytes,
-            layout,
-            backing: if hugetlb { Backing::HugeTlb } else { Backing::Plain },
-            memfd,
-        };
-        let flags =
-            libc::MAP_SHARED | libc::MAP_FIXED | if prefault && hugetlb { libc::MAP_POPULATE } else { 0 };
-        // SAFETY: the fixed range lies inside the reservation made above, which nothing else uses.
-        let mapped = unsafe {
-            libc::mmap(
-                base.as_ptr().cast(),
-                layout.bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                flags,
-                region.memfd.as_raw_fd(),
-                0,
-            )
-        };
-        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(region) }
-    }
-
     /// Takes all memory now and asks for huge pages, as far as the kernel goes along. Memory that is there already
     /// is put together at once (`MADV_COLLAPSE`, Linux 6.1, works whatever the shmem policy says short of `deny`).
     fn advise(&mut self, huge: bool, prefault: bool) {
-        let advise = |advice| {
-            // SAFETY: the range is this region's own mapping; none of the advices used changes what it holds.
-            unsafe { libc::madvise(self.base.as_ptr().cast(), self.layout.bytes, advice) == 0 }
-        };
-        let advised = huge && advise(libc::MADV_HUGEPAGE);
-        let populated = prefault && advise(libc::MADV_POPULATE_WRITE);
-        if advised && populated && advise(libc::MADV_COLLAPSE) {
+        let advised = huge && self.memory.advise(libc::MADV_HUGEPAGE);
+        let populated = prefault && self.memory.advise(libc::MADV_POPULATE_WRITE);
+        if advised && populated && self.memory.advise(libc::MADV_COLLAPSE) {
             self.backing = Backing::TransparentHuge;
         }
     }
@@ -241,13 +185,13 @@ impl Region {
     unsafe fn part<T>(&self, offset: usize, count: usize) -> &[T] {
         // SAFETY: the caller vouches that the part lies inside the mapping; parts start on pages, which aligns them
         // for any `T` here (at most 64); the mapping lives as long as `self`.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset).cast::<T>(), count) }
+        unsafe { std::slice::from_raw_parts(self.memory.base().as_ptr().add(offset).cast::<T>(), count) }
     }
 
     #[inline]
     pub(super) fn header(&self) -> &Header {
         // SAFETY: the first page of the mapping is the header's, and `Header` is smaller than that.
-        unsafe { &*self.base.as_ptr().cast::<Header>() }
+        unsafe { &*self.memory.base().as_ptr().cast::<Header>() }
     }
 
     #[inline]
@@ -283,6 +227,23 @@ impl Region {
             Family::V4 => self.v4().get(slot.index()).map(RecordV4::parts),
             Family::V6 => self.v6().get(slot.index()).map(RecordV6::parts),
         }
+    }
+
+    /// The labels of the flow in a slot, if it can have any; `None` if the region has no such slot.
+    pub(super) fn labels(&self, slot: Slot) -> Option<&LabelWords> {
+        let Layout { v4, v6, .. } = self.layout;
+        let (first, count) = match slot.family() {
+            Family::V4 => (0, v4 as usize),
+            Family::V6 => (v4 as usize, v6 as usize),
+        };
+        // SAFETY: the mapping holds a pair of words for each record of both families, and lives as long as `self`.
+        let all = unsafe {
+            std::slice::from_raw_parts(
+                self.labels.base().as_ptr().cast::<LabelWords>(),
+                v4 as usize + v6 as usize,
+            )
+        };
+        all.get(first..first + count)?.get(slot.index())
     }
 
     /// Records of the family there is room for.
@@ -324,14 +285,14 @@ impl Region {
         self.backing
     }
 
-    /// Bytes mapped. Memory is taken as flows come, unless prefaulted or from the hugetlb pool.
+    /// Bytes mapped, but for labels. Memory is taken as flows come, unless prefaulted or from the hugetlb pool.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.layout.bytes
+        self.memory.bytes()
     }
 
     /// Bytes that one flow of the family costs when the table is full: its record, its share of the index and its
-    /// live bit, rounded up.
+    /// live bit, rounded up. One that has labels costs 16 more.
     #[must_use]
     pub const fn bytes_per_flow(&self, family: Family) -> usize {
         let record = match family {
@@ -345,7 +306,7 @@ impl Region {
     /// The memfd behind the region: whoever maps it sees the same flows.
     #[must_use]
     pub fn memfd(&self) -> BorrowedFd<'_> {
-        self.memfd.as_fd()
+        self.memory.memfd().as_fd()
     }
 
     /// The worker whose flows these are.
@@ -364,13 +325,6 @@ impl Region {
     #[must_use]
     pub fn flow_count(&self) -> u32 {
         self.header().flows.load(Relaxed)
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: the whole reservation is this region's, and no reference into it can outlive `self`.
-        unsafe { libc::munmap(self.reserved.as_ptr().cast(), self.reserved_bytes) };
     }
 }
 
@@ -451,6 +405,24 @@ mod tests {
     }
 
     #[test]
+    fn every_record_has_labels_of_its_own() {
+        let region = map((70, 3), (true, false)).unwrap();
+        let slots = || {
+            (0..70)
+                .map(|index| Slot::new(Family::V4, index))
+                .chain((0..3).map(|index| Slot::new(Family::V6, index)))
+        };
+        for (slot, labels) in slots().zip(1..) {
+            region.labels(slot).unwrap().set(labels << 100 | labels);
+        }
+        for (slot, labels) in slots().zip(1..) {
+            assert_eq!(region.labels(slot).unwrap().get(), labels << 100 | labels);
+        }
+        assert!(region.labels(Slot::new(Family::V4, 70)).is_none());
+        assert!(region.labels(Slot::new(Family::V6, 3)).is_none());
+    }
+
+    #[test]
     fn sizes_that_make_no_sense_are_refused() {
         for max in [(0, 0), (10, 11), (SLOTS_MAX + 1, 0)] {
             assert_eq!(map(max, (false, false)).unwrap_err().kind(), io::ErrorKind::InvalidInput);
@@ -468,7 +440,7 @@ mod tests {
     fn asking_for_huge_pages_never_fails_for_lack_of_them() {
         for prefault in [false, true] {
             let region = map((5000, 50), (true, prefault)).unwrap();
-            assert_eq!(region.base.as_ptr().align_offset(HUGE_PAGE_BYTES), 0);
+            assert_eq!(region.memory.base().as_ptr().align_offset(HUGE_PAGE_BYTES), 0);
             println!("prefault {prefault}: {:?}", region.backing());
         }
     }

@@ -35,10 +35,12 @@ pub enum Request {
 pub enum Change {
     /// It goes.
     Delete,
-    /// It gets another mark, or more time, or both.
+    /// It gets another mark, other labels, more time, or several of these.
     Update {
         /// Bits of its mark that are cleared, and bits that are flipped then.
         mark: Option<(u32, u32)>,
+        /// Labels that are taken from it, and labels that it is given. A flow that can have none stays without.
+        labels: Option<(u128, u128)>,
         /// Seconds until it expires if nothing more comes.
         timeout_secs: Option<u32>,
     },
@@ -61,12 +63,12 @@ impl Tracker {
     }
 
     fn change(&mut self, slot: Slot, change: Change, now: Now) {
-        let (mark, timeout_secs) = match change {
+        let (mark, labels, timeout_secs) = match change {
             Change::Delete => {
                 self.remove(slot);
                 return;
             }
-            Change::Update { mark, timeout_secs } => (mark, timeout_secs),
+            Change::Update { mark, labels, timeout_secs } => (mark, labels, timeout_secs),
         };
         let record = self.table.record(slot);
         if let Some(secs) = timeout_secs {
@@ -75,11 +77,15 @@ impl Tracker {
         if let Some((clear, flip)) = mark {
             record.tail.mark.store(record.tail.mark.load(Relaxed) & !clear ^ flip, Relaxed);
             self.note(CtEvents::MARK, slot);
-            if let Some(events) = &mut self.events
-                && events.is_on()
-            {
-                events.tell(Some(slot), true, self.table.region());
-            }
+        }
+        if let (Some((take, give)), Some(have)) = (labels, self.labels_in(slot)) {
+            self.label(slot, have & !take | give);
+        }
+        if (mark.is_some() || labels.is_some())
+            && let Some(events) = &mut self.events
+            && events.is_on()
+        {
+            events.tell(Some(slot), true, self.table.region());
         }
     }
 

@@ -236,7 +236,7 @@ impl Table {
         hash: u64,
         orig: &Tuple,
         zone: Zone,
-        fill: impl FnOnce(Record<'_>),
+        fill: impl FnOnce(Slot, Record<'_>),
     ) -> Result<Slot, NoRoom> {
         let slot = self.allocate(orig.family).ok_or(NoRoom::Records)?;
         if !self.place(hash, slot) {
@@ -255,7 +255,7 @@ impl Table {
                 record.parts()
             }
         };
-        fill(record);
+        fill(slot, record);
         self.mark_live(slot, true);
         // Odd now: a reader that sees it sees all of the above.
         record.common.seq.store(record.common.seq.load(Relaxed).wrapping_add(1), Ordering::Release);

@@ -2,6 +2,7 @@
 
 mod events;
 mod frames;
+mod labels;
 mod requests;
 
 use super::*;
@@ -48,7 +49,7 @@ impl Lab {
             ..TrackSettings::default()
         };
         let mut tracker = Tracker::new(&config).unwrap();
-        tracker.adopt(&settings, &Policies::default());
+        tracker.adopt(&settings, &Policies::default(), true);
         Self {
             tracker,
             settings,

@@ -79,6 +79,8 @@ pub struct Tracker {
     pub(super) events: Option<Events>,
     /// When the last packet was tracked.
     tick: Tick,
+    /// Whether flows that begin can have labels.
+    labels: bool,
     /// Settings of the flows under each timeout policy.
     policies: Arc<[TrackSettings]>,
     /// Where a flush that control has asked for goes on.
@@ -122,6 +124,7 @@ impl Tracker {
             helped: Helped::default(),
             events: None,
             tick: Tick(0),
+            labels: false,
             policies: Arc::default(),
             flush: None,
         })
@@ -158,9 +161,11 @@ impl Tracker {
         }
     }
 
-    /// Takes up settings that are not read per packet, and those of timeout policies. Once per poll.
+    /// Takes up settings that are not read per packet, those of timeout policies, and whether rules speak of labels: only
+    /// flows that begin while they do can have any. Once per poll.
     #[inline]
-    pub fn adopt(&mut self, settings: &TrackSettings, policies: &Policies) {
+    pub fn adopt(&mut self, settings: &TrackSettings, policies: &Policies, labels: bool) {
+        self.labels = labels;
         if !Arc::ptr_eq(&self.policies, policies.settings()) {
             self.policies = Arc::clone(policies.settings());
         }

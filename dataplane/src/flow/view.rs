@@ -3,7 +3,7 @@
 //! read word by word, of which deadline, status and state share one.
 
 use super::key;
-use super::record::{Life, Record, Slot, status};
+use super::record::{LabelWords, Life, Record, Slot, status};
 use super::region::{Region, family_index};
 use super::sctp::{SctpFlow, SctpState};
 use super::tcp::TcpState;
@@ -43,6 +43,8 @@ pub struct FlowView {
     pub bytes: [u64; 2],
     /// Connection mark.
     pub mark: u32,
+    /// Its labels, one bit each; `None` if it can have none.
+    pub labels: Option<u128>,
     /// Its helper.
     pub helper: Option<Helper>,
     /// Its zone.
@@ -210,6 +212,11 @@ impl Region {
         (Slots { family, word, bits }, next)
     }
 
+    /// The labels of a flow with this status; `None` if it can have none.
+    pub(super) fn labels_of(&self, slot: Slot, status: u16) -> Option<u128> {
+        (status & status::LABELLED != 0).then(|| self.labels(slot).map(LabelWords::get)).flatten()
+    }
+
     fn each_slot(&self, from: Cursor, budget: usize, mut visit: impl FnMut(Slot)) -> Cursor {
         let mut at = from;
         for _ in 0..budget.div_ceil(64).max(1) {
@@ -254,10 +261,11 @@ impl Region {
             sctp_state: (orig.proto == proto::SCTP).then(|| SctpFlow::state_of(record.tail)),
             secs_left: deadline.secs_from(now),
             deadline,
-            status: status & !status::OWN_TIMEOUTS,
+            status: status & !status::OURS,
             packets: [orig_packets, reply_packets],
             bytes: [orig_bytes, reply_bytes],
             mark: record.tail.mark.load(Relaxed),
+            labels: self.labels_of(slot, status),
             helper: record.tail.extra().helper,
             zone: record.zone(),
             created: Tick(record.tail.created.load(Relaxed)),

@@ -2,7 +2,7 @@
 
 use super::conn::Marks;
 use super::line::{Action, Line};
-use super::model::{RuleRef, Ruleset, Verdict};
+use super::model::{Rule, RuleRef, Ruleset, Verdict};
 use super::overlay::{Edits, RuleEdit};
 use super::program::{self, Flat};
 use super::rate::Tables;
@@ -22,6 +22,7 @@ pub struct Compiled {
     edits: Option<Box<Edits>>,
     uses_conntrack: bool,
     asks_conn: bool,
+    asks_labels: bool,
 }
 
 /// Rules that were compiled as a whole.
@@ -113,10 +114,15 @@ impl Compiled {
         let raw = raw.map(|flat| program(flat, base));
         let lines = main.lines.iter().chain(raw.iter().flat_map(|raw| &raw.lines));
         let infos = lines.map(|line| LineInfo::of(line, &ruleset)).collect();
-        let (uses_conntrack, asks_conn) =
-            (ruleset.rules().any(program::uses_conntrack), ruleset.rules().any(program::asks_conn));
-        let base = Arc::new(Base { infos, main, raw });
-        Ok(Self { ruleset, base, edits: None, uses_conntrack, asks_conn })
+        let any = |asks: fn(&Rule) -> bool| ruleset.rules().any(asks);
+        Ok(Self {
+            base: Arc::new(Base { infos, main, raw }),
+            edits: None,
+            uses_conntrack: any(program::uses_conntrack),
+            asks_conn: any(program::asks_conn),
+            asks_labels: any(program::asks_labels),
+            ruleset: Arc::clone(&ruleset),
+        })
     }
 
     /// The same rules with a few edits, in no time that depends on how many they are but for copying their list: what
@@ -131,11 +137,12 @@ impl Compiled {
         else {
             return Ok(None);
         };
-        let added = |asks: fn(&super::model::Rule) -> bool| edits.added(&ruleset).any(asks);
+        let added = |asks: fn(&Rule) -> bool| edits.added(&ruleset).any(asks);
         Ok(Some(Self {
             base: Arc::clone(&self.base),
             uses_conntrack: self.uses_conntrack || added(program::uses_conntrack),
             asks_conn: self.asks_conn || added(program::asks_conn),
+            asks_labels: self.asks_labels || added(program::asks_labels),
             edits: Some(Box::new(edits)),
             ruleset: Arc::new(ruleset),
         }))
@@ -174,6 +181,11 @@ impl Compiled {
         self.base.infos.len() + self.edits.as_ref().map_or(0, |edits| edits.infos.len())
     }
 
+    /// What each line stands for, by its number; `None` if it belongs to a rule that is gone.
+    pub fn lines(&self) -> impl Iterator<Item = Option<LineInfo>> + '_ {
+        (0..u32::try_from(self.line_count()).unwrap_or(u32::MAX)).map(|number| self.line(number))
+    }
+
     /// What a line stands for; `None` if it belongs to a rule that is gone.
     #[must_use]
     #[inline]
@@ -193,6 +205,13 @@ impl Compiled {
     #[inline]
     pub fn asks_conn(&self) -> bool {
         self.asks_conn
+    }
+
+    /// Whether any rule asks for a connection's labels, or gives it some.
+    #[must_use]
+    #[inline]
+    pub fn asks_labels(&self) -> bool {
+        self.asks_labels
     }
 
     /// Whether there are rules for packets that are not tracked yet.

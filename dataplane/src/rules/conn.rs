@@ -6,7 +6,7 @@ mod effect;
 mod matching;
 mod orders;
 
-pub use effect::{Counted, Effect, Marks, Shift};
+pub use effect::{Counted, Effect, LABELS, Marks, Shift};
 pub(super) use matching::Asked;
 pub use matching::{ConnBytes, ConnLimit, ConnMatch, Conntrack, CountedDirection, CountedWhat};
 pub use orders::{CtEvents, Helper, Orders, PolicyId, Zone};

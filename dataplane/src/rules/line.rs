@@ -130,10 +130,12 @@ impl Test {
         })
     }
 
-    /// Whether it matters who is asked: it counts them, or drops those that cannot answer.
+    /// Whether it matters who is asked: it counts them, labels them, or drops those that cannot answer.
     const fn counts(&self) -> bool {
         match self {
-            Self::Conn(condition) => matches!(condition, ConnMatch::ConnLimit(_)),
+            Self::Conn(condition) => {
+                matches!(condition, ConnMatch::ConnLimit(_) | ConnMatch::ConnLabel { set: true, .. })
+            }
             Self::Set(_) => true,
             Self::Header(condition) => condition.may_drop(),
             Self::Rate(condition) => condition.counts(),

@@ -235,3 +235,8 @@ pub(super) fn asks_conn(rule: &Rule) -> bool {
             |condition| matches!(condition, Match::Conn(asked) if !matches!(asked, ConnMatch::Mark { .. })),
         )
 }
+
+/// Whether a rule speaks of labels.
+pub(super) fn asks_labels(rule: &Rule) -> bool {
+    rule.matches.iter().any(|condition| matches!(condition, Match::Conn(ConnMatch::ConnLabel { .. })))
+}

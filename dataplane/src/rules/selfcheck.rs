@@ -46,8 +46,9 @@ struct Said {
 impl PartialEq for Said {
     fn eq(&self, other: &Self) -> bool {
         let marks = |said: &Self| {
-            let Marks { packet, conn, conn_is_set, orders, set_asks, .. } = &said.marks;
-            (*packet, *conn, *conn_is_set, *orders, set_asks.len())
+            let Marks { packet, conn, conn_is_set, labels, labels_are_set, orders, set_asks, .. } =
+                &said.marks;
+            (*packet, *conn, *conn_is_set, *labels, *labels_are_set, *orders, set_asks.len())
         };
         (self.decision.verdict, self.decision.by, self.decision.management)
             == (other.decision.verdict, other.decision.by, other.decision.management)
@@ -227,6 +228,7 @@ pub(super) struct Edges {
     flags: Vec<u8>,
     icmp: Vec<(u8, u8)>,
     marks: Vec<u32>,
+    labels: Vec<Option<u128>>,
     counts: Vec<u64>,
     status: Vec<u16>,
     secs: Vec<u32>,
@@ -245,6 +247,7 @@ impl Edges {
             flags: vec![0x02, 0x12, 0x10, 0x04, 0x11],
             icmp: vec![(8, 0), (0, 0), (3, 1), (128, 0)],
             marks: vec![0, 1, u32::MAX],
+            labels: vec![None, Some(0), Some(u128::MAX)],
             counts: vec![0, 1, 1500],
             status: vec![0, u16::MAX, 1 << 1, 1 << 2],
             secs: vec![0, 30],
@@ -326,6 +329,9 @@ impl Edges {
                     (bytes.to >> 1).wrapping_add(1),
                 ]);
             }
+            ConnMatch::ConnLabel { label, .. } => {
+                self.labels.extend([Some(1 << label), Some(!(1 << label))]);
+            }
             ConnMatch::Helper { .. } | ConnMatch::ConnLimit(_) => {}
         }
     }
@@ -378,7 +384,8 @@ impl Edges {
 
     /// Marks made of such values.
     pub(super) fn marks(&self, random: &mut Random) -> Marks {
-        Marks { packet: random.pick(&self.marks), conn: random.pick(&self.marks), ..Marks::default() }
+        let [packet, conn] = [(); 2].map(|()| random.pick(&self.marks));
+        Marks { packet, conn, labels: random.pick(&self.labels), ..Marks::default() }
     }
 
     /// The frame of a packet, made of bytes that conditions look for; longer ones are cut off.

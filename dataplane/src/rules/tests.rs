@@ -320,6 +320,8 @@ fn conn_condition() -> impl Strategy<Value = ConnMatch> {
         1 => (0..2000_u64, prop_oneof![0..2000_u64, Just(u64::MAX)], invert).prop_map(|(from, to, invert)| ConnMatch::ConnBytes(ConnBytes {
             direction: CountedDirection::Both, what: CountedWhat::Bytes, from, to, invert,
         })),
+        4 => (prop_oneof![Just(0_u8), Just(5), Just(LABELS - 1)], any::<bool>(), invert)
+            .prop_map(|(label, set, invert)| ConnMatch::ConnLabel { label, set, invert }),
     ]
 }
 

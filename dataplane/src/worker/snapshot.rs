@@ -130,6 +130,13 @@ impl Snapshot {
             Family::V6 => &self.v6,
         }
     }
+
+    /// Whether the rules of either family speak of labels: for flows of both, as in the kernel.
+    #[must_use]
+    #[inline]
+    pub fn asks_labels(&self) -> bool {
+        self.v4.compiled.asks_labels() || self.v6.compiled.asks_labels()
+    }
 }
 
 /// Where control leaves the newest snapshot and workers say which one they run.

@@ -7,8 +7,14 @@ use dataplane::testing::packets::{icmp_error, ip, ping, pong, tcp, udp};
 
 const PLAIN: Setting<'_> = Setting { v4: "", v6: "", sysctls: &[] };
 
-const BARE: Output =
-    Output { format: Format::Line, extended: false, id: false, timestamp: false, ktimestamp: false };
+const BARE: Output = Output {
+    format: Format::Line,
+    extended: false,
+    id: false,
+    timestamp: false,
+    ktimestamp: false,
+    labels: false,
+};
 const FULL: Output = Output { extended: true, id: true, timestamp: true, ..BARE };
 const SAVE: Output = Output { format: Format::Save, ..BARE };
 const XML: Output = Output { format: Format::Xml, timestamp: true, ..BARE };

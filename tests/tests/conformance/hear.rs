@@ -1,7 +1,7 @@
 //! What both sides tell of flows while it happens: `conntrack -E` in the judge's namespace, and our events as fwctl prints
 //! them. Lines are compared flow by flow, in their order; times and numbers that name a flow only by their shape.
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, numbered};
 use control::api::{Shown, Wall, event_row};
 use control::cli::{Output, write_event};
 use dataplane::flow::{FlowEvent, Listening};
@@ -96,7 +96,7 @@ impl Ears {
     pub(crate) fn differences(&mut self, kernel: &mut Kernel) -> Vec<String> {
         self.hear();
         kernel.wait_for_events(&self.kernel);
-        let text = self.kernel.stdout();
+        let text = numbered(&self.kernel.stdout());
         assert!(
             !self.kernel.stderr().contains("ENOBUFS"),
             "the judge cannot follow: {}",

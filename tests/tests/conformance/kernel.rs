@@ -261,7 +261,8 @@ impl Kernel {
     /// Starts `conntrack -E`, and waits until it listens.
     pub(crate) fn listen(&mut self, options: &str) -> Process {
         let args: Vec<&str> = ["-E"].into_iter().chain(options.split_whitespace()).collect();
-        let listener = self.wire.spawn("conntrack", &args);
+        let (program, args) = conntrack(&args);
+        let listener = self.wire.spawn(program, &args);
         self.wait_for_events(&listener);
         listener
     }
@@ -310,8 +311,27 @@ impl Kernel {
     /// The same with options.
     pub(crate) fn connections_as(&self, family: Family, options: &[&str]) -> String {
         let family = if family == Family::V4 { "ipv4" } else { "ipv6" };
-        self.wire.run("conntrack", &[&["-L", "-f", family], options].concat())
+        let args = [&["-L", "-f", family], options].concat();
+        let (program, args) = conntrack(&args);
+        numbered(&self.wire.run(program, &args))
     }
+}
+
+/// conntrack, where it is to print labels in a mount namespace of its own that gives them names: it prints no others.
+fn conntrack<'a>(args: &[&'a str]) -> (&'static str, Vec<&'a str>) {
+    const NAMED: &str = "mount -t tmpfs none /mnt && mkdir /mnt/u /mnt/w \
+        && mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/u,workdir=/mnt/w /etc && mkdir -p /etc/xtables \
+        && for label in $(seq 0 127); do echo $label n$label; done > /etc/xtables/connlabel.conf \
+        && exec conntrack \"$@\"";
+    if args.iter().any(|option| option.contains("labels")) {
+        return ("unshare", [&["-m", "sh", "-c", NAMED, "conntrack"], args].concat());
+    }
+    ("conntrack", args.to_vec())
+}
+
+/// What conntrack prints, labels by their numbers.
+pub(crate) fn numbered(text: &str) -> String {
+    text.replace("=n", "=").replace(",n", ",").replace("<label>n", "<label>")
 }
 
 /// Where the kernel has a setting of ours: IPv4 puts fragments together for others than conntrack, too.

@@ -21,6 +21,7 @@ mod headers;
 mod hear;
 mod join;
 mod kernel;
+mod labels;
 mod list;
 mod log;
 mod packets;

@@ -6,8 +6,9 @@ use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
 use control::cli::{Format, Output};
 use control::config::Config;
+use control::labels::LabelNames;
 use control::net::minutes_west;
-use control::rules_file::understand_with_sets;
+use control::rules_file::{Named, understand_with};
 use control::sets::Store;
 use control::sets::file::services;
 use dataplane::clock::Now;
@@ -81,7 +82,8 @@ impl<'a> Stage<'a> {
         kernel.load(&[(Family::V4, setting.v4), (Family::V6, setting.v6)], setting.sysctls);
         let _ = kernel.collect();
         let known = Config::from_settings(&[format!("rules.timeout_policies={TIMEOUT_POLICIES:?}")]).unwrap();
-        let known = &known.rules.timeout_policies;
+        let (policies, labels) = (&known.rules.timeout_policies, LabelNames::none());
+        let named = Named { policies, sets: &store.slots(), labels: &labels };
         let rules: Vec<_> = [(Family::V4, setting.v4), (Family::V6, setting.v6)]
             .into_iter()
             .map(|(family, text)| {
@@ -90,7 +92,7 @@ impl<'a> Stage<'a> {
                 } else {
                     format!("{text}*filter\nCOMMIT\n")
                 };
-                let loaded = understand_with_sets(text.as_bytes(), "scenario", family, known, &store.slots());
+                let loaded = understand_with(text.as_bytes(), "scenario", family, named);
                 loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
             })
             .collect();
@@ -106,7 +108,7 @@ impl<'a> Stage<'a> {
         for (name, value) in setting.sysctls {
             track.set(name, value).unwrap();
         }
-        config.settings.policies = Policies::new(known.clone().into(), &config.settings.track).unwrap();
+        config.settings.policies = Policies::new(policies.clone().into(), &config.settings.track).unwrap();
         Self {
             kernel,
             ours: Gateway::new(&rules, config).unwrap(),
@@ -285,6 +287,26 @@ impl<'a> Stage<'a> {
             }
             for difference in found {
                 self.note(format!("list: {difference}"), false);
+            }
+        }
+    }
+
+    /// Compares the lists of connections with their labels, but for those about to end.
+    pub(crate) fn compare_labels(&mut self) {
+        self.compare();
+        self.tick();
+        let output = Output { labels: true, ..Output::default() };
+        for family in [Family::V4, Family::V6] {
+            let theirs = list::lines(&self.kernel.connections_as(family, &["-o", "labels"]));
+            let ours = list::lines(&list::our_text(&mut self.ours, family, &output));
+            for line in ours.into_iter().filter(|line| !theirs.contains(line)) {
+                self.note(format!("labels: only we: {line}"), false);
+            }
+            let theirs = self.kernel.connections_as(family, &["-o", "xml,labels"]);
+            let output = Output { format: Format::Xml, ..output };
+            let ours = list::our_text(&mut self.ours, family, &output);
+            for difference in hear::differences(&theirs, &ours) {
+                self.note(format!("labels: {difference}"), false);
             }
         }
     }

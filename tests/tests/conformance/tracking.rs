@@ -20,6 +20,7 @@ const RULES: &[&str] = &[
     "filter -A FORWARD -m conntrack --ctexpire 5",
     "filter -A FORWARD -m connmark --mark 1",
     "filter -A FORWARD -m connbytes --connbytes 9 --connbytes-dir both --connbytes-mode bytes",
+    "filter -A FORWARD -m connlabel ! --label 5",
     "filter -A FORWARD -m connlimit --connlimit-above 100",
     "filter -A FORWARD -m helper --helper ftp",
     "filter -A INPUT -m conntrack --ctstate NEW",

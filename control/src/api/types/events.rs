@@ -27,6 +27,8 @@ pub enum Changed {
     Protoinfo,
     /// Its mark.
     Mark,
+    /// Its labels.
+    Label,
 }
 
 /// Something that happened to a flow.

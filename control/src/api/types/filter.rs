@@ -1,6 +1,7 @@
 //! Which flows are asked for.
 
 use super::{FlowKey, FlowRow, Mark, Net};
+use crate::labels::LabelNames;
 use serde::{Deserialize, Serialize};
 
 /// Which flows are asked for; what is not given does not narrow. In a URL each field is a parameter of its name.
@@ -61,6 +62,9 @@ pub struct FlowFilter {
     /// Mark.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
+    /// All of these labels: comma-separated names or numbers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Zone of both directions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<u16>,
@@ -105,6 +109,7 @@ impl FlowFilter {
             seen_reply,
             expected,
             mark,
+            label,
             zone,
             orig_zone,
             reply_zone,
@@ -138,9 +143,21 @@ impl FlowFilter {
             && is(*seen_reply, row.seen_reply)
             && is(*expected, row.expected)
             && mark.is_none_or(|mark| mark.fits(row.mark))
+            && label
+                .as_deref()
+                .is_none_or(|label| label.split(',').all(|label| row.labels.iter().any(|has| has == label)))
             && is(*zone, row.zone)
             && is(*orig_zone, row.orig.zone)
             && is(*reply_zone, row.reply.zone)
+    }
+
+    /// The same with labels called as flows' are ([`FlowRow::labels`]).
+    ///
+    /// # Errors
+    /// Names the first word that is no label.
+    pub fn with_labels(self, names: &LabelNames) -> Result<Self, String> {
+        let label = self.label.as_deref().map(|list| names.set(list)).transpose()?;
+        Ok(Self { label: label.map(|labels| names.list(labels).join(",")), ..self })
     }
 
     /// Whether every flow fits.

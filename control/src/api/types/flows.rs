@@ -1,6 +1,7 @@
 //! Tracked flows.
 
 use super::{Family, FlowFilter, Mark};
+use crate::labels::LabelNames;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -84,6 +85,9 @@ pub struct FlowRow {
     pub expected: bool,
     /// Mark.
     pub mark: u32,
+    /// Its labels, by name or else by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
     /// Its helper, if a rule gave it one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper: Option<Cow<'static, str>>,
@@ -117,6 +121,9 @@ pub struct Tally {
     pub count: u64,
     /// How many are as they were, because a worker does not answer.
     pub remained: u64,
+    /// How many have not got the labels they were to get: they began while no rule spoke of labels, and can have none.
+    #[serde(default)]
+    pub unlabelled: u64,
 }
 
 /// A line of the answer to a request that deletes or changes flows: the flows, and at the end how many.
@@ -140,9 +147,38 @@ pub struct UpdateRequest {
     /// Their new mark: bits of the mask are cleared, then those of the value flipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
+    /// Labels that they get, comma-separated names or numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_add: Option<String>,
+    /// Labels that they lose; empty: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_del: Option<String>,
     /// Seconds until they end if nothing more comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_secs: Option<u32>,
+}
+
+impl UpdateRequest {
+    /// Labels that flows lose, and labels that they get; `None` if labels stay as they are.
+    ///
+    /// # Errors
+    /// Names the first word that is no label.
+    pub fn labels(&self, names: &LabelNames) -> Result<Option<(u128, u128)>, String> {
+        let set = |list: &Option<String>| list.as_deref().map(|list| names.set(list)).transpose();
+        let lost = match self.label_del.as_deref() {
+            Some("") => Some(u128::MAX),
+            _ => set(&self.label_del)?,
+        };
+        let given = set(&self.label_add)?;
+        Ok((lost.is_some() || given.is_some()).then(|| (lost.unwrap_or(0), given.unwrap_or(0))))
+    }
+
+    /// Whether it changes nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        let Self { filter: _, mark, label_add, label_del, timeout_secs } = self;
+        mark.is_none() && label_add.is_none() && label_del.is_none() && timeout_secs.is_none()
+    }
 }
 
 /// One worker's tracker, under the names of `conntrack -S`.

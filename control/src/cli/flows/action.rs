@@ -12,7 +12,7 @@ pub(super) enum Action {
     Get,
     Count(TableArg),
     Delete,
-    Update { mark: Option<Mark>, timeout_secs: Option<u32> },
+    Update { mark: Option<Mark>, labels: bool, timeout_secs: Option<u32> },
     Flush(TableArg),
     Event(TableArg),
     Stats,
@@ -31,6 +31,8 @@ pub struct Output {
     pub timestamp: bool,
     /// When flows began and ended.
     pub ktimestamp: bool,
+    /// Labels: who speaks of them sees them.
+    pub labels: bool,
 }
 
 /// A form.
@@ -72,6 +74,7 @@ impl Output {
             id: has(OutputArg::Id),
             timestamp: has(OutputArg::Timestamp),
             ktimestamp: has(OutputArg::Ktimestamp),
+            labels: has(OutputArg::Labels) || !args.filter.label.is_empty() || changes_labels(args),
         })
     }
 
@@ -105,7 +108,7 @@ impl Action {
             Self::Delete
         } else if let Some(table) = command.update {
             only_flows("-U", table)?;
-            Self::Update { mark: args.filter.mark, timeout_secs: args.timeout }
+            Self::Update { mark: args.filter.mark, labels: changes_labels(args), timeout_secs: args.timeout }
         } else if let Some(table) = command.flush {
             no_shadows(table)?;
             Self::Flush(table)
@@ -119,6 +122,9 @@ impl Action {
         };
         if args.timeout.is_some() && !is_update {
             return Err(usage("`-t` goes with `-U`"));
+        }
+        if changes_labels(args) && !is_update {
+            return Err(usage("`--label-add` and `--label-del` go with `-U`"));
         }
         if action == Self::Event(TableArg::Expect) && !args.event_mask.is_empty() {
             return Err(usage("`-e` is for events of flows"));
@@ -145,9 +151,9 @@ impl Action {
             {
                 Err(usage("expectations are filtered by family (`-f`) only"))
             }
-            Self::Update { mark: None, timeout_secs: None } => {
-                Err(usage("`-U` needs something to set: a mark (`-m`) or a timer (`-t`)"))
-            }
+            Self::Update { mark: None, labels: false, timeout_secs: None } => Err(usage(
+                "`-U` needs something to set: a mark (`-m`), labels (`--label-add`, `--label-del`) or a timer (`-t`)",
+            )),
             Self::Update { .. } if !filter.status.is_empty() => {
                 Err(usage("`-U` cannot set a status: what a flow has seen is for its packets to say"))
             }
@@ -181,23 +187,23 @@ fn only_flows(command: &str, table: TableArg) -> Result<(), CliError> {
 /// What conntrack can do and we cannot.
 fn refuse(args: &FlowsArgs) -> Result<(), CliError> {
     let command = &args.command;
-    let RefusedArgs { zero, label, label_add, label_del, secmark } = &args.refused;
+    let RefusedArgs { zero, secmark } = &args.refused;
     let no_create = "is not supported: a flow begins with a packet that the rules accept";
-    let no_labels = "is not supported: flows have no labels";
     let refused = [
         (command.create.is_some(), "-I", no_create),
         (command.add.is_some(), "-A", no_create),
         (command.load_file.is_some(), "-R", no_create),
         (*zero, "-z", "is not supported: rules with `-m connbytes` go by what flows have counted"),
-        (label.is_some(), "-l", no_labels),
-        (label_add.is_some(), "--label-add", no_labels),
-        (label_del.is_some(), "--label-del", no_labels),
         (secmark.is_some(), "-c", "is not supported: flows have no security marks"),
     ];
     match refused.into_iter().find(|(given, ..)| *given) {
         Some((_, name, why)) => Err(CliError::Unsupported(format!("`{name}` {why}"))),
         None => Ok(()),
     }
+}
+
+const fn changes_labels(args: &FlowsArgs) -> bool {
+    !args.label_add.is_empty() || args.label_del.is_some()
 }
 
 /// `-G` names one flow.
@@ -289,6 +295,7 @@ pub(super) fn filter(args: &FilterArgs) -> Result<FlowFilter, CliError> {
         seen_reply,
         expected: has(StatusArg::Expected).then_some(true),
         mark: args.mark,
+        label: (!args.label.is_empty()).then(|| args.label.join(",")),
         zone: args.zone,
         orig_zone: args.orig_zone,
         reply_zone: args.reply_zone,

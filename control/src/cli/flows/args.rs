@@ -19,6 +19,14 @@ pub struct FlowsArgs {
     #[arg(short = 't', long, value_name = "SECS", value_parser = clap::value_parser!(u32).range(1..=i64::from(TIMEOUT_MAX_SECS)))]
     pub timeout: Option<u32>,
 
+    /// With `-U`: labels to give, by name or number, comma-separated.
+    #[arg(long, value_name = "LABEL", value_delimiter = ',', conflicts_with = "label_del")]
+    pub label_add: Vec<String>,
+
+    /// With `-U`: labels to take away; without any, all.
+    #[arg(long, value_name = "LABEL", value_delimiter = ',', num_args = 0..=1, default_missing_value = "")]
+    pub label_del: Option<Vec<String>>,
+
     /// With `-E`: only these, comma-separated: ALL, NEW, UPDATES, DESTROY.
     #[arg(short = 'e', long, value_name = "WHAT", value_delimiter = ',', ignore_case = true)]
     pub event_mask: Vec<EventArg>,
@@ -64,7 +72,7 @@ pub struct CommandArgs {
     #[arg(short = 'D', long, value_name = "TABLE", num_args = 0..=1, default_missing_value = "conntrack")]
     pub delete: Option<TableArg>,
 
-    /// Change mark (`-m`) or timer (`-t`) of those that fit the filter, and print them.
+    /// Change mark (`-m`), labels or timer (`-t`) of those that fit the filter, and print them.
     #[arg(short = 'U', long, value_name = "TABLE", num_args = 0..=1, default_missing_value = "conntrack")]
     pub update: Option<TableArg>,
 
@@ -175,6 +183,10 @@ pub struct FilterArgs {
     #[arg(short = 'm', long, value_name = "MARK[/MASK]")]
     pub mark: Option<Mark>,
 
+    /// All of these labels, by name or number, comma-separated.
+    #[arg(short = 'l', long, value_name = "LABEL", value_delimiter = ',')]
+    pub label: Vec<String>,
+
     /// Zone of both directions.
     #[arg(short = 'w', long, value_name = "ZONE")]
     pub zone: Option<u16>,
@@ -206,15 +218,6 @@ pub struct RefusedArgs {
     /// Refused.
     #[arg(short = 'z', long, hide = true)]
     pub zero: bool,
-    /// Refused.
-    #[arg(short = 'l', long, hide = true, value_name = "LABEL")]
-    pub label: Option<String>,
-    /// Refused.
-    #[arg(long, hide = true, value_name = "LABEL")]
-    pub label_add: Option<String>,
-    /// Refused.
-    #[arg(long, hide = true, value_name = "LABEL", num_args = 0..=1)]
-    pub label_del: Option<Option<String>>,
     /// Refused.
     #[arg(short = 'c', long, hide = true, value_name = "SECMARK")]
     pub secmark: Option<String>,
@@ -284,7 +287,7 @@ pub enum OutputArg {
     Timestamp,
     /// When flows began and ended, while the setting `timestamp` is on.
     Ktimestamp,
-    /// Labels: no flow has any.
+    /// Labels, by name, or by number those without.
     Labels,
     /// Who asked for an event: that is always printed.
     Userspace,

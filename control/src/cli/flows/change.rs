@@ -73,9 +73,14 @@ fn tallied(
 
 /// Says what was not done.
 fn remained(tally: Tally, what: &str) -> Result<(), CliError> {
-    let Tally { count, remained } = tally;
-    if remained == 0 {
+    let Tally { count, remained, unlabelled } = tally;
+    if remained == 0 && unlabelled == 0 {
         return Ok(());
+    }
+    if remained == 0 {
+        return Err(CliError::Wrong(format!(
+            "{unlabelled} flow entries can have no labels: they began while no rule had `-m connlabel`"
+        )));
     }
     Err(CliError::Wrong(format!(
         "{remained} flow entries were not {what}, {count} were: a worker does not answer; fwd's log may say why"

@@ -17,6 +17,8 @@ pub(super) struct Facts<'a> {
     pub(super) counters: bool,
     /// Of an event, only if there is one or it has just changed.
     pub(super) mark: Option<u32>,
+    /// By name or number.
+    pub(super) labels: &'a [String],
     /// Not with the last word.
     pub(super) helper: Option<&'a str>,
     /// Whether it is said how long it has lasted: in a list and with the last word.
@@ -37,6 +39,7 @@ impl<'a> Facts<'a> {
             state: row.state.as_deref(),
             counters: true,
             mark: Some(row.mark),
+            labels: &row.labels,
             helper: row.helper.as_deref(),
             times: true,
             at_us: None,
@@ -64,6 +67,7 @@ impl<'a> Facts<'a> {
                 .filter(|_| *kind != EventKind::Update || has_changed(Changed::Protoinfo)),
             counters: is_last,
             mark: Some(row.mark).filter(|mark| *mark != 0 || has_changed(Changed::Mark)),
+            labels: &row.labels,
             helper: row.helper.as_deref().filter(|_| !is_last),
             times: is_last,
             at_us: Some(*at_us),

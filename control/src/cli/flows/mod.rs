@@ -44,9 +44,11 @@ pub(super) fn run(
         Action::Get => list::get(client, &filter, &output, out, err),
         Action::Count(TableArg::Conntrack) => list::count(client, &filter, &output, out),
         Action::Delete => change::delete(client, &filter, &output, out, err),
-        Action::Update { mark, timeout_secs } => {
+        Action::Update { mark, labels: _, timeout_secs } => {
             filter.mark = None;
-            let request = UpdateRequest { filter, mark, timeout_secs };
+            let label_add = (!args.label_add.is_empty()).then(|| args.label_add.join(","));
+            let label_del = args.label_del.as_ref().map(|labels| labels.join(","));
+            let request = UpdateRequest { filter, mark, label_add, label_del, timeout_secs };
             change::update(client, &request, &output, out, err)
         }
         Action::Flush(TableArg::Conntrack) => change::flush(client, &output, err),

@@ -111,6 +111,9 @@ fn write_line(facts: &Facts<'_>, output: &Output, out: &mut dyn Write) -> io::Re
     if output.id {
         write!(line, "id={} ", row.id)?;
     }
+    if output.labels && !facts.labels.is_empty() {
+        write!(line, "labels={} ", facts.labels.join(","))?;
+    }
     // conntrack names the process too; ours was a client of the daemon's.
     if facts.asked {
         write!(line, "[USERSPACE] ")?;

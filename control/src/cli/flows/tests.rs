@@ -43,8 +43,14 @@ fn commands_take_their_table_as_conntrack_does() {
         ("-E expect", Action::Event(Expect)),
         ("-S", Action::Stats),
         ("-G -p 99 -s 1.1.1.1 -d 2.2.2.2", Action::Get),
-        ("-U -t 5", Action::Update { mark: None, timeout_secs: Some(5) }),
-        ("-U -p udp -m 1/3", Action::Update { mark: Some("1/3".parse().unwrap()), timeout_secs: None }),
+        ("-U -t 5", Action::Update { mark: None, labels: false, timeout_secs: Some(5) }),
+        (
+            "-U -p udp -m 1/3",
+            Action::Update { mark: Some("1/3".parse().unwrap()), labels: false, timeout_secs: None },
+        ),
+        ("-U --label-add a,b", Action::Update { mark: None, labels: true, timeout_secs: None }),
+        ("-U --label-del -p udp", Action::Update { mark: None, labels: true, timeout_secs: None }),
+        ("-U --label-del=5", Action::Update { mark: None, labels: true, timeout_secs: None }),
     ] {
         assert_eq!(understand(line).map(|(action, _)| action), Ok(expected), "{line}");
     }
@@ -97,8 +103,13 @@ fn what_makes_no_sense_or_is_not_done_is_refused_by_name() {
         ("-A", 3, "-A"),
         ("-R file", 3, "-R"),
         ("-L -z", 3, "-z"),
-        ("-L -l web", 3, "-l"),
-        ("-U -m 1 --label-add web", 3, "--label-add"),
+        ("-F -l web", 2, "-D"),
+        ("-L expect -l web", 2, "family"),
+        ("-D --label-add web", 2, "-U"),
+        ("-L --label-del", 2, "-U"),
+        ("-U --label-add a --label-del b", 2, "cannot be used with"),
+        ("-U -l", 2, "--label"),
+        ("-U --label-add", 2, "--label-add"),
         ("-L -c 5", 3, "-c"),
         ("-D expect", 3, "-D expect"),
     ] {
@@ -120,6 +131,7 @@ fn filters_ask_for_what_they_say() {
         ("-n", "?never=true"),
         ("-g 1.2.3.4", "?never=true"),
         ("-j -p tcp", "?never=true&proto=6"),
+        ("-l a,b -l 5", "?label=a%2Cb%2C5"),
         ("-m 16", "?mark=0x10"),
         ("-m 0x10/0xff", "?mark=0x10%2F0xff"),
         ("-w 5 --orig-zone 6 --reply-zone 7", "?orig_zone=6&reply_zone=7&zone=5"),

@@ -57,6 +57,10 @@ pub(super) fn write_flow(facts: &Facts<'_>, output: &Output, out: &mut dyn Write
     if let Some(mark) = facts.mark {
         write!(xml, "<mark>{mark}</mark>")?;
     }
+    if output.labels && !facts.labels.is_empty() {
+        let labels = facts.labels.iter().map(|label| format!("<label>{label}</label>"));
+        write!(xml, "<labels>{}</labels>", labels.collect::<String>())?;
+    }
     if row.zone != 0 {
         write!(xml, "<zone>{}</zone>", row.zone)?;
     }

@@ -99,6 +99,47 @@ fn flow_filters_reach_the_daemon() {
 }
 
 #[test]
+fn labels_print_filter_and_change_as_with_conntrack() {
+    let mut labelled = flows();
+    labelled.truncate(3);
+    (labelled[0].labels, labelled[1].labels) =
+        (vec!["web".to_owned(), "7".to_owned()], vec!["two words".to_owned()]);
+    let rig = Rig::new(Fake { flows: labelled, ..Fake::default() });
+    let line = |number: usize| CONNTRACK.lines().nth(number).unwrap();
+    // Conntrack 1.4.7 has them at the end, but for those without names.
+    let (web, two) = (format!("{} labels=web,7", line(0)), format!("{} labels=two words", line(1)));
+    let (web, two) = (web.as_str(), two.as_str());
+    for (args, expected) in [
+        (&["-L"][..], vec![line(0), line(1), line(2)]),
+        (&["-o", "labels"], vec![web, two, line(2)]),
+        (&["-l", "web"], vec![web]),
+        (&["-l", "1", "-l", "0x7"], vec![web]),
+        (&["-l", "web,two words"], vec![]),
+        (&["-l", "two words"], vec![two]),
+    ] {
+        let (code, out, err) = rig.fwctl(&[&["flows"], args].concat());
+        assert_eq!((code, out.lines().collect::<Vec<_>>()), (0, expected), "{args:?} {err}");
+    }
+    let (_, xml, _) = rig.fwctl(&["flows", "-o", "xml,labels"]);
+    assert!(
+        xml.contains("<mark>0</mark><labels><label>web</label><label>7</label></labels><use>1</use>"),
+        "{xml}"
+    );
+    assert!(!rig.fwctl(&["flows", "-o", "xml"]).1.contains("label"));
+    for (args, code, said) in [
+        (&["-l", "nope"][..], 1, "unknown label 'nope'"),
+        (&["-U", "--label-add", "128"], 1, "unknown label '128'"),
+        (&["-U", "-p", "gre", "--label-add", "web,9"], 0, "1 flow entries have been updated"),
+        (&["-U", "-p", "gre", "--label-del"], 0, "1 flow entries have been updated"),
+    ] {
+        let (got, _, err) = rig.fwctl(&[&["flows"], args].concat());
+        assert!(got == code && err.contains(said), "{args:?}: {got} {err}");
+    }
+    let given = rig.fwctl(&["flows", "-U", "-p", "132", "--label-add", "web"]).1;
+    assert_eq!(given, format!("{} labels=web\n", line(2)));
+}
+
+#[test]
 fn zones_and_missing_counters_print_as_conntrack_prints_them() {
     let udp = |sport| {
         let ports = |sport, dport| FlowKey::Ports { sport, dport };

@@ -2,31 +2,13 @@
 
 /// Matches of iptables-extensions(8) and ip6tables that are not in [`super::EXTENSIONS`], with why not where it is final.
 const MATCHES: &[&str] = &[
-    "bpf",
-    "cgroup",
-    "cluster",
-    "connlabel",
-    "cpu",
-    "devgroup",
-    "ipcomp",
-    "ipvs",
-    "mh",
-    "nfacct",
-    "osf",
-    "owner",
-    "policy",
-    "rateest",
-    "realm",
-    "rpfilter",
-    "socket",
-    "srh",
-    "standard",
+    "bpf", "cgroup", "cluster", "cpu", "devgroup", "ipcomp", "ipvs", "mh", "nfacct", "osf", "owner",
+    "policy", "rateest", "realm", "rpfilter", "socket", "srh", "standard",
 ];
 
 /// Matches that will stay unsupported, and why.
 const FINAL: &[(&str, &str)] = &[
     ("cgroup", LOCAL),
-    ("connlabel", "flows have no labels here; `-m connmark` gives them 32 bits"),
     ("cpu", "which core takes a packet is for the NIC's queues to say; a rule must not hang on it"),
     ("mh", "Mobile IPv6's headers are not looked into; `-p mh` matches packets that carry one"),
     ("owner", LOCAL),

@@ -17,6 +17,7 @@ pub mod addresses;
 pub mod basic;
 pub mod comment;
 pub mod connbytes;
+pub mod connlabel;
 pub mod connlimit;
 pub mod connmark;
 pub mod conntrack;
@@ -185,6 +186,7 @@ pub trait Instance: Debug + Send + Sync {
 pub const EXTENSIONS: &[&Extension] = &[
     &comment::COMMENT,
     &connbytes::CONNBYTES,
+    &connlabel::CONNLABEL,
     &connlimit::CONNLIMIT,
     &connmark::CONNMARK,
     &connmark::SET_CONNMARK,

@@ -4,7 +4,7 @@
 
 use super::judge::Judge;
 use super::{LiveBackend, rules};
-use crate::api::backend::{ApplyError, Peer};
+use crate::api::backend::{ApplyError, Backend as _, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, ErrorKind, Family, FlowsChoice, HistoryEntry,
     HistoryReport, Outcome, PendingView, RollbackRequest, RulesText,
@@ -12,9 +12,10 @@ use crate::api::types::{
 use crate::diff::diff;
 use crate::history::{History, Note};
 use crate::iptables::edit::{Edit, Edited, edit, line_of, table_of};
+use crate::labels::LabelNames;
 use crate::publish::BothRules;
 use crate::reproducer;
-use crate::rules_file::{Rules, understand_with_sets};
+use crate::rules_file::{Named, Rules, understand_with};
 use dataplane::packet::Family as Fam;
 use dataplane::rules::{CompileError, Compiled, RuleEdit};
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
@@ -155,9 +156,10 @@ impl LiveBackend {
                  --ctstate RELATED,ESTABLISHED -j ACCEPT`",
             ));
         }
-        let sets = self.sets.slots();
+        let (sets, labels) = (self.sets.slots(), self.label_names());
+        let named = Named { policies: &self.policies, sets: &sets, labels: &labels };
         let mut load = |text: &Option<RulesText>, family| {
-            text.as_ref().map(|text| rules::load(text, family, &self.policies, &sets, warnings)).transpose()
+            text.as_ref().map(|text| rules::load(text, family, named, warnings)).transpose()
         };
         Ok([load(&request.v4, Fam::V4)?, load(&request.v6, Fam::V6)?])
     }
@@ -195,14 +197,16 @@ impl LiveBackend {
         Ok(report)
     }
 
-    /// SIGHUP: the rules files again.
+    /// SIGHUP: the rules files again, and what labels are called.
     pub(in crate::supervisor) fn reload(
         &self,
         v4: Option<Rules>,
         v6: Option<Rules>,
+        labels: LabelNames,
     ) -> Result<ApplyReport, ApplyError> {
         let mut changes = self.changing()?;
         changes.refuse_while_pending()?;
+        self.name_labels(labels);
         let note =
             Note { who: "SIGHUP".to_owned(), what: "rules files read again".to_owned(), ..Note::default() };
         self.put_into_force(&mut changes, Wanted { v4, v6, note, ..Wanted::default() })
@@ -217,8 +221,9 @@ impl LiveBackend {
         let Rules { ruleset, file } = &**running.family(family);
         let table = table_of(file, table).map_err(|message| ApplyError::new(ErrorKind::BadRules, message))?;
         let wanted = Edit { kind: *kind, table, chain, words };
-        let sets = self.sets.slots();
-        let read = |text: &[u8]| understand_with_sets(text, "rule", family, &self.policies, &sets);
+        let (sets, labels) = (self.sets.slots(), self.label_names());
+        let named = Named { policies: &self.policies, sets: &sets, labels: &labels };
+        let read = |text: &[u8]| understand_with(text, "rule", family, named);
         let edited = edit(ruleset, file, wanted, read).map_err(|refused| rules::refused_edit(&refused))?;
         let Edited { ruleset, file, steps } = edited;
         let rules = Some(Rules { ruleset: Arc::new(ruleset), file: Arc::new(file) });
@@ -259,9 +264,11 @@ impl LiveBackend {
     /// The rules of an entry of the history.
     fn remembered(&self, history: &History, number: u64) -> Result<BothRules, ApplyError> {
         let texts = history.texts(number).map_err(|message| ApplyError::new(ErrorKind::NotFound, message))?;
+        let (sets, labels) = (self.sets.slots(), self.label_names());
+        let named = Named { policies: &self.policies, sets: &sets, labels: &labels };
         let read = |text: &str, family| {
             let text = RulesText { file: format!("ruleset {number}"), text: text.to_owned() };
-            rules::load(&text, family, &self.policies, &self.sets.slots(), &mut Vec::new()).map(Arc::new)
+            rules::load(&text, family, named, &mut Vec::new()).map(Arc::new)
         };
         Ok(BothRules { v4: read(&texts.v4, Fam::V4)?, v6: read(&texts.v6, Fam::V6)? })
     }

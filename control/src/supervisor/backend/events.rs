@@ -245,6 +245,7 @@ mod tests {
             status: 0,
             packets: [1, 0],
             bytes: [28, 0],
+            labels: None,
             mark: 0,
             helper: None,
             zone: Zone::default(),

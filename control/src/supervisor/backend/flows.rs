@@ -2,6 +2,7 @@
 //! slice too, so memory is bounded however many flows there are.
 
 use super::{LiveBackend, WorkerFacts};
+use crate::api::backend::Backend as _;
 use crate::api::types::{FlowFilter, FlowRow, Tally, UpdateRequest};
 use crate::api::{Shown, Wall, flow_row};
 use crate::requests::{Desk, REQUEST_RING};
@@ -18,6 +19,18 @@ const _: () = assert!(SLICE_SLOTS <= REQUEST_RING);
 
 /// Takes a flow; says whether it wants more.
 type Each<'a> = &'a mut dyn FnMut(FlowRow) -> ControlFlow<()>;
+
+/// Whether a change would take labels from a flow that has none of them, and no more.
+fn is_moot(change: Change, view: &FlowView) -> bool {
+    matches!(change, Change::Update { mark: None, labels: Some((lost, 0)), timeout_secs: None }
+        if view.labels.unwrap_or(0) & lost == 0)
+}
+
+/// Whether a flow was to get labels and can have none.
+fn can_have_none(change: Change, view: Option<&FlowView>) -> bool {
+    matches!(change, Change::Update { labels: Some((_, given)), .. } if given != 0)
+        && view.is_some_and(|view| view.labels.is_none())
+}
 
 impl WorkerFacts {
     pub(super) fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -84,9 +97,11 @@ impl LiveBackend {
 
     /// Changes the flows that fit.
     pub(super) fn update(&self, request: &UpdateRequest, each: Each<'_>) -> Tally {
-        let UpdateRequest { filter, mark, timeout_secs } = request;
+        let UpdateRequest { filter, mark, label_add: _, label_del: _, timeout_secs } = request;
         let mark = mark.map(|mark| (mark.mask, mark.value));
-        self.change(filter, Change::Update { mark, timeout_secs: *timeout_secs }, each)
+        // The API has looked: unknown ones do not come here.
+        let labels = request.labels(&self.label_names()).unwrap_or_default();
+        self.change(filter, Change::Update { mark, labels, timeout_secs: *timeout_secs }, each)
     }
 
     fn change(&self, filter: &FlowFilter, change: Change, each: Each<'_>) -> Tally {
@@ -94,16 +109,17 @@ impl LiveBackend {
         for worker in &self.workers {
             let mut cursor = Cursor::default();
             loop {
-                let (found, next) = self.slice(worker, cursor, filter);
+                let (mut found, next) = self.slice(worker, cursor, filter);
+                found.retain(|(view, _)| !is_moot(change, view));
                 let requests =
                     found.iter().map(|(view, _)| Request::Flow { slot: view.slot, seq: view.seq, change });
                 let is_stuck = !found.is_empty() && worker.desk().ask(requests).is_err();
                 let (now, shown) = (self.now().tick(), self.shown());
                 for (view, row) in found {
                     let after = worker.region.view(view.slot, now).filter(|after| after.seq == view.seq);
-                    let row = match (change, after) {
+                    let row = match (change, after.as_ref()) {
                         (Change::Delete, None) => row,
-                        (Change::Update { .. }, Some(after)) if !is_stuck => flow_row(&after, &shown),
+                        (Change::Update { .. }, Some(after)) if !is_stuck => flow_row(after, &shown),
                         // It went before it could be changed.
                         (Change::Update { .. }, None) => continue,
                         (_, Some(_)) => {
@@ -111,6 +127,10 @@ impl LiveBackend {
                             continue;
                         }
                     };
+                    if can_have_none(change, after.as_ref()) {
+                        tally.unlabelled += 1;
+                        continue;
+                    }
                     tally.count += 1;
                     if each(row).is_break() {
                         return tally;
@@ -165,7 +185,7 @@ impl LiveBackend {
     /// What is shown of flows at a moment.
     pub(super) fn shown_at(&self, wall: Wall) -> Shown {
         let TrackSettings { acct, timestamp, .. } = self.publisher.track_settings();
-        Shown { counters: acct, start: timestamp.then_some(wall) }
+        Shown { counters: acct, start: timestamp.then_some(wall), labels: self.label_names() }
     }
 
     /// A moment of the workers' clock, by the calendar too.

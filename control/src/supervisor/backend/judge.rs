@@ -76,14 +76,14 @@ impl<'a> Judge<'a> {
             notes: &NoNotes,
         };
         marks.begin();
-        marks.reset(0);
+        marks.reset(0, None);
         if let Some(decision) = compiled.classify_raw(&facts, marks, matched)
             && (decision.verdict != Verdict::Accept || marks.orders.is_some() || !decision.invariant)
         {
             let is_certain = decision.invariant && decision.verdict != Verdict::Accept;
             return if is_certain { Fate::Refused } else { Fate::Unsure };
         }
-        marks.reset(flow.mark);
+        marks.reset(flow.mark, flow.labels);
         let decision = compiled.classify(&facts, marks, matched);
         match (decision.invariant, decision.verdict) {
             (false, _) => Fate::Unsure,

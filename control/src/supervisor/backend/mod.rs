@@ -19,6 +19,7 @@ use crate::api::types::{
 };
 use crate::config::Config;
 use crate::history::{History, Note};
+use crate::labels::LabelNames;
 use crate::publish::{BothRules, Publisher};
 use crate::requests::Desk;
 use crate::rules_file::Rules;
@@ -72,6 +73,8 @@ pub(super) struct LiveBackend {
     policies: Vec<TimeoutPolicy>,
     /// What they may also name.
     sets: Arc<Store>,
+    /// What labels are called.
+    labels: Mutex<Arc<LabelNames>>,
     /// Which NICs run generic XDP, filled in once they are attached.
     generic: Mutex<Vec<bool>>,
     /// One change of the rules at a time.
@@ -86,7 +89,7 @@ pub(super) struct LiveBackend {
 }
 
 impl LiveBackend {
-    pub(super) fn new(config: &Config, plane: &Plane, sets: Arc<Store>) -> Self {
+    pub(super) fn new(config: &Config, plane: &Plane, sets: Arc<Store>, labels: LabelNames) -> Self {
         let port = |port: &super::plane::Port| PortFacts {
             name: port.nic.name.clone(),
             wire: port.wire.clone(),
@@ -121,6 +124,7 @@ impl LiveBackend {
             flows_max: config.flows.max,
             policies: config.rules.timeout_policies.clone(),
             sets,
+            labels: Mutex::new(Arc::new(labels)),
             generic: Mutex::new(Vec::new()),
             changes: Mutex::new(Changes::new(history)),
             state_dir: config.state.dir.clone(),
@@ -166,6 +170,11 @@ impl LiveBackend {
     pub(super) fn note_sets(&self) {
         let BothRules { v4, v6 } = self.publisher.running();
         self.sets.used_by(&[&*v4.ruleset, &*v6.ruleset]);
+    }
+
+    /// Has labels called otherwise.
+    pub(super) fn name_labels(&self, labels: LabelNames) {
+        *self.labels.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(labels);
     }
 
     fn now(&self) -> Now {
@@ -237,6 +246,10 @@ impl Backend for LiveBackend {
 
     fn track_stats(&self) -> Vec<TrackRow> {
         self.tracked()
+    }
+
+    fn label_names(&self) -> Arc<LabelNames> {
+        Arc::clone(&self.labels.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     fn settings(&self) -> Vec<(String, u32)> {

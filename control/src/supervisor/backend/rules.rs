@@ -9,8 +9,7 @@ use crate::iptables::edit::Refused;
 use crate::iptables::printer::{self, policy_name};
 use crate::iptables::syntax::Counters;
 use crate::publish::Counts;
-use crate::rules_file::{self, Rules, Sets};
-use dataplane::flow::TimeoutPolicy;
+use crate::rules_file::{self, Named, Rules};
 use dataplane::ids::Generation;
 use dataplane::packet::Family as Fam;
 use dataplane::rules::model::{RuleId, RuleRef};
@@ -23,12 +22,11 @@ const WARNINGS_MAX: usize = 20;
 pub(super) fn load(
     text: &RulesText,
     family: Fam,
-    policies: &[TimeoutPolicy],
-    sets: &Sets,
+    named: Named<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Rules, ApplyError> {
     let bytes = text.text.as_bytes();
-    let loaded = rules_file::understand_with_sets(bytes, &text.file, family, policies, sets);
+    let loaded = rules_file::understand_with(bytes, &text.file, family, named);
     let wrong = loaded.worst() == Some(Severity::Error);
     if loaded.ruleset.is_some() {
         let notes = loaded.diagnostics.iter().take(WARNINGS_MAX);

@@ -35,7 +35,7 @@ fn hash(table: &Table, tuple: &Tuple) -> u64 {
 }
 
 fn insert(table: &Table, tuple: &Tuple) -> Result<Slot, NoRoom> {
-    table.insert(hash(table, tuple), tuple, Zone::default(), |record| {
+    table.insert(hash(table, tuple), tuple, Zone::default(), |_, record| {
         record.tail.mark.store(mark_of(tuple), Relaxed);
         record.common.set_life(Life { deadline: Tick(1000), status: 0, tcp_state: TcpState::None });
     })

@@ -85,7 +85,7 @@ fn events_say_when_and_whether_somebody_asked() {
     let FlowView { slot, seq, .. } = lab.flow();
     lab.wait(5);
     lab.tracker.look_for_listeners(lab.now);
-    for change in [Change::Update { mark: Some((0, 7)), timeout_secs: None }, Change::Delete] {
+    for change in [Change::Update { mark: Some((0, 7)), labels: None, timeout_secs: None }, Change::Delete] {
         lab.tracker.serve(Request::Flow { slot, seq, change }, lab.now);
     }
     lab.send(&udp(A, B));

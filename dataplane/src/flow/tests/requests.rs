@@ -39,13 +39,13 @@ fn control_changes_the_flow_it_names_and_no_other() {
     let ask = |lab: &mut Lab, seq, change| {
         lab.tracker.serve(Request::Flow { slot: named.slot, seq, change }, lab.now);
     };
-    let update = Change::Update { mark: Some((0xff, 0x21)), timeout_secs: Some(77) };
+    let update = Change::Update { mark: Some((0xff, 0x21)), labels: None, timeout_secs: Some(77) };
     ask(&mut lab, named.seq + 2, update);
     ask(&mut lab, named.seq + 2, Change::Delete);
     assert_eq!(lab.flow(), named);
     ask(&mut lab, named.seq, update);
     assert_eq!((lab.flow().mark, lab.flow().secs_left), (0x21, 77));
-    ask(&mut lab, named.seq, Change::Update { mark: Some((1, 0x40)), timeout_secs: None });
+    ask(&mut lab, named.seq, Change::Update { mark: Some((1, 0x40)), labels: None, timeout_secs: None });
     assert_eq!((lab.flow().mark, lab.flow().secs_left), (0x60, 77));
     ask(&mut lab, named.seq, Change::Delete);
     assert_eq!(lab.tracker.flow_count(), 0);

@@ -35,6 +35,8 @@ pub(in crate::flow) struct Opening {
     pub(in crate::flow) mark: u32,
     /// Whether rules have set the mark.
     is_marked: bool,
+    /// Labels that rules have given it.
+    pub(in crate::flow) labels: u128,
     /// Status bits.
     pub(in crate::flow) status: u16,
 }
@@ -75,7 +77,9 @@ impl Tracker {
             },
             mark: expected.map_or(0, |expected| self.mark_of_master(&expected, now)),
             is_marked: false,
+            labels: 0,
             status: has(expected.is_some(), status::EXPECTED)
+                | has(self.labels, status::LABELLED)
                 | has(orders.timeouts.is_some(), status::OWN_TIMEOUTS),
         };
     }
@@ -163,7 +167,9 @@ impl Tracker {
                 self.helped.gained(self.opening.extra);
                 let is_expected = self.opening.status & status::EXPECTED != 0;
                 let news = if is_expected { CtEvents::RELATED } else { CtEvents::NEW };
-                self.note(news.or(CtEvents::MARK.when(self.opening.is_marked)), slot);
+                let marked = CtEvents::MARK.when(self.opening.is_marked);
+                let labelled = CtEvents::LABEL.when(self.opening.labels != 0);
+                self.note(news.or(marked).or(labelled), slot);
                 Ok(slot)
             }
             Err(NoRoom::Records) => {
@@ -178,8 +184,9 @@ impl Tracker {
     }
 
     fn try_insert(&self, packet: &Packet, start: &Start, now: Tick) -> Result<Slot, NoRoom> {
-        let Opening { state, zone, extra, mark, is_marked: _, status } = &self.opening;
-        self.table.insert(packet.hash, &packet.tuple, *zone, |record| {
+        let Opening { state, zone, extra, mark, is_marked: _, labels, status } = &self.opening;
+        let label_words = |slot| self.table.region().labels(slot).filter(|_| status & status::LABELLED != 0);
+        self.table.insert(packet.hash, &packet.tuple, *zone, |slot, record| {
             let tcp_state = match state {
                 Protocol::Tcp(flow) => {
                     flow.store(record.tail);
@@ -193,6 +200,9 @@ impl Tracker {
             };
             record.tail.created.store(now.0, Relaxed);
             record.tail.mark.store(*mark, Relaxed);
+            if let Some(words) = label_words(slot) {
+                words.set(*labels);
+            }
             if *extra != Extra::default() {
                 record.tail.set_extra(*extra);
             }
@@ -205,6 +215,11 @@ impl Tracker {
     /// What the packet tracked last would start.
     pub(in crate::flow) const fn opening(&self) -> &Opening {
         &self.opening
+    }
+
+    /// Sets the labels of the flow that the packet tracked last would start.
+    pub(in crate::flow) const fn set_opening_labels(&mut self, labels: u128) {
+        self.opening.labels = labels;
     }
 
     /// Sets the mark of the flow that the packet tracked last would start.

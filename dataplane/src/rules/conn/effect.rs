@@ -19,6 +19,10 @@ pub struct Marks {
     pub conn: u32,
     /// Whether rules have set `conn`.
     pub conn_is_set: bool,
+    /// Its connection's labels (`ctlabel`), one bit each; `None` without one, or if it can have none.
+    pub labels: Option<u128>,
+    /// Whether rules have set any of them that was not set.
+    pub labels_are_set: bool,
     /// Orders to the tracker; raw rules only.
     pub orders: Option<Orders>,
     /// Whether a rule could not be asked about the packet, which is dropped for that: what iptables calls a hotdrop.
@@ -64,8 +68,9 @@ impl Marks {
 
     /// Forgets the connection of the last rules; the packet's mark goes with it from table to table.
     #[inline]
-    pub fn reset(&mut self, conn: u32) {
+    pub fn reset(&mut self, conn: u32, labels: Option<u128>) {
         (self.conn, self.conn_is_set, self.orders, self.hotdrop) = (conn, false, None, false);
+        (self.labels, self.labels_are_set) = (labels, false);
     }
 }
 
@@ -119,6 +124,9 @@ pub enum Effect {
 
 /// `--left-shift-mark`, `--right-shift-mark`: bits to the left, negative to the right; 0 is none.
 pub type Shift = i8;
+
+/// Labels that a connection may have (`XT_CONNLABEL_MAXBIT` and one).
+pub const LABELS: u8 = 128;
 
 /// Most changes of sets that one packet may ask for: no more are noted.
 const SET_ASKS_MAX: usize = 64;
@@ -185,6 +193,17 @@ impl Marks {
         }
     }
 
+    /// Whether the connection has a label, once it was given it if `gives`.
+    pub(super) fn has_label(&mut self, label: u8, gives: bool) -> bool {
+        let Some(labels) = &mut self.labels else { return false };
+        let before = *labels;
+        if gives {
+            *labels |= 1 << label;
+            self.labels_are_set |= *labels != before;
+        }
+        *labels >> label & 1 != 0
+    }
+
     fn set_conn(&mut self, mark: u32) {
         self.conn_is_set |= self.conn != mark;
         self.conn = mark;
@@ -207,6 +226,21 @@ mod tests {
         assert_eq!(marks.packet, 0x210);
         Effect::SetConnMark { set: 7, clear: u32::MAX, shift: 0 }.mark(&mut marks, false);
         assert_eq!(marks.conn, 0x2100, "no connection, no change");
+    }
+
+    #[test]
+    fn labels_are_asked_set_and_inverted() {
+        let mut marks = Marks { labels: Some(1 << 127), ..Marks::default() };
+        let mut ask = |label, set, labels: Option<Option<u128>>| {
+            marks.labels = labels.unwrap_or(marks.labels);
+            marks.labels_are_set = false;
+            (marks.has_label(label, set), marks.labels, marks.labels_are_set)
+        };
+        assert_eq!(ask(127, false, None), (true, Some(1 << 127), false));
+        assert_eq!(ask(127, true, None), (true, Some(1 << 127), false), "it was set");
+        assert_eq!(ask(0, false, None), (false, Some(1 << 127), false));
+        assert_eq!(ask(0, true, None), (true, Some(1 << 127 | 1), true));
+        assert_eq!(ask(0, true, Some(None)), (false, None, false), "it can have none");
     }
 
     #[test]

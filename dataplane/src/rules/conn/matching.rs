@@ -42,6 +42,15 @@ pub enum ConnMatch {
     ConnBytes(ConnBytes),
     /// `-m connlimit`.
     ConnLimit(ConnLimit),
+    /// `-m connlabel`: no connection has none, nor has one that began while no rule asked this.
+    ConnLabel {
+        /// Which label, below [`LABELS`].
+        label: u8,
+        /// `--set`: the connection is given it first.
+        set: bool,
+        /// With `!`.
+        invert: bool,
+    },
 }
 
 /// All that one `-m conntrack` asks. Conditions that are absent hold.
@@ -172,6 +181,7 @@ impl ConnMatch {
             }
             Self::ConnBytes(bytes) => asked.conn.is_some_and(|conn| !conn.is_template && bytes.holds(conn)),
             Self::ConnLimit(limit) => limit.holds(asked, marks),
+            Self::ConnLabel { label, set, invert } => marks.has_label(*label, *set) != *invert,
         }
     }
 }

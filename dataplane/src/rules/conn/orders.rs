@@ -55,8 +55,10 @@ impl CtEvents {
     pub const PROTOINFO: Self = Self(1 << 5);
     /// Its mark changed.
     pub const MARK: Self = Self(1 << 7);
+    /// Its labels changed.
+    pub const LABEL: Self = Self(1 << 10);
     /// A connection that it announced is expected. A bit of ours: the kernel has a set of its own for these.
-    pub const EXPECT_NEW: Self = Self(1 << 10);
+    pub const EXPECT_NEW: Self = Self(1 << 12);
 
     /// What is in both.
     #[must_use]

@@ -54,7 +54,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             mtu,
             notes: &notes,
         };
-        marks.reset(0);
+        marks.reset(0, None);
         let facts = Facts { packet, bytes: source.bytes(umem), ..about };
         let mut decision = rules.compiled.classify_raw(&facts, marks, matched);
         while let Some(alter) = matched.alter() {
@@ -101,7 +101,8 @@ impl<D: Device, O: Observer> Path<D, O> {
         counters.polls.classified.add(1);
         let asks_conn = rules.compiled.asks_conn();
         let conn = if asks_conn { tracker.conn(packet, tracked, now) } else { None };
-        marks.reset(if asks_conn { tracker.mark(tracked) } else { 0 });
+        let labels = if rules.compiled.asks_labels() { tracker.labels(tracked) } else { None };
+        marks.reset(if asks_conn { tracker.mark(tracked) } else { 0 }, labels);
         let notes = RuleNotes { log: notes, rules: &rules.compiled, unlogged: &counters.polls.unlogged };
         let flows = tracker.tables(now);
         let about = Facts {
@@ -135,6 +136,9 @@ impl<D: Device, O: Observer> Path<D, O> {
         let Decision { verdict, by, invariant, management } = decision;
         if marks.conn_is_set {
             tracker.set_mark(tracked, marks.conn);
+        }
+        if let (true, Some(labels)) = (marks.labels_are_set, marks.labels) {
+            tracker.set_labels(tracked, labels);
         }
         let cacheable = invariant && matches!(tracked.flow, FlowRef::Existing(_));
         let decider = matched.decider();

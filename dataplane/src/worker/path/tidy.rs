@@ -44,8 +44,8 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.mailbox.adopt(self.id, generation);
         }
         self.tracker.look_for_listeners(now);
-        let settings = &self.snapshot.settings;
-        self.tracker.adopt(&settings.track, &settings.policies);
+        let (settings, labels) = (&self.snapshot.settings, self.snapshot.asks_labels());
+        self.tracker.adopt(&settings.track, &settings.policies, labels);
         self.answers.refill(self.snapshot.settings.answers, now);
         if self.snapshot.settings.track.log_invalid != 0 {
             self.notes.refill(now);
