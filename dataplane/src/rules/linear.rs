@@ -137,7 +137,7 @@ impl Walk<'_> {
                     seen.notes.note(&seen, log, by, self.marks.packet);
                 }
                 Target::Effect(effect) => {
-                    effect.at(self.hook).apply(self.marks, self.facts);
+                    effect.at(self.hook).apply(self.marks, &self.copied.facts(self.facts));
                 }
                 Target::Accept => return Some((Verdict::Accept, by)),
                 Target::Drop => return Some((Verdict::Drop, by)),

@@ -47,7 +47,7 @@ impl PartialEq for Said {
     fn eq(&self, other: &Self) -> bool {
         let marks = |said: &Self| {
             let Marks { packet, conn, conn_is_set, orders, set_asks, .. } = &said.marks;
-            (*packet, *conn, *conn_is_set, *orders, set_asks.len())
+            (*packet, *conn, *conn_is_set, *orders, set_asks.clone())
         };
         (self.decision.verdict, self.decision.by, self.decision.management)
             == (other.decision.verdict, other.decision.by, other.decision.management)
