@@ -38,6 +38,12 @@ pub fn line(around: &Around<'_>, style: LineStyle, frame: &[u8], l3: usize) -> S
     text
 }
 
+/// An address with all its digits, as the kernel prints it.
+#[must_use]
+pub fn in_full(address: Ipv6Addr) -> String {
+    address.segments().map(|word| format!("{word:04x}")).join(":")
+}
+
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
@@ -147,8 +153,7 @@ impl Line {
         const HEADERS_MAX: usize = 8;
         let header: &[u8; 40] = ip.first_chunk()?;
         let address = |at: usize| -> Option<String> {
-            let address = Ipv6Addr::from_octets(*header.get(at..)?.first_chunk()?);
-            Some(address.segments().map(|word| format!("{word:04x}")).join(":"))
+            Some(in_full(Ipv6Addr::from_octets(*header.get(at..)?.first_chunk()?)))
         };
         let (src, dst, first) = (address(8)?, address(24)?, be32(header, 0)?);
         let payload = be16(header, 4)?;
