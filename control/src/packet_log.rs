@@ -2,11 +2,22 @@
 //! there are bytes.
 
 use dataplane::rules::log::LineStyle;
+use dataplane::rules::trace::{StepKind, TracedChain};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
+
+/// How a traced packet's lines are written: a warning with all there is (Linux `ip_tables.c`).
+pub const TRACE_STYLE: LineStyle =
+    LineStyle { level: 4, tcp_sequence: true, tcp_options: true, ip_options: true, mac_decode: false };
+
+/// What a traced packet's line begins with.
+#[must_use]
+pub fn trace_prefix(chain: &TracedChain, kind: StepKind, number: u32) -> String {
+    format!("TRACE: {}:{}:{}:{number} ", chain.table.name(), chain.name, kind.name())
+}
 
 /// What stands around a packet's headers.
 #[derive(Clone, Copy, Debug, Default)]

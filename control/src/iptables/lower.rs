@@ -498,6 +498,7 @@ fn lower_rule(
             lowered.extend(more);
         }
     }
+    let is_bare = lowered.is_empty() && matches.is_empty();
     let target = match target {
         Target::None => model::Target::Continue,
         Target::Accept => model::Target::Accept,
@@ -518,7 +519,7 @@ fn lower_rule(
         table => format!("*{} {line}", table.name()),
     };
     let management = matches.iter().any(|instance| instance.marks_management());
-    Some(model::Rule { id: rule_id(&text, seen), matches: lowered, target, management })
+    Some(model::Rule { id: rule_id(&text, seen), matches: lowered, target, management, is_bare })
 }
 
 /// A rule's stable name: a hash of its canonical text, and of how many like it came before.

@@ -4,9 +4,11 @@ use super::alter::Alter;
 use super::classifier::{self, Classifier};
 use super::conn::{Effect, Marks};
 use super::counters::MATCHED_MAX;
-use super::model::{RuleRef, Ruleset, Verdict};
+use super::interned::Interned;
+use super::model::{ChainId, RuleRef, Ruleset, Verdict};
 use super::program::{self, Action, Line};
 use super::rate::Tables;
+use super::trace::{self, Position, TracedChain, Tracing, Trail};
 use super::validate::{self, CompileError};
 use super::{Decision, Facts, boxes, linear, selfcheck};
 use crate::packet::Family;
@@ -22,6 +24,8 @@ pub struct Compiled {
     raw: Option<Program>,
     uses_conntrack: bool,
     asks_conn: bool,
+    /// Names of the chains, if any rule traces.
+    traced: Option<Box<[Interned<TracedChain>]>>,
 }
 
 /// One way through the rules.
@@ -55,6 +59,8 @@ pub struct Matched {
     decider: u32,
     /// Where the walk has stopped, if a line changes the packet.
     stop: Option<Stop>,
+    /// Where it is, if it is followed.
+    position: Position,
 }
 
 /// A line that changes the packet, and what is known by then.
@@ -68,7 +74,7 @@ struct Stop {
 
 impl Default for Matched {
     fn default() -> Self {
-        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0, stop: None }
+        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0, stop: None, position: Position::new() }
     }
 }
 
@@ -169,6 +175,7 @@ impl Compiled {
             raw,
             uses_conntrack: program::uses_conntrack(&ruleset),
             asks_conn: program::asks_conn(&ruleset),
+            traced: trace::names(&ruleset),
             ruleset,
         })
     }
@@ -196,6 +203,12 @@ impl Compiled {
     #[inline]
     pub fn asks_conn(&self) -> bool {
         self.asks_conn
+    }
+
+    /// A chain's name in traces; `None` if no rule traces.
+    #[must_use]
+    pub fn traced_chain(&self, chain: ChainId) -> Option<Interned<TracedChain>> {
+        self.traced.as_ref()?.get(chain.0 as usize).copied()
     }
 
     /// Whether there are rules for packets that are not tracked yet.
@@ -230,14 +243,23 @@ impl Compiled {
     pub fn classify(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
         matched.lines.clear();
         matched.stop = None;
-        let decision = self.main.run(facts, marks, matched);
+        let decision = if marks.traced {
+            matched.position.clear();
+            self.run_traced(&self.main, facts, marks, matched)
+        } else {
+            self.main.run(facts, marks, matched, &mut ())
+        };
         Decision { management: self.infos[matched.decider as usize].management, ..decision }
     }
 
     /// Goes on where a change was due that is made now: `facts` are those of the packet as it has become.
     pub fn resume(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
         let program = if facts.is_raw { self.raw.as_ref().unwrap_or(&self.main) } else { &self.main };
-        let decision = program.run(facts, marks, matched);
+        let decision = if marks.traced || facts.is_raw && self.traced.is_some() {
+            self.run_traced(program, facts, marks, matched)
+        } else {
+            program.run(facts, marks, matched, &mut ())
+        };
         let management = !facts.is_raw && self.infos[matched.decider as usize].management;
         Decision { management, invariant: false, ..decision }
     }
@@ -253,7 +275,29 @@ impl Compiled {
         let raw = self.raw.as_ref()?;
         matched.lines.clear();
         matched.stop = None;
-        Some(raw.run(&Facts { is_raw: true, ..*facts }, marks, matched))
+        let facts = Facts { is_raw: true, ..*facts };
+        Some(if self.traced.is_some() {
+            matched.position.clear();
+            self.run_traced(raw, &facts, marks, matched)
+        } else {
+            raw.run(&facts, marks, matched, &mut ())
+        })
+    }
+
+    /// Runs a program and has the steps of the packet noted, once it is traced.
+    #[cold]
+    fn run_traced(
+        &self,
+        program: &Program,
+        facts: &Facts<'_>,
+        marks: &mut Marks,
+        matched: &mut Matched,
+    ) -> Decision {
+        let mut position = std::mem::take(&mut matched.position);
+        let mut trail = Tracing { ruleset: &self.ruleset, position: &mut position };
+        let decision = program.run(facts, marks, matched, &mut trail);
+        matched.position = position;
+        decision
     }
 }
 
@@ -264,7 +308,13 @@ impl Program {
     }
 
     #[inline]
-    fn run(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
+    fn run<T: Trail>(
+        &self,
+        facts: &Facts<'_>,
+        marks: &mut Marks,
+        matched: &mut Matched,
+        trail: &mut T,
+    ) -> Decision {
         let mut invariant = true;
         let (mut from, mut accepted_by) = match matched.stop.take() {
             None => (0, None),
@@ -295,6 +345,9 @@ impl Program {
                     from = to;
                 }
                 continue;
+            }
+            if !matches!(line.action, Action::SkipSilently(_)) {
+                trail.meets(line.by, facts, marks);
             }
             match line.action {
                 Action::SkipSilently(to) => {

@@ -27,6 +27,7 @@ pub mod rate;
 pub mod selfcheck;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod validate;
 
 pub use compile::{Compiled, LineInfo, Matched};

@@ -46,8 +46,8 @@ struct Said {
 impl PartialEq for Said {
     fn eq(&self, other: &Self) -> bool {
         let marks = |said: &Self| {
-            let Marks { packet, conn, conn_is_set, orders, set_asks, .. } = &said.marks;
-            (*packet, *conn, *conn_is_set, *orders, set_asks.clone())
+            let Marks { packet, conn, conn_is_set, orders, traced, set_asks, .. } = &said.marks;
+            (*packet, *conn, *conn_is_set, *orders, *traced, set_asks.clone())
         };
         (self.decision.verdict, self.decision.by, self.decision.management)
             == (other.decision.verdict, other.decision.by, other.decision.management)
@@ -174,7 +174,7 @@ pub(super) fn compare(
 }
 
 /// Makes the changes that the compiled form waits for, to a copy.
-fn changed(
+pub(super) fn changed(
     compiled: &Compiled,
     facts: &Facts<'_>,
     mut decision: Decision,

@@ -3,10 +3,11 @@
 use super::alter::{Alter, Copied, Hops, TcpOptions};
 use super::conn::*;
 use super::interned::Interned;
-use super::log::{Log, LogSpec, LogTo};
+use super::log::{Log, LogSpec, LogTo, Notes};
 use super::model::*;
 use super::rate::*;
-use super::selfcheck::{Edges, Random, compare, facts};
+use super::selfcheck::{Edges, Random, changed, compare, facts};
+use super::trace::{self, Step, StepKind};
 use super::validate::CHAIN_DEPTH_MAX;
 use super::{CompileError, Compiled, Facts, Matched, linear};
 use crate::clock::{Now, WallClock};
@@ -17,6 +18,7 @@ use crate::sets::{
     Compare, Directions, Element, Extras, Kind, Set, SetMatch, SetOrder, SetUse, Slot, SlotId, Spec,
 };
 use proptest::prelude::*;
+use std::cell::RefCell;
 use std::sync::{Arc, LazyLock};
 
 const NAMES: [&str; 4] = ["eth0", "eth1", "lan0", "lan1"];
@@ -26,7 +28,7 @@ fn names() -> Vec<String> {
 }
 
 fn rule(matches: Vec<Match>, target: Target) -> Rule {
-    Rule { id: RuleId(0), matches, target, management: false }
+    Rule { id: RuleId(0), matches, target, management: false, is_bare: false }
 }
 
 fn user(name: &str, rules: Vec<Rule>) -> Chain {
@@ -203,6 +205,38 @@ fn ten_thousand_rules_stay_small() {
     });
     let compiled = Compiled::new(Arc::new(ruleset(Policy::Drop, rules.collect(), vec![])), &names()).unwrap();
     assert!(compiled.bytes() < 10_000 * 1024, "{} bytes", compiled.bytes());
+}
+
+/// Notes what it is told.
+#[derive(Debug, Default, PartialEq)]
+struct Heard(RefCell<Vec<(String, u32, Vec<u8>)>>);
+
+impl Notes for Heard {
+    fn note(&self, facts: &Facts<'_>, log: Log, by: RuleRef, mark: u32) {
+        self.0.borrow_mut().push((format!("{:?} {by:?}", log.hook), mark, facts.bytes.to_vec()));
+    }
+
+    fn trace(&self, facts: &Facts<'_>, step: Step, mark: u32) {
+        self.0.borrow_mut().push((format!("{step:?}"), mark, facts.bytes.to_vec()));
+    }
+}
+
+#[test]
+fn steps_are_named_and_numbered_as_in_the_kernel() {
+    let bare = |target| Rule { is_bare: true, ..rule(vec![], target) };
+    let rules = ruleset(
+        Policy::Drop,
+        vec![bare(Target::Jump(ChainId(3))), rule(vec![], Target::Accept), bare(Target::Accept)],
+        vec![user("a", vec![rule(vec![tcp()], Target::Return), bare(Target::Return)])],
+    );
+    let label = |chain, rule| trace::label(&rules, RuleRef { chain: ChainId(chain), rule });
+    assert_eq!(label(1, Some(0)), (StepKind::Rule, 1));
+    assert_eq!(label(1, Some(1)), (StepKind::Rule, 2));
+    assert_eq!(label(1, Some(2)), (StepKind::Policy, 3));
+    assert_eq!(label(1, None), (StepKind::Policy, 4));
+    assert_eq!(label(3, Some(0)), (StepKind::Rule, 1));
+    assert_eq!(label(3, Some(1)), (StepKind::Return, 2));
+    assert_eq!(label(3, None), (StepKind::Return, 3));
 }
 
 fn address() -> impl Strategy<Value = (u128, u128)> {
@@ -435,6 +469,7 @@ fn effect() -> impl Strategy<Value = Effect> {
         alter().prop_map(Effect::Alter),
         Just(LogSpec { prefix: "x".into(), to: LogTo::Capture { group: 1, size: None } })
             .prop_map(|spec| Effect::Log(Log::new(spec))),
+        Just(Effect::Trace),
         set_order().prop_map(Effect::Set),
         set_order().prop_map(Effect::Set),
     ]
@@ -506,6 +541,12 @@ fn any_ruleset() -> impl Strategy<Value = Ruleset> {
                 mangle_forward: Some(ChainId(9)),
                 mangle_postrouting: Some(ChainId(10)),
             };
+        }
+        // It stands in raw only.
+        for chain in ruleset.chains.iter_mut().filter(|chain| chain.table != Table::Raw) {
+            for rule in chain.rules.iter_mut().filter(|rule| rule.target == Target::Effect(Effect::Trace)) {
+                rule.target = Target::Continue;
+            }
         }
         ruleset
     })
@@ -644,6 +685,44 @@ proptest! {
                 let marks = edges.marks(&mut random);
                 let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
                 prop_assert!(found.is_none(), "{}", found.unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn both_forms_note_the_same_steps_of_a_traced_packet(ruleset in any_ruleset(), seed in 1..u64::MAX) {
+        let compiled = Compiled::unchecked(Arc::new(ruleset), &names()).unwrap();
+        let edges = Edges::of(compiled.ruleset());
+        let mut random = Random(seed);
+        let mut matched = Matched::default();
+        for step in 0..60_u8 {
+            let packet = edges.packet(&mut random, Family::V4);
+            let conn = edges.conn(&mut random, &packet, CtState::New);
+            let frame = edges.frame(&mut random, &packet);
+            let (fast, slow) = (Heard::default(), Heard::default());
+            let facts = |notes| Facts {
+                bytes: &frame,
+                notes,
+                ..facts(&packet, CtState::New, conn.as_ref(), PortId(step % 4))
+            };
+            let marks = Marks { traced: step % 3 != 0, ..edges.marks(&mut random) };
+            let (mut copied, mut walked) = (Copied::default(), Vec::new());
+            let (mut ours, mut theirs) = (marks.clone(), marks.clone());
+            let decision = compiled.classify(&facts(&fast), &mut ours, &mut matched);
+            changed(&compiled, &facts(&fast), decision, &mut ours, &mut matched);
+            linear::evaluate_copy(compiled.ruleset(), &names(), &facts(&slow), &mut theirs, &mut walked, &mut copied);
+            prop_assert_eq!(&fast, &slow);
+            prop_assert!(!marks.traced || fast.0.borrow().len() >= walked.len());
+            let (mut ours, mut theirs, mut copied) = (marks.clone(), marks.clone(), Copied::default());
+            let raw = Facts { is_raw: true, ..facts(&fast) };
+            if let Some(decision) = compiled.classify_raw(&raw, &mut ours, &mut matched) {
+                changed(&compiled, &raw, decision, &mut ours, &mut matched);
+                linear::evaluate_raw_copy(compiled.ruleset(), &names(), &facts(&slow), &mut theirs, &mut walked, &mut copied);
+                // Rules that do not trace meet no packet that is.
+                if compiled.traced_chain(ChainId(0)).is_some() {
+                    prop_assert_eq!(&fast, &slow);
+                }
+                prop_assert_eq!(ours.traced, theirs.traced);
             }
         }
     }

@@ -33,6 +33,7 @@ mod sets;
 mod stage;
 mod talk;
 mod tcp;
+mod trace;
 mod tracking;
 mod trains;
 

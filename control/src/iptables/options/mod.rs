@@ -53,6 +53,7 @@ pub mod string;
 pub mod tcp;
 pub mod time;
 pub mod tos;
+pub mod trace;
 pub mod u32;
 mod values;
 
@@ -244,6 +245,7 @@ pub const EXTENSIONS: &[&Extension] = &[
     &tos::TOS,
     &u32::U32_MATCH,
     &time::TIME,
+    &trace::TRACE,
 ];
 
 impl Extension {
