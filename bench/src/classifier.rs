@@ -250,7 +250,7 @@ fn as_written(rule: &Rule) -> model::Rule {
             matches.push(Match::Ports { which, ranges: vec![range], invert: false });
         }
     }
-    model::Rule { id: RuleId(0), matches, target: Target::Accept, management: false }
+    model::Rule { id: RuleId(0), matches, target: Target::Accept, management: false, is_bare: false }
 }
 
 /// The peer, a process that waits for orders while we measure.

@@ -2,11 +2,22 @@
 //! there are bytes.
 
 use dataplane::rules::log::LineStyle;
+use dataplane::rules::trace::{StepKind, TracedChain};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Bytes of an Ethernet header.
 const ETHERNET: usize = 14;
+
+/// How a traced packet's lines are written: a warning with all there is (Linux `ip_tables.c`).
+pub const TRACE_STYLE: LineStyle =
+    LineStyle { level: 4, tcp_sequence: true, tcp_options: true, ip_options: true, mac_decode: false };
+
+/// What a traced packet's line begins with.
+#[must_use]
+pub fn trace_prefix(chain: &TracedChain, kind: StepKind, number: u32) -> String {
+    format!("TRACE: {}:{}:{}:{number} ", chain.table.name(), chain.name, kind.name())
+}
 
 /// What stands around a packet's headers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +47,12 @@ pub fn line(around: &Around<'_>, style: LineStyle, frame: &[u8], l3: usize) -> S
     let mut text = line.text;
     text.truncate(text.trim_end().len());
     text
+}
+
+/// An address with all its digits, as the kernel prints it.
+#[must_use]
+pub fn in_full(address: Ipv6Addr) -> String {
+    address.segments().map(|word| format!("{word:04x}")).join(":")
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -147,8 +164,7 @@ impl Line {
         const HEADERS_MAX: usize = 8;
         let header: &[u8; 40] = ip.first_chunk()?;
         let address = |at: usize| -> Option<String> {
-            let address = Ipv6Addr::from_octets(*header.get(at..)?.first_chunk()?);
-            Some(address.segments().map(|word| format!("{word:04x}")).join(":"))
+            Some(in_full(Ipv6Addr::from_octets(*header.get(at..)?.first_chunk()?)))
         };
         let (src, dst, first) = (address(8)?, address(24)?, be32(header, 0)?);
         let payload = be16(header, 4)?;

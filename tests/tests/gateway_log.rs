@@ -63,6 +63,36 @@ fn packets_are_written_into_the_log_and_into_files() {
 }
 
 #[test]
+fn a_traced_packet_leaves_its_steps_in_the_log() {
+    require_root!();
+    let lab = Lab::new();
+    let rules = "*raw\n-A PREROUTING -p udp -m udp --dport 7003 -m recent --name seen --set -j TRACE\nCOMMIT\n\
+        *filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p udp -m recent --name shut --rcheck -j DROP\n-A FORWARD -p udp\nCOMMIT\n";
+    let daemon = Daemon::builder(&lab).rules(rules).start();
+    assert_eq!(traffic::udp_echo(&lab.left, &lab.right, false, 7003, 1, 100), 1);
+    let steps = || {
+        let log = daemon.process().stderr();
+        let steps =
+            log.split("TRACE: ").skip(1).map(|rest| rest.split(' ').next().unwrap_or_default().to_owned());
+        steps.collect::<Vec<_>>()
+    };
+    let expected = ["raw:PREROUTING:policy:2", "filter:FORWARD:rule:2", "filter:FORWARD:policy:3"];
+    until("its steps", || steps() == expected);
+    // The addresses rules have seen, and one that is named by hand.
+    let seen = daemon.fwctl(&["recent", "seen"]);
+    assert!(seen.starts_with("src=10.77.0.1 ttl: 64 last_seen: "), "{seen}");
+    assert_eq!(daemon.fwctl(&["recent", "shut"]), "");
+    let passes = || traffic::udp_echo(&lab.left, &lab.right, false, 7004, 1, 100) == 1;
+    assert!(passes());
+    daemon.fwctl(&["recent", "shut", "--add", "10.77.0.1"]);
+    assert!(!passes(), "the next packet meets it");
+    daemon.fwctl(&["recent", "shut", "--del", "10.77.0.1"]);
+    assert!(passes());
+    let unknown = daemon.try_fwctl(&["recent", "nowhere", "--add", "10.77.0.1"]);
+    assert_eq!(unknown.code, Some(1), "{}", unknown.stderr);
+}
+
+#[test]
 fn without_a_directory_the_operator_is_told() {
     require_root!();
     let lab = Lab::new();

@@ -3,8 +3,9 @@
 use super::types::Family;
 use super::types::{
     ApplyReport, ApplyRequest, Diagnostic, DiffReport, EditRequest, ErrorKind, EventRow, ExpectEventRow,
-    ExpectRow, FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, SetsAnswer,
-    SetsRequest, Stats, Tally, TrackRow, UpdateRequest, Version,
+    ExpectRow, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, RecentEdit, RecentEntry,
+    RollbackRequest, RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally, TrackRow,
+    UpdateRequest, Version,
 };
 use crate::labels::LabelNames;
 use std::fmt;
@@ -126,6 +127,22 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Says what is wrong with it.
     fn command_sets(&self, request: &SetsRequest) -> Result<SetsAnswer, ApplyError>;
+
+    /// Calls `each` for the `recent` lists asked for and what is in them, until it says stop.
+    fn recent(&self, which: &TablesRequest, each: &mut dyn FnMut(TableLine<RecentEntry>) -> ControlFlow<()>);
+
+    /// Changes a `recent` list.
+    ///
+    /// # Errors
+    /// If no rule in force has it.
+    fn edit_recent(&self, request: &RecentEdit) -> Result<(), ApplyError>;
+
+    /// As [`Self::recent`], for `hashlimit` tables.
+    fn hashlimit(
+        &self,
+        which: &TablesRequest,
+        each: &mut dyn FnMut(TableLine<HashlimitEntry>) -> ControlFlow<()>,
+    );
 
     /// Which daemon this is.
     fn version(&self) -> Version {

@@ -114,7 +114,7 @@ pub fn expect_row(expectation: &Expectation, now: Tick) -> ExpectRow {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "IPv4 lives in the low 32 bits")]
-fn address(value: u128, family: Fam) -> IpAddr {
+pub(crate) fn address(value: u128, family: Fam) -> IpAddr {
     match family {
         Fam::V4 => IpAddr::V4(Ipv4Addr::from_bits(value as u32)),
         Fam::V6 => IpAddr::V6(Ipv6Addr::from_bits(value)),

@@ -43,4 +43,5 @@ mod tests;
 pub mod types;
 
 pub use event_rows::event_row;
+pub(crate) use flow_rows::address;
 pub use flow_rows::{Shown, Wall, expect_row, flow_row};

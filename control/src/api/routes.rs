@@ -4,8 +4,8 @@ use super::backend::{ApplyError, Backend, Peer};
 use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, Limits};
 use super::server::{Lasting, Shared};
 use super::types::{
-    ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, SetRequest, SetsRequest,
-    Tally, TallyLine, UpdateRequest,
+    ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit, SetRequest,
+    SetsRequest, TablesRequest, Tally, TallyLine, UpdateRequest,
 };
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
@@ -44,6 +44,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/expectations/events", get(expect_events))
         .route("/v1/sysctl", get(settings).post(set))
         .route("/v1/sets", post(sets))
+        .route("/v1/recent", get(recent).post(edit_recent))
+        .route("/v1/hashlimit", get(hashlimit))
         .route("/v1/apply", post(apply))
         .route("/v1/diff", post(diff))
         .route("/v1/rules/edit", post(edit))
@@ -119,21 +121,47 @@ async fn flows(
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = shared.filter(query?.0)?;
-    let (mut lines, answer) = shared.lines();
-    // Not awaited: it ends with the walk, or with the client.
-    tokio::task::spawn_blocking(move || {
-        let mut whole = true;
-        shared.backend.flows(&filter, &mut |row| {
-            let sent = lines.push(&row);
-            whole &= sent.is_continue();
-            sent
-        });
-        // Only an aborted body tells the client that lines are missing; a body that just ends looks complete.
-        if !whole || lines.send().is_break() {
-            lines.sender.abort(io::Error::other("the client was too slow"));
-        }
+    Ok(shared.rows(move |backend, each| backend.flows(&filter, each)))
+}
+
+/// Tables in a URL.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TablesQuery {
+    name: Option<String>,
+    family: Option<Family4Or6>,
+}
+
+impl From<TablesQuery> for TablesRequest {
+    fn from(TablesQuery { name, family }: TablesQuery) -> Self {
+        Self { name, family: family.map(Family::from) }
+    }
+}
+
+async fn recent(
+    State(shared): App,
+    query: Result<Query<TablesQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let which = query?.0.into();
+    Ok(shared.rows(move |backend, each| backend.recent(&which, each)))
+}
+
+async fn edit_recent(State(shared): App, request: Request) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let done = call(move || {
+        let request: RecentEdit = understand(&body)?;
+        shared.backend.edit_recent(&request).map_err(Failure::from)
     });
-    Ok(answer)
+    done.await??;
+    Ok(Json(()).into_response())
+}
+
+async fn hashlimit(
+    State(shared): App,
+    query: Result<Query<TablesQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let which = query?.0.into();
+    Ok(shared.rows(move |backend, each| backend.hashlimit(&which, each)))
 }
 
 /// Events as they happen, one per line, until the client goes; empty lines in between.
@@ -185,6 +213,28 @@ impl Shared {
             timeout: self.limits.write_timeout,
         };
         (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+    }
+
+    /// An answer of the rows that `work` goes over, one per line, as it does.
+    fn rows<R: serde::Serialize + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(R) -> ControlFlow<()>) + Send + 'static,
+    ) -> Response {
+        let (mut lines, answer) = self.lines();
+        // Not awaited: it ends with the walk, or with the client.
+        tokio::task::spawn_blocking(move || {
+            let mut whole = true;
+            work(&*self.backend, &mut |row| {
+                let sent = lines.push(&row);
+                whole &= sent.is_continue();
+                sent
+            });
+            // Only an aborted body tells the client that lines are missing; a body that just ends looks complete.
+            if !whole || lines.send().is_break() {
+                lines.sender.abort(io::Error::other("the client was too slow"));
+            }
+        });
+        answer
     }
 
     /// An answer of the events that `work` hands out, one per line, and empty lines in between. Begins once somebody

@@ -26,8 +26,23 @@ pub(crate) struct Fake {
     pub(crate) endless: bool,
     /// Why nobody may listen.
     pub(crate) deaf: Option<String>,
+    pub(crate) recent: Vec<TableLine<RecentEntry>>,
+    pub(crate) hashlimit: Vec<TableLine<HashlimitEntry>>,
+    /// Changes of the former that were asked for.
+    pub(crate) edited: Mutex<Vec<RecentEdit>>,
     /// Flows handed out so far.
     pub(crate) walked: AtomicU64,
+}
+
+/// Lines of the tables asked for.
+fn asked<T: Clone>(lines: &[TableLine<T>], which: &TablesRequest) -> impl Iterator<Item = TableLine<T>> {
+    let mut is_asked = false;
+    lines.iter().cloned().filter(move |line| {
+        if let TableLine::Table { name, family } = line {
+            is_asked = which.fits(name, *family);
+        }
+        is_asked
+    })
 }
 
 impl Backend for Fake {
@@ -56,6 +71,24 @@ impl Backend for Fake {
                 Ok(SetsAnswer { text: request.text.clone(), notes: Vec::new(), is_in: Some(request.restore) })
             }
         }
+    }
+
+    fn recent(&self, which: &TablesRequest, each: &mut dyn FnMut(TableLine<RecentEntry>) -> ControlFlow<()>) {
+        let _ = asked(&self.recent, which).try_for_each(each);
+    }
+
+    fn edit_recent(&self, request: &RecentEdit) -> Result<(), ApplyError> {
+        self.refuse.clone().map_or(Ok(()), Err)?;
+        self.edited.lock().unwrap().push(request.clone());
+        Ok(())
+    }
+
+    fn hashlimit(
+        &self,
+        which: &TablesRequest,
+        each: &mut dyn FnMut(TableLine<HashlimitEntry>) -> ControlFlow<()>,
+    ) {
+        let _ = asked(&self.hashlimit, which).try_for_each(each);
     }
 
     fn count_flows(&self, filter: &FlowFilter) -> u64 {

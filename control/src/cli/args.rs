@@ -6,6 +6,7 @@ use crate::api::limits::CONFIRM_MAX_SECS;
 use crate::api::types::Net;
 use crate::config::DEFAULT_SOCKET;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// What `fwctl` takes on its command line.
@@ -40,6 +41,10 @@ pub enum Command {
     Sysctl(SysctlArgs),
     /// Sets that rules name: ipset(8) commands, as `fwctl set add NAME ELEMENT`, `fwctl set save`, `fwctl set restore -file FILE`.
     Set(SetArgs),
+    /// Addresses that `-m recent` rules have seen, like /proc/net/xt_recent/NAME; adds and forgets them, too.
+    Recent(RecentArgs),
+    /// What `-m hashlimit` rules keep of addresses, like /proc/net/ipt_hashlimit/NAME.
+    Hashlimit(TablesArgs),
     /// Checks a rules file without loading it.
     Check(CheckArgs),
     /// Loads new rules into the running daemon. Flows are kept, no packet is lost.
@@ -88,8 +93,8 @@ pub struct RulesArgs {
     #[arg(short = 'L', long = "list", conflicts_with = "save")]
     pub list: bool,
 
-    /// With -L: counters and interfaces too.
-    #[arg(short = 'v', long, requires = "list")]
+    /// With -L: counters and interfaces too. Without, they are there anyway.
+    #[arg(short = 'v', long, conflicts_with = "save")]
     pub verbose: bool,
 
     /// With -L: exact counters.
@@ -174,6 +179,42 @@ pub struct SetArgs {
     /// it; -exist, -terse, -name, -sorted, -quiet, -output plain|save, -file FILE (restore).
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
+}
+
+/// Arguments of `fwctl hashlimit`, and which tables `fwctl recent` shows.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TablesArgs {
+    /// One table; without, all of them, each under its name.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// One family; both unless given.
+    #[arg(long, value_name = "4|6", hide_possible_values = true)]
+    pub family: Option<FamilyArg>,
+
+    /// JSON lines as the daemon sends them.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `fwctl recent`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RecentArgs {
+    /// What is shown or changed.
+    #[command(flatten)]
+    pub tables: TablesArgs,
+
+    /// The address is seen now, as with `echo +ADDRESS > /proc/net/xt_recent/NAME`.
+    #[arg(long, value_name = "ADDRESS", requires = "name", conflicts_with_all = ["family", "json"])]
+    pub add: Option<IpAddr>,
+
+    /// Forget the address (`-ADDRESS`).
+    #[arg(long, value_name = "ADDRESS", requires = "name", conflicts_with_all = ["add", "family", "json"])]
+    pub del: Option<IpAddr>,
+
+    /// Forget all addresses (`/`).
+    #[arg(long, requires = "name", conflicts_with_all = ["add", "del", "family", "json"])]
+    pub flush: bool,
 }
 
 /// Arguments of `fwctl check`.

@@ -15,6 +15,7 @@ mod rules;
 mod set;
 mod stats;
 mod sysctl;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -130,6 +131,8 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Flows(args) => return flows::run(&client()?, args, out, err),
         Command::Sysctl(args) => return sysctl::run(&client()?, args, out, err),
         Command::Set(args) => return set::run(&client()?, args, out, err),
+        Command::Recent(args) => tables::recent(&client()?, args, out)?,
+        Command::Hashlimit(args) => tables::hashlimit(&client()?, args, out)?,
         Command::Apply(args) => apply::run(&client()?, args, out, err)?,
         Command::Diff(args) => diff::run(&client()?, args, out, err)?,
         Command::Confirm(args) => history::confirm(&client()?, args, out)?,

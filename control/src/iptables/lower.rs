@@ -109,6 +109,7 @@ fn lower_rule(chain: &Chain, rule: &Rule, find: &impl Fn(&str) -> Option<ChainId
             lowered.extend(more);
         }
     }
+    let is_bare = lowered.is_empty() && matches.is_empty();
     let target = match target {
         Target::None => model::Target::Continue,
         Target::Accept => model::Target::Accept,
@@ -124,7 +125,7 @@ fn lower_rule(chain: &Chain, rule: &Rule, find: &impl Fn(&str) -> Option<ChainId
         },
     };
     let management = matches.iter().any(|instance| instance.marks_management());
-    Some(model::Rule { id: first_id(chain, rule), matches: lowered, target, management })
+    Some(model::Rule { id: first_id(chain, rule), matches: lowered, target, management, is_bare })
 }
 
 /// A rule's stable name, if none before it in its chain says the same: a hash of its canonical text.

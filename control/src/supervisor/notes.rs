@@ -1,9 +1,9 @@
-//! Packets that workers noted, from their rings to where they are wanted: lines in the daemon's log for `-j LOG` and INVALID
+//! Packets that workers noted, from their rings to where they are wanted: lines in the daemon's log for `-j LOG`, `-j TRACE` and INVALID
 //! packets (`nf_conntrack_log_invalid`), capture files for `-j NFLOG`. Control thread.
 
 use super::captures::{Captures, Packet};
 use super::plane::Plane;
-use crate::packet_log::{self, Around};
+use crate::packet_log::{self, Around, TRACE_STYLE};
 use dataplane::ids::PortId;
 use dataplane::rules::log::{LineStyle, LogSpec, LogTo};
 use dataplane::worker::{Note, Why};
@@ -61,6 +61,12 @@ impl NoteLog {
                 let around = Around { prefix: &prefix, ingress, egress, mark: 0 };
                 let style = LineStyle { tcp_sequence: true, ..LineStyle::default() };
                 info!("{}", packet_log::line(&around, style, &self.bytes, usize::from(note.l3_offset)));
+            }
+            Why::Step { chain, kind, number } => {
+                let prefix = packet_log::trace_prefix(&chain, kind, number);
+                let around = Around { prefix: &prefix, ingress, egress, mark: note.mark };
+                let line = packet_log::line(&around, TRACE_STYLE, &self.bytes, usize::from(note.l3_offset));
+                say(TRACE_STYLE.level, &line);
             }
             Why::Rule { spec, id } => {
                 let LogSpec { prefix, to } = &*spec;

@@ -2,10 +2,12 @@
 
 use super::conn::Marks;
 use super::line::{Action, Line};
-use super::model::{Rule, RuleRef, Ruleset, Verdict};
+use super::interned::Interned;
+use super::model::{ChainId, Rule, RuleRef, Ruleset, Verdict};
 use super::overlay::{Edits, RuleEdit};
 use super::program::{self, Flat};
 use super::rate::Tables;
+use super::trace::{self, TracedChain, Tracing, Trail};
 use super::validate::{self, CompileError};
 use super::walk::{Matched, Program};
 use super::{Decision, Facts, boxes, classifier, linear, selfcheck};
@@ -23,6 +25,8 @@ pub struct Compiled {
     uses_conntrack: bool,
     asks_conn: bool,
     asks_labels: bool,
+    /// Names of the chains, if any rule traces.
+    traced: Option<Box<[Interned<TracedChain>]>>,
 }
 
 /// Rules that were compiled as a whole.
@@ -121,6 +125,7 @@ impl Compiled {
             uses_conntrack: any(program::uses_conntrack),
             asks_conn: any(program::asks_conn),
             asks_labels: any(program::asks_labels),
+            traced: any(trace::is_asked).then(|| trace::names(&ruleset)),
             ruleset: Arc::clone(&ruleset),
         })
     }
@@ -138,8 +143,10 @@ impl Compiled {
             return Ok(None);
         };
         let added = |asks: fn(&Rule) -> bool| edits.added(&ruleset).any(asks);
+        let traced = self.traced.clone();
         Ok(Some(Self {
             base: Arc::clone(&self.base),
+            traced: traced.or_else(|| added(trace::is_asked).then(|| trace::names(&ruleset))),
             uses_conntrack: self.uses_conntrack || added(program::uses_conntrack),
             asks_conn: self.asks_conn || added(program::asks_conn),
             asks_labels: self.asks_labels || added(program::asks_labels),
@@ -214,6 +221,12 @@ impl Compiled {
         self.asks_labels
     }
 
+    /// A chain's name in traces; `None` if no rule traces.
+    #[must_use]
+    pub fn traced_chain(&self, chain: ChainId) -> Option<Interned<TracedChain>> {
+        self.traced.as_ref()?.get(chain.0 as usize).copied()
+    }
+
     /// Whether there are rules for packets that are not tracked yet.
     #[must_use]
     #[inline]
@@ -247,17 +260,26 @@ impl Compiled {
     pub fn classify(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
         matched.lines.clear();
         matched.stop = None;
-        self.run(facts, marks, matched)
+        let decision = if marks.traced {
+            matched.position.clear();
+            self.run_traced(&self.base.main, facts, marks, matched)
+        } else {
+            self.run(&self.base.main, facts, marks, matched, &mut ())
+        };
+        self.with_management(decision, matched)
     }
 
     /// Goes on where a change was due that is made now: `facts` are those of the packet as it has become.
     pub fn resume(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
-        let decision = if facts.is_raw {
-            self.run_raw(facts, marks, matched).unwrap_or_else(|| self.run(facts, marks, matched))
+        let Base { raw, main, .. } = &*self.base;
+        let program = if facts.is_raw { raw.as_ref().unwrap_or(main) } else { main };
+        let decision = if marks.traced || facts.is_raw && self.traced.is_some() {
+            self.run_traced(program, facts, marks, matched)
         } else {
-            self.run(facts, marks, matched)
+            self.run(program, facts, marks, matched, &mut ())
         };
-        Decision { invariant: false, ..decision }
+        let decision = Decision { invariant: false, ..decision };
+        if facts.is_raw { decision } else { self.with_management(decision, matched) }
     }
 
     /// Judges one packet before it is tracked; `None` if there are no rules for that.
@@ -268,28 +290,53 @@ impl Compiled {
         marks: &mut Marks,
         matched: &mut Matched,
     ) -> Option<Decision> {
+        let raw = self.base.raw.as_ref()?;
         matched.lines.clear();
         matched.stop = None;
-        self.run_raw(&Facts { is_raw: true, ..*facts }, marks, matched)
+        let facts = Facts { is_raw: true, ..*facts };
+        Some(if self.traced.is_some() {
+            matched.position.clear();
+            self.run_traced(raw, &facts, marks, matched)
+        } else {
+            self.run(raw, &facts, marks, matched, &mut ())
+        })
     }
 
     #[inline]
-    fn run(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
-        let decision = match &self.edits {
-            None => self.base.main.run(facts, marks, matched),
-            Some(edits) => edits.run(&self.base.main, facts, marks, matched),
-        };
+    fn run(
+        &self,
+        program: &Program,
+        facts: &Facts<'_>,
+        marks: &mut Marks,
+        matched: &mut Matched,
+        trail: &mut impl Trail,
+    ) -> Decision {
+        match &self.edits {
+            None => program.run(facts, marks, matched, trail),
+            Some(edits) => edits.run(program, facts, marks, matched, trail),
+        }
+    }
+
+    /// Runs a program and has the steps of the packet noted, once it is traced.
+    #[cold]
+    fn run_traced(
+        &self,
+        program: &Program,
+        facts: &Facts<'_>,
+        marks: &mut Marks,
+        matched: &mut Matched,
+    ) -> Decision {
+        let mut position = std::mem::take(&mut matched.position);
+        let mut trail = Tracing { ruleset: &self.ruleset, position: &mut position };
+        let decision = self.run(program, facts, marks, matched, &mut trail);
+        matched.position = position;
+        decision
+    }
+
+    #[inline]
+    fn with_management(&self, decision: Decision, matched: &Matched) -> Decision {
         let management = self.line(matched.decider).is_some_and(|line| line.management);
         Decision { management, ..decision }
-    }
-
-    #[inline]
-    fn run_raw(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Option<Decision> {
-        let raw = self.base.raw.as_ref()?;
-        Some(match &self.edits {
-            None => raw.run(facts, marks, matched),
-            Some(edits) => edits.run(raw, facts, marks, matched),
-        })
     }
 }
 

@@ -4,6 +4,7 @@
 use super::alter::Copied;
 use super::conn::{Effect, Marks};
 use super::model::{ChainId, Hook, Policy, RuleRef, Ruleset, Table, Target, Verdict};
+use super::trace::{self, Step};
 use super::{Decision, Facts, matching};
 
 /// Judges one tracked packet. `matched` gets every rule whose conditions held, in order, and every policy that was
@@ -72,6 +73,7 @@ fn walk_way(
         let mut walk = Walk { ruleset, ports, hook, facts, marks, matched, copied };
         (decision.verdict, decision.by) = walk.chain(chain).unwrap_or_else(|| {
             let by = RuleRef { chain, rule: None };
+            walk.note_step(by);
             walk.matched.push(by);
             (policy(ruleset, chain), by)
         });
@@ -123,6 +125,7 @@ impl Walk<'_> {
                 }
                 continue;
             }
+            self.note_step(by);
             self.matched.push(by);
             match rule.target {
                 Target::Continue => {}
@@ -137,7 +140,7 @@ impl Walk<'_> {
                     seen.notes.note(&seen, log, by, self.marks.packet);
                 }
                 Target::Effect(effect) => {
-                    effect.at(self.hook).apply(self.marks, self.facts);
+                    effect.at(self.hook).apply(self.marks, &self.copied.facts(self.facts));
                 }
                 Target::Accept => return Some((Verdict::Accept, by)),
                 Target::Drop => return Some((Verdict::Drop, by)),
@@ -151,6 +154,13 @@ impl Walk<'_> {
                 Target::Goto(to) => return self.chain(to),
             }
         }
+        if self.ruleset.chain(id).policy.is_none() {
+            self.note_step(RuleRef { chain: id, rule: None });
+        }
         None
+    }
+
+    fn note_step(&self, at: RuleRef) {
+        trace::note(&self.copied.facts(self.facts), self.marks, Step { at, hook: self.hook });
     }
 }

@@ -1,9 +1,10 @@
-//! What rules have written down about packets: LOG and NFLOG. A rule says what, the worker takes the packet down, control
+//! What rules have written down about packets: LOG, NFLOG and TRACE. A rule says what, the worker takes the packet down, control
 //! writes it out; nothing is formatted on the way of packets.
 
 use super::Facts;
 use super::interned::{Interned, Kept, Pool};
 use super::model::{Hook, RuleRef};
+use super::trace::Step;
 use std::sync::Mutex;
 
 /// What a LOG or NFLOG rule says.
@@ -72,6 +73,9 @@ impl Log {
 pub trait Notes: std::fmt::Debug {
     /// A rule wants the packet written, with the mark it has by now.
     fn note(&self, facts: &Facts<'_>, log: Log, by: RuleRef, mark: u32);
+
+    /// A traced packet makes a step, with the mark it has by now.
+    fn trace(&self, facts: &Facts<'_>, step: Step, mark: u32);
 }
 
 /// Where nobody writes.
@@ -80,4 +84,6 @@ pub struct NoNotes;
 
 impl Notes for NoNotes {
     fn note(&self, _facts: &Facts<'_>, _log: Log, _by: RuleRef, _mark: u32) {}
+
+    fn trace(&self, _facts: &Facts<'_>, _step: Step, _mark: u32) {}
 }

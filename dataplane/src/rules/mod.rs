@@ -29,6 +29,7 @@ pub mod rate;
 pub mod selfcheck;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod validate;
 mod walk;
 

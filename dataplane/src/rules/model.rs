@@ -102,6 +102,8 @@ pub struct Rule {
     pub target: Target,
     /// Whether flows it accepts may use the reserve for management, see [`crate::flow::Claim`].
     pub management: bool,
+    /// Whether it was written without a condition, even one that always holds: a trace calls it otherwise.
+    pub is_bare: bool,
 }
 
 /// One condition. `invert` is iptables' `!`; it inverts the condition itself, never the precondition that the packet
@@ -332,6 +334,20 @@ impl Ruleset {
     #[must_use]
     pub fn raw_way(&self) -> Vec<(Hook, ChainId)> {
         self.around.raw_prerouting.map(|chain| (Hook::Raw, chain)).into_iter().collect()
+    }
+
+    /// Where a built-in chain stands on a packet's way; `None` for other chains, and those it never passes.
+    #[must_use]
+    pub fn hook_of(&self, chain: ChainId) -> Option<Hook> {
+        let Around { raw_prerouting, mangle_prerouting, mangle_forward, mangle_postrouting } = self.around;
+        let hooks = [
+            (Hook::Raw, raw_prerouting),
+            (Hook::Prerouting, mangle_prerouting),
+            (Hook::Forward, mangle_forward),
+            (Hook::Forward, Some(self.forward)),
+            (Hook::Postrouting, mangle_postrouting),
+        ];
+        hooks.into_iter().find(|(_, at)| *at == Some(chain)).map(|(hook, _)| hook)
     }
 
     /// All rules of all chains.

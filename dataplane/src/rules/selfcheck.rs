@@ -46,9 +46,10 @@ struct Said {
 impl PartialEq for Said {
     fn eq(&self, other: &Self) -> bool {
         let marks = |said: &Self| {
-            let Marks { packet, conn, conn_is_set, labels, labels_are_set, orders, set_asks, .. } =
+            let Marks { packet, conn, conn_is_set, labels, labels_are_set, orders, traced, set_asks, .. } =
                 &said.marks;
-            (*packet, *conn, *conn_is_set, *labels, *labels_are_set, *orders, set_asks.len())
+            let asked = (*labels, *labels_are_set, set_asks.clone());
+            (*packet, *conn, *conn_is_set, *orders, *traced, asked)
         };
         (self.decision.verdict, self.decision.by, self.decision.management)
             == (other.decision.verdict, other.decision.by, other.decision.management)
@@ -176,7 +177,7 @@ pub(super) fn compare(
 }
 
 /// Makes the changes that the compiled form waits for, to a copy.
-fn changed(
+pub(super) fn changed(
     compiled: &Compiled,
     facts: &Facts<'_>,
     mut decision: Decision,

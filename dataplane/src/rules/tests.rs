@@ -3,18 +3,23 @@
 use super::alter::{Alter, Copied, Hops, TcpOptions};
 use super::conn::*;
 use super::interned::Interned;
-use super::log::{Log, LogSpec, LogTo};
+use super::log::{Log, LogSpec, LogTo, Notes};
 use super::model::*;
 use super::rate::*;
-use super::selfcheck::{Edges, Random, compare, facts};
+use super::selfcheck::{Edges, Random, changed, compare, facts};
+use super::trace::{self, Step, StepKind};
 use super::validate::CHAIN_DEPTH_MAX;
 use super::{CompileError, Compiled, Facts, Matched, linear};
 use crate::clock::{Now, WallClock};
 use crate::flow::Direction;
 use crate::ids::PortId;
 use crate::packet::{Family, proto};
+use crate::sets::{
+    Compare, Directions, Element, Extras, Kind, Set, SetMatch, SetOrder, SetUse, Slot, SlotId, Spec,
+};
 use proptest::prelude::*;
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::sync::{Arc, LazyLock};
 
 const NAMES: [&str; 4] = ["eth0", "eth1", "lan0", "lan1"];
 
@@ -23,7 +28,7 @@ pub(super) fn names() -> Vec<String> {
 }
 
 fn rule(matches: Vec<Match>, target: Target) -> Rule {
-    Rule { id: RuleId(0), matches, target, management: false }
+    Rule { id: RuleId(0), matches, target, management: false, is_bare: false }
 }
 
 fn shared(rules: Vec<Rule>) -> Vec<Arc<Rule>> {
@@ -206,6 +211,38 @@ fn ten_thousand_rules_stay_small() {
     assert!(compiled.bytes() < 10_000 * 1024, "{} bytes", compiled.bytes());
 }
 
+/// Notes what it is told.
+#[derive(Debug, Default, PartialEq)]
+struct Heard(RefCell<Vec<(String, u32, Vec<u8>)>>);
+
+impl Notes for Heard {
+    fn note(&self, facts: &Facts<'_>, log: Log, by: RuleRef, mark: u32) {
+        self.0.borrow_mut().push((format!("{:?} {by:?}", log.hook), mark, facts.bytes.to_vec()));
+    }
+
+    fn trace(&self, facts: &Facts<'_>, step: Step, mark: u32) {
+        self.0.borrow_mut().push((format!("{step:?}"), mark, facts.bytes.to_vec()));
+    }
+}
+
+#[test]
+fn steps_are_named_and_numbered_as_in_the_kernel() {
+    let bare = |target| Rule { is_bare: true, ..rule(vec![], target) };
+    let rules = ruleset(
+        Policy::Drop,
+        vec![bare(Target::Jump(ChainId(3))), rule(vec![], Target::Accept), bare(Target::Accept)],
+        vec![user("a", vec![rule(vec![tcp()], Target::Return), bare(Target::Return)])],
+    );
+    let label = |chain, rule| trace::label(&rules, RuleRef { chain: ChainId(chain), rule });
+    assert_eq!(label(1, Some(0)), (StepKind::Rule, 1));
+    assert_eq!(label(1, Some(1)), (StepKind::Rule, 2));
+    assert_eq!(label(1, Some(2)), (StepKind::Policy, 3));
+    assert_eq!(label(1, None), (StepKind::Policy, 4));
+    assert_eq!(label(3, Some(0)), (StepKind::Rule, 1));
+    assert_eq!(label(3, Some(1)), (StepKind::Return, 2));
+    assert_eq!(label(3, None), (StepKind::Return, 3));
+}
+
 fn address() -> impl Strategy<Value = (u128, u128)> {
     let prefix = (any::<u8>(), 0..=32_u32).prop_map(|(net, len)| {
         let mask = u128::from(u32::MAX.checked_shl(32 - len).unwrap_or(0));
@@ -247,7 +284,109 @@ fn condition() -> impl Strategy<Value = Match> {
         2 => conn_condition().prop_map(Match::Conn),
         3 => super::header::tests::condition().prop_map(Match::Header),
         2 => rate_condition().prop_map(Match::Rate),
+        2 => set_condition().prop_map(Match::Set),
     ]
+}
+
+/// Sets of some kinds with what addresses and ports of conditions lie around, one of them a list of others.
+fn some_sets() -> Vec<Arc<Slot>> {
+    let kinds = [Kind::HashIp, Kind::HashNet, Kind::HashIpPort, Kind::BitmapPort, Kind::HashNetIface];
+    let mut slots: Vec<Arc<Slot>> = Vec::new();
+    let slot = |slots: &[Arc<Slot>], spec| {
+        let set = Arc::new(Set::new(spec, 0, &Arc::from(names())).unwrap());
+        Arc::new(Slot::new(SlotId(u32::try_from(slots.len()).unwrap()), set))
+    };
+    for (at, kind) in kinds.into_iter().enumerate() {
+        let family = (kind != Kind::BitmapPort).then_some(Family::V4);
+        let spec = Spec { counters: at % 2 == 0, range: (0, 200), ..Spec::new(kind, family) };
+        let slot = slot(&slots, spec);
+        let set = slot.set();
+        for number in 0..40_u8 {
+            let element = Element {
+                addr: if kind.has_address() { u128::from(number * 6) << 24 | 0x0001_0203 } else { 0 },
+                prefix: if kind == Kind::HashNet || kind == Kind::HashNetIface { 1 + number % 32 } else { 0 },
+                proto: if kind == Kind::HashIpPort { proto::TCP } else { 0 },
+                port: if matches!(kind, Kind::HashIpPort | Kind::BitmapPort) {
+                    u16::from(number * 5)
+                } else {
+                    0
+                },
+                iface: if kind == Kind::HashNetIface {
+                    set.iface(NAMES[usize::from(number % 4)]).unwrap()
+                } else {
+                    0
+                },
+                ..Element::default()
+            };
+            let nomatch = kind == Kind::HashNet && number % 5 == 0;
+            let _ = set.add(element, &Extras { nomatch, ..Extras::default() }, true, Now::default());
+        }
+        assert!(set.len() > 10, "{kind:?}");
+        slots.push(slot);
+    }
+    let list = slot(&slots, Spec::new(Kind::ListSet, None));
+    for member in &slots[..3] {
+        list.set().add_member(member, None, &Extras::default(), false, Now::default()).unwrap();
+    }
+    slots.push(list);
+    slots
+}
+
+static SETS: LazyLock<Vec<Arc<Slot>>> = LazyLock::new(some_sets);
+
+fn directions() -> impl Strategy<Value = Directions> {
+    (1..=Directions::MAX, any::<u8>())
+        .prop_map(|(count, src)| Directions { count, src: src & ((1 << count) - 1) })
+}
+
+fn set_condition() -> impl Strategy<Value = SetMatch> {
+    let compare = || {
+        prop::option::weighted(
+            0.2,
+            (0..4_u8, 0..300_u64).prop_map(|(how, value)| match how {
+                0 => Compare::Equal(value),
+                1 => Compare::NotEqual(value),
+                2 => Compare::Less(value),
+                _ => Compare::Greater(value),
+            }),
+        )
+    };
+    (0..SETS.len(), directions(), any::<[bool; 4]>(), compare(), compare()).prop_map(
+        |(at, directions, [invert, return_nomatch, keep_counters, keep_subcounters], packets, bytes)| {
+            SetMatch {
+                slot: Arc::clone(&SETS[at]),
+                directions,
+                invert,
+                return_nomatch,
+                keep_counters,
+                keep_subcounters,
+                packets,
+                bytes,
+                hook: Hook::Forward,
+            }
+        },
+    )
+}
+
+fn set_order() -> impl Strategy<Value = SetOrder> {
+    let used = || {
+        prop::option::of((0..SETS.len(), directions()))
+            .prop_map(|used| used.map(|(at, directions)| SetUse { slot: SETS[at].id(), directions }))
+    };
+    (used(), used(), any::<bool>(), prop::option::of(0..1000_u32))
+        .prop_map(|(add, del, exist, timeout)| SetOrder { add, del, exist, timeout, hook: Hook::Forward })
+}
+
+/// The same rules with sets of their own, in which nothing has been counted.
+fn with_own_sets(mut ruleset: Ruleset) -> Ruleset {
+    let own = some_sets();
+    let rules = ruleset.chains.iter_mut().flat_map(|chain| &mut chain.rules);
+    for condition in rules.flat_map(|rule| &mut Arc::make_mut(rule).matches) {
+        if let Match::Set(set) = condition {
+            set.slot = Arc::clone(&own[set.slot.id().0 as usize]);
+        }
+    }
+    ruleset
 }
 
 fn rate_condition() -> impl Strategy<Value = RateMatch> {
@@ -335,6 +474,9 @@ fn effect() -> impl Strategy<Value = Effect> {
         alter().prop_map(Effect::Alter),
         Just(LogSpec { prefix: "x".into(), to: LogTo::Capture { group: 1, size: None } })
             .prop_map(|spec| Effect::Log(Log::new(spec))),
+        Just(Effect::Trace),
+        set_order().prop_map(Effect::Set),
+        set_order().prop_map(Effect::Set),
     ]
 }
 
@@ -404,6 +546,12 @@ pub(super) fn any_ruleset() -> impl Strategy<Value = Ruleset> {
                 mangle_forward: Some(ChainId(9)),
                 mangle_postrouting: Some(ChainId(10)),
             };
+        }
+        // It stands in raw only.
+        for chain in ruleset.chains.iter_mut().filter(|chain| chain.table != Table::Raw) {
+            for rule in chain.rules.iter_mut().filter(|rule| rule.target == Target::Effect(Effect::Trace)) {
+                Arc::make_mut(rule).target = Target::Continue;
+            }
         }
         ruleset
     })
@@ -483,7 +631,8 @@ proptest! {
     fn compiled_rules_ask_what_keeps_state_just_when_the_chains_do(ruleset in any_ruleset(), seed in 1..u64::MAX) {
         // Each side has states of its own: they part as soon as one asks what the other does not.
         let ruleset = unaltered(in_order(ruleset));
-        let bound = |ruleset: &Ruleset| Tables::default().bound(Arc::new(ruleset.clone()), None).unwrap();
+        let bound =
+            |ruleset: &Ruleset| Tables::default().bound(Arc::new(with_own_sets(ruleset.clone())), None).unwrap();
         let meant = bound(&ruleset);
         let compiled = Compiled::unchecked(bound(&ruleset), &names()).unwrap();
         let edges = Edges::of(&meant);
@@ -498,8 +647,10 @@ proptest! {
             let facts = facts(&packet, CtState::New, conn.as_ref(), PortId((step % 4) as u8));
             let facts = Facts { now, rates: Rates::Live(&wall), ..facts };
             let marks = edges.marks(&mut random);
-            let decision = compiled.classify(&facts, &mut marks.clone(), &mut matched);
-            let plain = linear::evaluate(&meant, &names(), &facts, &mut marks.clone(), &mut walked);
+            let (mut ours, mut theirs) = (marks.clone(), marks.clone());
+            let decision = compiled.classify(&facts, &mut ours, &mut matched);
+            let plain = linear::evaluate(&meant, &names(), &facts, &mut theirs, &mut walked);
+            prop_assert_eq!(ours.set_asks, theirs.set_asks);
             let lines: Vec<_> = matched.lines().iter().map(|line| compiled.line(*line).unwrap().by).collect();
             prop_assert_eq!((decision.verdict, decision.by, &lines), (plain.verdict, plain.by, &walked));
             if let Some(decision) = compiled.classify_raw(&facts, &mut marks.clone(), &mut matched) {
@@ -538,6 +689,44 @@ proptest! {
                 let marks = edges.marks(&mut random);
                 let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
                 prop_assert!(found.is_none(), "{}", found.unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn both_forms_note_the_same_steps_of_a_traced_packet(ruleset in any_ruleset(), seed in 1..u64::MAX) {
+        let compiled = Compiled::unchecked(Arc::new(ruleset), &names()).unwrap();
+        let edges = Edges::of(compiled.ruleset());
+        let mut random = Random(seed);
+        let mut matched = Matched::default();
+        for step in 0..60_u8 {
+            let packet = edges.packet(&mut random, Family::V4);
+            let conn = edges.conn(&mut random, &packet, CtState::New);
+            let frame = edges.frame(&mut random, &packet);
+            let (fast, slow) = (Heard::default(), Heard::default());
+            let facts = |notes| Facts {
+                bytes: &frame,
+                notes,
+                ..facts(&packet, CtState::New, conn.as_ref(), PortId(step % 4))
+            };
+            let marks = Marks { traced: step % 3 != 0, ..edges.marks(&mut random) };
+            let (mut copied, mut walked) = (Copied::default(), Vec::new());
+            let (mut ours, mut theirs) = (marks.clone(), marks.clone());
+            let decision = compiled.classify(&facts(&fast), &mut ours, &mut matched);
+            changed(&compiled, &facts(&fast), decision, &mut ours, &mut matched);
+            linear::evaluate_copy(compiled.ruleset(), &names(), &facts(&slow), &mut theirs, &mut walked, &mut copied);
+            prop_assert_eq!(&fast, &slow);
+            prop_assert!(!marks.traced || fast.0.borrow().len() >= walked.len());
+            let (mut ours, mut theirs, mut copied) = (marks.clone(), marks.clone(), Copied::default());
+            let raw = Facts { is_raw: true, ..facts(&fast) };
+            if let Some(decision) = compiled.classify_raw(&raw, &mut ours, &mut matched) {
+                changed(&compiled, &raw, decision, &mut ours, &mut matched);
+                linear::evaluate_raw_copy(compiled.ruleset(), &names(), &facts(&slow), &mut theirs, &mut walked, &mut copied);
+                // Rules that do not trace meet no packet that is.
+                if compiled.traced_chain(ChainId(0)).is_some() {
+                    prop_assert_eq!(&fast, &slow);
+                }
+                prop_assert_eq!(ours.traced, theirs.traced);
             }
         }
     }

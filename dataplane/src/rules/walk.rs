@@ -8,6 +8,7 @@ use super::counters::MATCHED_MAX;
 use super::line::{Action, Line};
 use super::model::{RuleRef, Verdict};
 use super::program::Instance;
+use super::trace::{Position, Trail};
 use super::{Decision, Facts, boxes};
 
 /// One way through the rules.
@@ -32,6 +33,8 @@ pub struct Matched {
     pub(super) decider: u32,
     /// Where the walk has stopped, if a line changes the packet.
     pub(super) stop: Option<Stop>,
+    /// Where it is, if it is followed.
+    pub(super) position: Position,
 }
 
 /// A line that changes the packet, and what is known by then.
@@ -59,7 +62,7 @@ pub(super) struct Place {
 
 impl Default for Matched {
     fn default() -> Self {
-        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0, stop: None }
+        Self { lines: Vec::with_capacity(MATCHED_MAX), decider: 0, stop: None, position: Position::new() }
     }
 }
 
@@ -147,10 +150,16 @@ impl<'a> Way<'a> for Plain<'a> {
 impl Program {
     /// Walks one packet through, from the start or from where its walk stopped.
     #[inline]
-    pub(super) fn run(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
+    pub(super) fn run(
+        &self,
+        facts: &Facts<'_>,
+        marks: &mut Marks,
+        matched: &mut Matched,
+        trail: &mut impl Trail,
+    ) -> Decision {
         let from = matched.stop.map_or(0, |stop| stop.next.line);
         let cursor = self.classifier.find(&boxes::header(facts));
-        walk(Plain { program: self, cursor, from }, facts, marks, matched)
+        walk(Plain { program: self, cursor, from }, facts, marks, matched, trail)
     }
 }
 
@@ -161,6 +170,7 @@ pub(super) fn walk<'a>(
     facts: &Facts<'_>,
     marks: &mut Marks,
     matched: &mut Matched,
+    trail: &mut impl Trail,
 ) -> Decision {
     let mut invariant = true;
     let mut accepted_by = matched.stop.take().and_then(|stop| stop.accepted_by);
@@ -175,6 +185,9 @@ pub(super) fn walk<'a>(
                 way.skip(to);
             }
             continue;
+        }
+        if !matches!(line.action, Action::SkipSilently(_)) {
+            trail.meets(way.by(line), facts, marks);
         }
         match line.action {
             Action::SkipSilently(to) => {

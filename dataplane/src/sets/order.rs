@@ -36,7 +36,7 @@ pub struct SetOrder {
 }
 
 /// An order about one packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SetAsk {
     /// What is to be done.
     pub order: SetOrder,

@@ -28,7 +28,7 @@ impl Directions {
 }
 
 /// A packet as sets see it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject {
     tuple: Tuple,
     /// Source and destination port, or twice the type and code of ICMP; `None` if the packet does not carry them.

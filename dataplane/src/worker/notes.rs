@@ -1,4 +1,4 @@
-//! Packets for the log: those that LOG and NFLOG rules want written, and INVALID ones (`nf_conntrack_log_invalid`). The
+//! Packets for the log: those that LOG, NFLOG and TRACE rules want written, and INVALID ones (`nf_conntrack_log_invalid`). The
 //! worker copies as much of such a packet as is wanted, control writes it out. Bounded: the rings are short, and of INVALID
 //! packets a worker notes so many a second; what is not noted is counted.
 //!
@@ -15,6 +15,7 @@ use crate::packet::Packet;
 use crate::rules::interned::Interned;
 use crate::rules::log::{Log, LogSpec, LogTo, Notes};
 use crate::rules::model::{CtState, Hook, RuleId, RuleRef};
+use crate::rules::trace::{self, Step, StepKind, TracedChain};
 use crate::rules::{Compiled, Facts};
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::cell::RefCell;
@@ -67,6 +68,15 @@ pub enum Why {
         spec: Interned<LogSpec>,
         /// The rule's stable name.
         id: RuleId,
+    },
+    /// It is traced.
+    Step {
+        /// Where it is.
+        chain: Interned<TracedChain>,
+        /// What it matched.
+        kind: StepKind,
+        /// That one's number in the chain, from 1.
+        number: u32,
     },
 }
 
@@ -189,7 +199,7 @@ pub(super) struct RuleNotes<'a> {
 impl Notes for RuleNotes<'_> {
     #[cold]
     fn note(&self, facts: &Facts<'_>, log: Log, by: RuleRef, mark: u32) {
-        let Facts { packet, bytes, now, is_raw, ingress, egress, .. } = *facts;
+        let Facts { packet, bytes, .. } = *facts;
         let wanted = match log.spec.to {
             LogTo::Line(_) => LINE_BYTES,
             LogTo::Capture { size: None, .. } => bytes.len(),
@@ -201,16 +211,30 @@ impl Notes for RuleNotes<'_> {
         else {
             return;
         };
+        self.write(facts, log.hook, mark, wanted, Why::Rule { spec: log.spec, id: rule.id });
+    }
+
+    #[cold]
+    fn trace(&self, facts: &Facts<'_>, step: Step, mark: u32) {
+        let Some(chain) = self.rules.traced_chain(step.at.chain) else { return };
+        let (kind, number) = trace::label(self.rules.ruleset(), step.at);
+        self.write(facts, step.hook, mark, LINE_BYTES, Why::Step { chain, kind, number });
+    }
+}
+
+impl RuleNotes<'_> {
+    fn write(&self, facts: &Facts<'_>, hook: Hook, mark: u32, wanted: usize, why: Why) {
+        let Facts { packet, bytes, now, is_raw, ingress, egress, .. } = *facts;
         let note = Note {
             at: now,
             // Unlike a rule, the log is told where a packet came in whatever the hook (Linux 6.18).
             ingress,
-            egress: (!matches!(log.hook, Hook::Raw | Hook::Prerouting)).then_some(egress),
+            egress: (!matches!(hook, Hook::Raw | Hook::Prerouting)).then_some(egress),
             l3_offset: packet.l3_offset,
             frame_len: packet.frame_len,
             mark,
             state: (!is_raw).then_some(facts.ct_state),
-            why: Why::Rule { spec: log.spec, id: rule.id },
+            why,
             len: 0,
         };
         if !self.log.write(note, bytes.get(..wanted).unwrap_or(bytes)) {

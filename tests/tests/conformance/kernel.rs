@@ -158,6 +158,23 @@ impl Kernel {
         self.forget();
     }
 
+    /// Has traced packets written to the kernel's log; whether it can.
+    pub(crate) fn traces_to_log(&self) -> bool {
+        let logger = |number: u8, name: &str| {
+            self.wire.within(|| fs::write(format!("/proc/sys/net/netfilter/nf_log/{number}"), name)).is_ok()
+        };
+        let takes = |tool: &str| self.wire.exec(tool, &["-t", "raw", "-S"]).code == Some(0);
+        logger(2, "nf_log_ipv4")
+            && logger(10, "nf_log_ipv6")
+            && ["iptables-legacy", "ip6tables-legacy"].into_iter().all(takes)
+    }
+
+    /// Loads rules into the old tables (`iptables-legacy`), which nothing else uses.
+    pub(crate) fn load_legacy(&self, family: Family, text: &str) {
+        let tool = if family == Family::V4 { "iptables-legacy-restore" } else { "ip6tables-legacy-restore" };
+        self.restore_by(tool, text, &[]);
+    }
+
     /// Makes these sets and no others. No rules are loaded then: they might name one.
     pub(crate) fn load_sets(&self, text: &str) {
         self.load(&[], &[]);
@@ -187,6 +204,10 @@ impl Kernel {
 
     fn restore(&self, family: Family, text: &str, options: &[&str]) {
         let tool = if family == Family::V4 { "iptables-restore" } else { "ip6tables-restore" };
+        self.restore_by(tool, text, options);
+    }
+
+    fn restore_by(&self, tool: &str, text: &str, options: &[&str]) {
         let mut child = self.wire.command(tool).args(options).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "{tool} refuses\n{text}");

@@ -2,7 +2,7 @@
 
 use super::kernel::{Kernel, Topology};
 use super::talk::{CLIENT, CLIENT6, SERVER, SERVER6, SYN_OPTIONS};
-use control::packet_log::{Around, line};
+use control::packet_log::{Around, TRACE_STYLE, line, trace_prefix};
 use control::rules_file::understand;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
@@ -16,13 +16,13 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 /// Whether namespaces other than the first one may log.
-const SWITCH: &str = "/proc/sys/net/netfilter/nf_log_all_netns";
+pub(super) const SWITCH: &str = "/proc/sys/net/netfilter/nf_log_all_netns";
 
 /// The kernel's log from here on.
-struct KernelLog(File);
+pub(super) struct KernelLog(File);
 
 impl KernelLog {
-    fn open() -> Option<Self> {
+    pub(super) fn open() -> Option<Self> {
         let nonblocking = libc::O_NONBLOCK;
         let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open("/dev/kmsg").ok()?;
         file.seek(SeekFrom::End(0)).ok()?;
@@ -30,7 +30,7 @@ impl KernelLog {
     }
 
     /// Lines since the last call that hold this word.
-    fn lines(&mut self, word: &str) -> Vec<String> {
+    pub(super) fn lines(&mut self, word: &str) -> Vec<String> {
         let (mut lines, mut record) = (Vec::new(), [0; 8192]);
         loop {
             match self.0.read(&mut record) {
@@ -49,23 +49,27 @@ impl KernelLog {
 }
 
 /// Our lines of what was noted.
-fn ours(notes: &mut NoteReader) -> Vec<String> {
+pub(super) fn ours(notes: &mut NoteReader) -> Vec<String> {
     const NAMES: [&str; 2] = ["left", "right"];
     let name = |port: PortId| NAMES[port.index()];
     let (mut lines, mut bytes) = (Vec::new(), Vec::new());
     while let Some(note) = notes.read(&mut bytes) {
-        if let Why::Rule { spec, .. } = note.why
-            && let LogTo::Line(style) = spec.to
-        {
-            let (ingress, egress) = (name(note.ingress), note.egress.map_or("", name));
-            let around = Around { prefix: &spec.prefix, ingress, egress, mark: note.mark };
-            lines.push(line(&around, style, &bytes, usize::from(note.l3_offset)));
-        }
+        let (prefix, style) = match note.why {
+            Why::Rule { spec, .. } => match spec.to {
+                LogTo::Line(style) => (spec.prefix.to_string(), style),
+                LogTo::Capture { .. } => continue,
+            },
+            Why::Step { chain, kind, number } => (trace_prefix(&chain, kind, number), TRACE_STYLE),
+            Why::Invalid { .. } => continue,
+        };
+        let (ingress, egress) = (name(note.ingress), note.egress.map_or("", name));
+        let around = Around { prefix: &prefix, ingress, egress, mark: note.mark };
+        lines.push(line(&around, style, &bytes, usize::from(note.l3_offset)));
     }
     lines
 }
 
-fn packets(family: Family) -> Vec<Builder> {
+pub(super) fn packets(family: Family) -> Vec<Builder> {
     let (client, server): (IpAddr, IpAddr) = match family {
         Family::V4 => (CLIENT.into(), SERVER.into()),
         Family::V6 => (CLIENT6.into(), SERVER6.into()),

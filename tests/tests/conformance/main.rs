@@ -34,6 +34,7 @@ mod sets;
 mod stage;
 mod talk;
 mod tcp;
+mod trace;
 mod tracking;
 mod trains;
 

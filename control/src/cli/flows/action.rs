@@ -304,7 +304,7 @@ pub(super) fn filter(args: &FilterArgs) -> Result<FlowFilter, CliError> {
 }
 
 /// The filter as the query part of a URL, with its `?`; empty if nothing is filtered.
-pub(in crate::cli) fn query(filter: &FlowFilter) -> String {
+pub(in crate::cli) fn query(filter: &impl serde::Serialize) -> String {
     // A filter is a flat object of numbers, switches and texts, which are exactly the parameters of the URL.
     let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(filter) else { return String::new() };
     let pairs: Vec<String> = fields

@@ -13,8 +13,8 @@ mod save;
 mod tests;
 mod xml;
 
-pub(super) use action::percent_encode;
 pub use action::{Format, Output};
+pub(super) use action::{percent_encode, query};
 pub use expect::{write_expect_event, write_expectation};
 pub use print::{write_deleted, write_event, write_flow};
 

@@ -219,6 +219,68 @@ fn the_command_line_definition_is_sound() {
 }
 
 #[test]
+fn what_rules_keep_of_addresses_prints_as_in_proc() {
+    fn table<T>(name: &str, family: Family) -> TableLine<T> {
+        TableLine::Table { name: name.into(), family }
+    }
+    let seen = |address: &str, stamps: &[u64]| {
+        let address = address.parse().unwrap();
+        TableLine::Entry(RecentEntry { address, ttl: 64, last_seen: 9, oldest_pkt: 2, stamps: stamps.into() })
+    };
+    let entry = HashlimitEntry {
+        expires_secs: 14,
+        src: "127.0.0.1".parse().unwrap(),
+        sport: 0,
+        dst: "0.0.0.0".parse().unwrap(),
+        dport: 53,
+        credit: 58_274_116_272_128,
+        credit_cap: 343_597_382_500_000,
+        cost: 68_719_476_500_000,
+    };
+    let rig = Rig::new(Fake {
+        recent: vec![
+            table("a b", Family::V4),
+            seen("10.0.0.1", &[7, 9]),
+            table("a b", Family::V6),
+            seen("fd00::1", &[9]),
+            table("empty", Family::V4),
+        ],
+        hashlimit: vec![table("h", Family::V4), TableLine::Entry(entry)],
+        ..Fake::default()
+    });
+    let (v4, v6) = (
+        "src=10.0.0.1 ttl: 64 last_seen: 9 oldest_pkt: 2 7, 9\n",
+        "src=fd00:0000:0000:0000:0000:0000:0000:0001 ttl: 64 last_seen: 9 oldest_pkt: 2 9\n",
+    );
+    let said = |args: &[&str]| rig.fwctl(args).1;
+    assert_eq!(said(&["recent", "a b"]), format!("{v4}{v6}"));
+    assert_eq!(said(&["recent", "a b", "--family", "6"]), v6);
+    assert_eq!(said(&["recent"]), format!("# a b (IPv4)\n{v4}\n# a b (IPv6)\n{v6}\n# empty (IPv4)\n"));
+    assert_eq!(said(&["recent", "empty"]), "");
+    let (code, _, err) = rig.fwctl(&["recent", "none"]);
+    assert_eq!((code, err.as_str()), (1, "fwctl: no rule in force has a recent table named `none`\n"));
+    assert_eq!(
+        said(&["hashlimit", "h"]),
+        "14 127.0.0.1:0->0.0.0.0:53 58274116272128 343597382500000 68719476500000\n"
+    );
+    let json = said(&["hashlimit", "--json"]);
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["table"]["name"], "h");
+    assert_eq!(lines[1]["entry"]["dport"], 53);
+    for args in [&["--add", "10.0.0.9"][..], &["--del", "fd00::2"], &["--flush"]] {
+        assert_eq!(rig.fwctl(&[&["recent", "a b"], args].concat()), (0, String::new(), String::new()));
+    }
+    let edited: Vec<_> = rig.fake.edited.lock().unwrap().iter().map(|edit| edit.edit).collect();
+    let address = |text: &str| text.parse().unwrap();
+    let wanted =
+        [RecentChange::Add(address("10.0.0.9")), RecentChange::Del(address("fd00::2")), RecentChange::Flush];
+    assert_eq!(edited, wanted);
+    assert!(Cli::try_parse_from(["fwctl", "recent", "--flush"]).is_err(), "of which list?");
+    assert!(Cli::try_parse_from(["fwctl", "recent", "r", "--add", "a/8"]).is_err());
+}
+
+#[test]
 fn rules_print_as_iptables_does() {
     let v6 = RulesView { family: Family::V6, ..rules() };
     let rig = Rig::new(Fake { rules: vec![rules(), v6], ..Fake::default() });

@@ -43,7 +43,6 @@ const TARGETS: &[&str] = &[
     "SYNPROXY",
     "TEE",
     "TPROXY",
-    "TRACE",
     "ULOG",
 ];
 
@@ -69,7 +68,6 @@ const FINAL_TARGETS: &[(&[&str], &str)] = &[
     ),
     (&["TEE"], "it sends copies by the local host's routes; a bump in the wire has none"),
     (&["TPROXY"], "it hands packets to a local socket; a bump in the wire only sees packets pass"),
-    (&["TRACE"], "`fwctl replay` shows which rule decides a packet, and `-j LOG` logs it on its way"),
     (&["ULOG"], "Linux has it no more; use `-j NFLOG`"),
     (
         &["CLUSTERIP", "DNAT", "DNPT", "MASQUERADE", "NETMAP", "REDIRECT", "SNAT", "SNPT"],

@@ -54,6 +54,7 @@ pub mod string;
 pub mod tcp;
 pub mod time;
 pub mod tos;
+pub mod trace;
 pub mod u32;
 mod values;
 
@@ -246,6 +247,7 @@ pub const EXTENSIONS: &[&Extension] = &[
     &tos::TOS,
     &u32::U32_MATCH,
     &time::TIME,
+    &trace::TRACE,
 ];
 
 impl Extension {

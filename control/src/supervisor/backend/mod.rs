@@ -9,13 +9,15 @@ mod rules;
 mod sets;
 mod settings;
 mod stats;
+mod tables;
 
 use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
-    FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, SetsAnswer, SetsRequest,
-    Stats, Tally, TrackRow, UpdateRequest,
+    FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, RecentEdit, RecentEntry,
+    RollbackRequest, RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally, TrackRow,
+    UpdateRequest,
 };
 use crate::config::Config;
 use crate::history::{History, Note};
@@ -262,6 +264,22 @@ impl Backend for LiveBackend {
 
     fn command_sets(&self, request: &SetsRequest) -> Result<SetsAnswer, ApplyError> {
         self.change_sets(request)
+    }
+
+    fn recent(&self, which: &TablesRequest, each: &mut dyn FnMut(TableLine<RecentEntry>) -> ControlFlow<()>) {
+        self.list_recent(which, each);
+    }
+
+    fn edit_recent(&self, request: &RecentEdit) -> Result<(), ApplyError> {
+        self.change_recent(request)
+    }
+
+    fn hashlimit(
+        &self,
+        which: &TablesRequest,
+        each: &mut dyn FnMut(TableLine<HashlimitEntry>) -> ControlFlow<()>,
+    ) {
+        self.list_hashlimit(which, each);
     }
 
     fn apply(&self, request: ApplyRequest, by: Peer) -> Result<ApplyReport, ApplyError> {

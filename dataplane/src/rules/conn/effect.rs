@@ -27,6 +27,8 @@ pub struct Marks {
     pub orders: Option<Orders>,
     /// Whether a rule could not be asked about the packet, which is dropped for that: what iptables calls a hotdrop.
     pub hotdrop: bool,
+    /// Whether the packet met `-j TRACE`.
+    pub traced: bool,
     /// Connection counts this packet was counted by as a newcomer: its connection takes that place if it is accepted.
     pub counted: Vec<Counted>,
     /// What rules want changed about sets.
@@ -57,7 +59,7 @@ impl Marks {
     /// Forgets the packet before.
     #[inline]
     pub fn begin(&mut self) {
-        self.packet = 0;
+        (self.packet, self.traced) = (0, false);
         if !self.counted.is_empty() {
             self.counted.clear();
         }
@@ -120,6 +122,8 @@ pub enum Effect {
     Alter(Alter),
     /// It is written down.
     Log(Log),
+    /// `-j TRACE`: so is each of its further steps. In `raw` only.
+    Trace,
 }
 
 /// `--left-shift-mark`, `--right-shift-mark`: bits to the left, negative to the right; 0 is none.
@@ -169,6 +173,7 @@ impl Effect {
     fn mark(self, marks: &mut Marks, has_conn: bool) {
         match self {
             Self::SetMark { set, clear } => marks.packet = (marks.packet & !clear) ^ set,
+            Self::Trace => marks.traced = true,
             Self::Order(orders) => marks.orders = Some(marks.orders.unwrap_or(orders)),
             // Not to marks.
             Self::Set(_) | Self::Alter(_) | Self::Log(_) => {}

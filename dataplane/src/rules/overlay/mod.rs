@@ -15,6 +15,7 @@ use super::compile::{Base, LineInfo};
 use super::conn::Marks;
 use super::line::{Action, Line};
 use super::model::{ChainId, Rule, RuleRef, Ruleset, Target};
+use super::trace::Trail;
 use super::validate::{self, CompileError};
 use super::walk::{self, Matched, Place, Program, Way};
 use super::{Decision, Facts, boxes};
@@ -155,6 +156,7 @@ impl Edits {
         facts: &Facts<'_>,
         marks: &mut Marks,
         matched: &mut Matched,
+        trail: &mut impl Trail,
     ) -> Decision {
         let overlay = if program.base == 0 { &self.main } else { &self.raw };
         let way = Edited {
@@ -165,7 +167,7 @@ impl Edits {
             place: matched.stop.map(|stop| stop.next()).unwrap_or_default(),
             last: Last::Extra(0),
         };
-        walk::walk(way, facts, marks, matched)
+        walk::walk(way, facts, marks, matched, trail)
     }
 }
 

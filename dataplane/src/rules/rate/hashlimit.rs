@@ -137,9 +137,12 @@ pub struct HashRow {
     pub dst_port: u16,
     /// Milliseconds until it may be forgotten.
     pub expires_in: u64,
-    /// What is left of a full bucket, and that: nanoseconds or credits. Zero of a rate match.
-    pub credit: (u64, u64),
-    /// Price of a packet, or of 16 bytes.
+    /// What is left, in the kernel's credits; of a rate match the interval in seconds, and above 32 bits whether the one
+    /// before was over the rate.
+    pub credit: u64,
+    /// A full bucket; of bytes how often it may be filled up; of a rate match what was counted in this interval.
+    pub credit_cap: u64,
+    /// Price of a packet, or of 16 bytes; of a rate match the rate.
     pub cost: u64,
 }
 
@@ -171,6 +174,11 @@ impl Prices {
             }
         }
     }
+}
+
+/// Credits of packet mode that come in such a time.
+fn credits_of(nanos: u64) -> u64 {
+    u64::try_from(u128::from(nanos) * u128::from(CREDITS_PER_MICRO) / 1000).unwrap_or(u64::MAX)
 }
 
 /// Time in which so many credits of packet mode come, 2^39 a tick.
@@ -217,23 +225,29 @@ impl HashTable {
 
     /// Its entries now.
     #[must_use]
-    pub fn rows(&self, now: crate::clock::Now) -> Vec<HashRow> {
+    pub fn rows(&self, now: crate::clock::Now) -> impl Iterator<Item = HashRow> + '_ {
         let now = jiffies(now);
-        let row = |(slot, key): (usize, Key)| {
+        let row = move |(slot, key): (usize, Key)| {
             let counted = self.slots.value(slot);
             let (src, dst) = (
                 u128::from(key[0]) << 64 | u128::from(key[1]),
                 u128::from(key[2]) << 64 | u128::from(key[3]),
             );
             let port = |shift: u32| u16::try_from(key[4] >> shift & 0xffff).unwrap_or_default();
-            let (credit, cost) = match self.prices {
+            let (credit, credit_cap, cost) = match self.prices {
                 Prices::Packets { cost, full } => {
-                    ((counted.bucket.left(now * JIFFY_NANOS, full), full), cost)
+                    let left = counted.bucket.left(now * JIFFY_NANOS, full);
+                    (credits_of(left), credits_of(full), credits_of(cost))
                 }
                 Prices::Bytes { cost, .. } => {
-                    ((counted.bucket.left(now * BYTE_CREDITS, BYTE_FULL), BYTE_FULL), cost)
+                    let refills = counted.other.load(Ordering::Relaxed);
+                    (counted.bucket.left(now * BYTE_CREDITS, BYTE_FULL), refills, cost)
                 }
-                Prices::Window { .. } => ((0, 0), 0),
+                Prices::Window { interval, rate, .. } => {
+                    let window = Window::from(counted.other.load(Ordering::Relaxed));
+                    let Window { was_over, count, .. } = window.counted(now, interval, rate, 0);
+                    (interval / HZ | u64::from(was_over) << 32, count, rate)
+                }
             };
             let left = counted.expires.load(Ordering::Relaxed).saturating_sub(now);
             HashRow {
@@ -243,11 +257,12 @@ impl HashTable {
                 dst_port: port(0),
                 expires_in: left * JIFFY_NANOS / 1_000_000,
                 credit,
+                credit_cap,
                 cost,
             }
         };
         let is_over = self.over(now);
-        self.slots.live().filter(|(slot, _)| !is_over(self.slots.value(*slot))).map(row).collect()
+        self.slots.live().filter(move |(slot, _)| !is_over(self.slots.value(*slot))).map(row)
     }
 
     /// Whether what is kept was forgotten at the last look.

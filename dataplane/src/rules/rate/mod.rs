@@ -31,7 +31,7 @@ use std::sync::Arc;
 pub(crate) const JIFFY_NANOS: u64 = 4_000_000;
 
 /// Ticks of the kernel's clock per second.
-pub(crate) const HZ: u64 = 1_000_000_000 / JIFFY_NANOS;
+pub const HZ: u64 = 1_000_000_000 / JIFFY_NANOS;
 
 /// How conditions of this kind are answered.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 //! addresses, the one seen longest ago makes room for a new one.
 
 use super::slots::{Got, Key, Slots};
-use super::{HZ, JIFFY_NANOS, jiffies};
+use super::{HZ, jiffies};
 use crate::clock::Now;
 use crate::packet::{Family, Packet};
 use crate::rules::Facts;
@@ -100,10 +100,12 @@ pub struct RecentRow {
     pub address: u128,
     /// TTL or hop limit of the packet seen last.
     pub ttl: u8,
-    /// Milliseconds since each moment, as they are stored: in turn.
-    pub ago: Vec<u64>,
+    /// Moments it was seen at, in ticks of the kernel's clock ([`HZ`]) since the start, as they are stored: in turn.
+    pub stamps: Vec<u64>,
     /// Which of them is overwritten next.
-    pub next: usize,
+    pub next: u32,
+    /// The last moment.
+    pub last: u64,
 }
 
 impl Recent {
@@ -158,26 +160,48 @@ impl RecentTable {
 
     /// Its entries now.
     #[must_use]
-    pub fn rows(&self, now: Now) -> Vec<RecentRow> {
-        let now = jiffies(now);
-        let row = |(slot, key): (usize, Key)| {
+    pub fn rows(&self) -> impl Iterator<Item = RecentRow> + '_ {
+        self.slots.live().map(|(slot, key)| {
             let seen = self.slots.value(slot);
             let times = seen.times.load(Ordering::Relaxed);
-            let ago = |stamp: u64| now.saturating_sub(stamp) * JIFFY_NANOS / 1_000_000;
             RecentRow {
                 address: u128::from(key[0]) << 64 | u128::from(key[1]),
                 ttl: u8::try_from(seen.ttl.load(Ordering::Relaxed)).unwrap_or(0),
-                ago: self.stamps_of(slot).map(ago).collect(),
-                next: usize::try_from(times % u64::from(self.stamps_max)).unwrap_or(0),
+                stamps: self.stamps_of(slot).collect(),
+                next: u32::try_from(times % u64::from(self.stamps_max)).unwrap_or(0),
+                last: self.stamp(slot, times.wrapping_sub(1)).load(Ordering::Relaxed),
             }
-        };
-        self.slots.live().map(row).collect()
+        })
+    }
+
+    /// An address is seen now by somebody who saw no packet. Any thread.
+    pub fn add(&self, address: u128, now: Now) {
+        self.set(&self.key(address), 0, jiffies(now));
+    }
+
+    /// Forgets an address. Any thread.
+    pub fn remove(&self, address: u128) {
+        let key = self.key(address);
+        if let Some(slot) = self.slots.find(&key, |_| false) {
+            self.slots.remove(slot, &key);
+        }
+    }
+
+    /// Forgets the addresses that are there now. Any thread.
+    pub fn flush(&self) {
+        for (slot, key) in self.slots.live() {
+            self.slots.remove(slot, &key);
+        }
+    }
+
+    fn key(&self, address: u128) -> Key {
+        let [high, low] = super::hashlimit::halves(address & self.mask);
+        [high, low, 0, 0, 0]
     }
 
     fn ask(&self, task: RecentTask, invert: bool, address: u128, ttl: u8, now: Now) -> bool {
         let now = jiffies(now);
-        let [high, low] = super::hashlimit::halves(address & self.mask);
-        let key = [high, low, 0, 0, 0];
+        let key = self.key(address);
         match task {
             RecentTask::Set => {
                 self.set(&key, ttl, now);

@@ -90,7 +90,8 @@ impl<D: Device, O: Observer> Path<D, O> {
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
         let mut bytes = u64::from(packet.l3_len);
-        if let Some(word) = tracker.cached_verdict(tracked, rules.since)
+        if !marks.traced
+            && let Some(word) = tracker.cached_verdict(tracked, rules.since)
             && let Some(path) = path_from(word, ingress)
         {
             counters.polls.verdict_hits.add(1);
