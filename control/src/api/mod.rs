@@ -43,4 +43,4 @@ mod tests;
 pub mod types;
 
 pub use event_rows::event_row;
-pub use flow_rows::{Shown, Wall, expect_row, flow_row};
+pub use flow_rows::{Shown, Wall, expect_row, flow_row, is_kept};

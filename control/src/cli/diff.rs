@@ -85,13 +85,16 @@ fn write_rule(diff: &RuleDiff, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn write_flows(flows: FlowFates, out: &mut dyn Write) -> io::Result<()> {
-    let FlowFates { allowed, refused, unsure } = flows;
+    let FlowFates { allowed, refused, unsure, kept } = flows;
     writeln!(
         out,
         "\nflows: {allowed} allowed, {refused} that could not begin under these rules (`--flows kill` removes them)"
     )?;
     if unsure > 0 {
         writeln!(out, "       {unsure} hang on more than is known of them and stay in any case")?;
+    }
+    if kept > 0 {
+        writeln!(out, "       {kept} go on with `--flows keep`, whatever these rules say")?;
     }
     Ok(())
 }

@@ -1,5 +1,9 @@
 //! The compiled form of one family's rules: what workers run.
 
+mod foresee;
+
+pub use foresee::Foreseen;
+
 use super::alter::Alter;
 use super::classifier::{self, Classifier};
 use super::conn::{Effect, Marks};
@@ -218,8 +222,11 @@ impl Compiled {
     #[inline]
     #[must_use]
     pub fn outcome(&self, line: u32) -> (Verdict, RuleRef) {
-        let info = &self.infos[line as usize];
-        (info.verdict.unwrap_or(Verdict::Drop), info.by)
+        match self.infos.get(line as usize) {
+            Some(info) => (info.verdict.unwrap_or(Verdict::Drop), info.by),
+            // `PathId::KEPT_LINE`. No rule of these; the policy lends its name.
+            None => (Verdict::Accept, RuleRef { chain: self.ruleset.forward, rule: None }),
+        }
     }
 
     /// Judges one tracked packet, leaving the lines it matched in `matched` and what they change in `marks`.

@@ -29,7 +29,7 @@ pub mod selfcheck;
 mod tests;
 mod validate;
 
-pub use compile::{Compiled, LineInfo, Matched};
+pub use compile::{Compiled, Foreseen, LineInfo, Matched};
 pub use conncount::ConnCount;
 pub use counters::{PathId, RuleCounters};
 pub use validate::CompileError;

@@ -15,7 +15,11 @@ use crate::iptables::edit::{Edit, edit, line_of, table_of};
 use crate::publish::BothRules;
 use crate::reproducer;
 use crate::rules_file::{Rules, understand_with_sets};
+use dataplane::flow::Tenure;
+use dataplane::ids::Generation;
 use dataplane::packet::Family as Fam;
+use dataplane::rules::conn::Effect;
+use dataplane::rules::model::{Rule, Target};
 use dataplane::rules::{CompileError, Compiled};
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -108,7 +112,9 @@ impl LiveBackend {
         let (before, before_number) = (self.publisher.running(), changes.history.running());
         note.unconfirmed = confirm_secs.is_some();
         let tried: Vec<Rules> = v4.iter().chain(&v6).cloned().collect();
-        let generation = self.publish(v4, v6).map_err(|error| self.refusal(&error, &tried))?;
+        let (is_new, keeps) = ([v4.is_some(), v6.is_some()], flows == FlowsChoice::Keep);
+        warnings.extend(self.about_kept(&tried, keeps, is_new));
+        let generation = self.publish(v4, v6, keeps).map_err(|error| self.refusal(&error, &tried))?;
         if !self.publisher.is_settled() {
             warnings.push("a worker has not taken the rules over yet: is it stuck?".to_owned());
         }
@@ -116,11 +122,13 @@ impl LiveBackend {
         info!("{} by {}: generation {}", note.what, note.who, generation.0);
         let number = changes.history.record(&running, note);
         warnings.extend(changes.history.trouble().map(|trouble| format!("history: {trouble}")));
-        if let Some(secs) = confirm_secs {
+        // A change before this one that still waits is taken back by it.
+        changes.pending = confirm_secs.map(|secs| {
             let until = Instant::now() + Duration::from_secs(secs.into());
-            changes.pending = Some(Pending { number, until, back_to: before_number, rules: before });
-        }
+            Pending { number, until, back_to: before_number, rules: before }
+        });
         let flows_killed = (flows == FlowsChoice::Kill).then(|| self.kill_refused());
+        let flows_exempt = keeps.then(|| self.count_kept(self.tenures_of(is_new)));
         let count = |family| running.family(family).ruleset.rules().count() as u64;
         Ok(ApplyReport {
             generation: generation.0,
@@ -130,7 +138,45 @@ impl LiveBackend {
             number,
             confirm_secs,
             flows_killed,
+            flows_exempt,
         })
+    }
+
+    /// The tenures of rules in force, of these families; of another, one that keeps nothing.
+    fn tenures_of(&self, families: [bool; 2]) -> [Tenure; 2] {
+        let newest = self.publisher.mailbox().newest();
+        let [v4, v6] = families;
+        [(&newest.v4, v4), (&newest.v6, v6)].map(|(rules, is_meant)| match rules.tenure() {
+            tenure if is_meant => tenure,
+            Tenure { since, .. } => Tenure::of(since),
+        })
+    }
+
+    /// How many flows new rules of these families could keep.
+    fn count_keepable(&self, families: [bool; 2]) -> u64 {
+        let next = Generation(self.publisher.generation().0.wrapping_add(1));
+        let newest = self.publisher.mailbox().newest();
+        let [v4, v6] = families;
+        self.count_kept([(&newest.v4, v4), (&newest.v6, v6)].map(|(rules, is_meant)| {
+            if is_meant { rules.tenure().after(next) } else { Tenure::of(rules.since) }
+        }))
+    }
+
+    /// What the operator should know about flows that earlier rules keep, or will have kept.
+    fn about_kept(&self, new: &[Rules], keeps: bool, is_new: [bool; 2]) -> Option<String> {
+        if keeps {
+            let changes_packets = |rule: &Rule| matches!(rule.target, Target::Effect(Effect::Alter(_)));
+            let changing =
+                new.iter().flat_map(|rules| rules.ruleset.rules()).filter(|rule| changes_packets(rule));
+            return (changing.count() > 0).then(|| {
+                "packets of flows that are kept meet none of these rules: those that change packets do not change \
+                 theirs"
+                    .to_owned()
+            });
+        }
+        let tenures = self.tenures_of(is_new);
+        let count = if tenures.iter().any(|tenure| tenure.keeps()) { self.count_kept(tenures) } else { 0 };
+        (count > 0).then(|| format!("{count} flows that had been kept meet the rules again"))
     }
 
     /// Why rules cannot run; a defect of ours is written down so that it can be looked into.
@@ -144,14 +190,6 @@ impl LiveBackend {
         request: &ApplyRequest,
         warnings: &mut Vec<String>,
     ) -> Result<[Option<Rules>; 2], ApplyError> {
-        if request.flows == FlowsChoice::Keep {
-            return Err(ApplyError::new(
-                ErrorKind::Unsupported,
-                "flows cannot be kept under the old rules: what a flow remembers is its way through the rules it was judged \
-                 by, and that is gone with them. To let known flows go on, begin the new rules with `-A FORWARD -m conntrack \
-                 --ctstate RELATED,ESTABLISHED -j ACCEPT`",
-            ));
-        }
         let sets = self.sets.slots();
         let mut load = |text: &Option<RulesText>, family| {
             text.as_ref().map(|text| rules::load(text, family, &self.policies, &sets, warnings)).transpose()
@@ -188,7 +226,8 @@ impl LiveBackend {
         let (v4, v6) = (compile(v4)?, compile(v6)?);
         let v4 = v4.as_ref().unwrap_or(&newest.v4.compiled);
         let v6 = v6.as_ref().unwrap_or(&newest.v6.compiled);
-        report.flows = self.fates(&mut Judge::new(v4, v6, self.ports.len()), &mut |_| {});
+        report.flows = self.fates(&Judge::new(v4, v6, self.ports.len(), self.now()), &mut |_| {});
+        report.flows.kept = self.count_keepable([&new[0], &new[1]].map(Option::is_some));
         Ok(report)
     }
 
@@ -208,7 +247,7 @@ impl LiveBackend {
     pub(super) fn edit_rules(&self, request: &EditRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
         let mut changes = self.changing()?;
         changes.refuse_while_pending()?;
-        let EditRequest { family, table, edit: kind, chain, words, comment } = request;
+        let EditRequest { family, table, edit: kind, chain, words, flows, confirm_secs, comment } = request;
         let family = Fam::from(*family);
         let running = self.publisher.running();
         let file = &running.family(family).file;
@@ -222,7 +261,8 @@ impl LiveBackend {
         let (number, table) = (Family::from(family).number(), table.name());
         let what = format!("rule {}: IPv{number} {table} {}", kind.word(), line_of(wanted));
         let note = Note { who: by.to_string(), what, comment: comment.clone(), ..Note::default() };
-        self.put_into_force(&mut changes, Wanted { v4, v6, note, ..Wanted::default() })
+        let (flows, confirm_secs) = (*flows, *confirm_secs);
+        self.put_into_force(&mut changes, Wanted { v4, v6, note, flows, confirm_secs, ..Wanted::default() })
     }
 
     pub(super) fn confirm_change(&self) -> Result<HistoryEntry, ApplyError> {
@@ -238,7 +278,11 @@ impl LiveBackend {
 
     pub(super) fn roll_back_to(&self, request: RollbackRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
         let mut changes = self.changing()?;
-        let RollbackRequest { number, comment } = request;
+        let RollbackRequest { number, flows, confirm_secs, comment } = request;
+        if confirm_secs.is_some() {
+            // What it would go back to was never confirmed itself.
+            changes.refuse_while_pending()?;
+        }
         let pending = changes.pending.clone();
         let (number, rules) = match (number, &pending) {
             (None, Some(pending)) => (pending.back_to, pending.rules.clone()),
@@ -249,7 +293,8 @@ impl LiveBackend {
             }
         };
         let note = Note { who: by.to_string(), comment, ..Note::default() };
-        self.bring_back(&mut changes, number, &rules, note)
+        let wanted = Wanted { note, flows, confirm_secs, ..Wanted::default() };
+        self.bring_back(&mut changes, number, &rules, wanted)
     }
 
     /// The rules of an entry of the history.
@@ -267,10 +312,11 @@ impl LiveBackend {
         changes: &mut Changes,
         number: u64,
         rules: &BothRules,
-        note: Note,
+        wanted: Wanted,
     ) -> Result<ApplyReport, ApplyError> {
-        let what = if note.what.is_empty() { format!("rollback to {number}") } else { note.what };
-        let note = Note { what, restores: Some(number), ..note };
+        let Note { who, what, comment, .. } = wanted.note;
+        let what = if what.is_empty() { format!("rollback to {number}") } else { what };
+        let note = Note { who, what, comment, restores: Some(number), unconfirmed: false };
         let running = self.publisher.running();
         // A family whose rules are the same goes on with its verdicts and counts.
         let changed = |family| {
@@ -278,8 +324,9 @@ impl LiveBackend {
             (!Arc::ptr_eq(new, old) && new.ruleset != old.ruleset).then(|| Rules::clone(new))
         };
         let (v4, v6) = (changed(Fam::V4), changed(Fam::V6));
-        let report = self.put_into_force(changes, Wanted { v4, v6, note, ..Wanted::default() })?;
-        if let Some(pending) = changes.pending.take() {
+        let pending = changes.pending.clone();
+        let report = self.put_into_force(changes, Wanted { v4, v6, note, ..wanted })?;
+        if let Some(pending) = pending {
             changes.history.set_outcome(pending.number, Outcome::RolledBack);
         }
         Ok(report)
@@ -298,7 +345,8 @@ impl LiveBackend {
         warn!("ruleset {} was not confirmed in time; back to {}", pending.number, pending.back_to);
         let what = format!("rollback to {}: {} was not confirmed in time", pending.back_to, pending.number);
         let note = Note { who: "fwd".to_owned(), what, ..Note::default() };
-        if let Err(refused) = self.bring_back(&mut changes, pending.back_to, &pending.rules, note) {
+        let wanted = Wanted { note, ..Wanted::default() };
+        if let Err(refused) = self.bring_back(&mut changes, pending.back_to, &pending.rules, wanted) {
             // They ran before: only memory can be lacking. Asked again, until somebody decides.
             error!("ruleset {} cannot be brought back: {refused}", pending.back_to);
             let until = Instant::now() + Duration::from_secs(1);

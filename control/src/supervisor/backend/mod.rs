@@ -14,8 +14,8 @@ use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
-    FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, SetsAnswer, SetsRequest,
-    Stats, Tally, TrackRow, UpdateRequest,
+    FlowFilter, FlowRow, HistoryEntry, HistoryReport, KeptView, RollbackRequest, RulesView, SetsAnswer,
+    SetsRequest, Stats, Tally, TrackRow, UpdateRequest,
 };
 use crate::config::Config;
 use crate::history::{History, Note};
@@ -141,8 +141,17 @@ impl LiveBackend {
     }
 
     /// Publishes rules and waits until every worker works with them.
-    fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
-        let generation = self.publisher.publish(v4, v6)?;
+    fn publish(
+        &self,
+        v4: Option<Rules>,
+        v6: Option<Rules>,
+        keeps_flows: bool,
+    ) -> Result<Generation, CompileError> {
+        let generation = if keeps_flows {
+            self.publisher.publish_keeping(v4, v6)?
+        } else {
+            self.publisher.publish(v4, v6)?
+        };
         let deadline = Instant::now() + ADOPTION_TIMEOUT;
         while !self.publisher.is_settled() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
@@ -174,7 +183,9 @@ impl Backend for LiveBackend {
             Family::V6 => Fam::V6,
         };
         let (rules, counts) = self.publisher.rules(fam);
-        Some(rules::rules_view(family, self.publisher.generation(), &rules, &counts))
+        let (packets, bytes) = self.publisher.kept(fam);
+        let view = rules::rules_view(family, self.publisher.generation(), &rules, &counts);
+        Some(RulesView { kept: KeptView { packets, bytes }, ..view })
     }
 
     fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) {
