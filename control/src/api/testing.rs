@@ -203,7 +203,9 @@ impl Backend for Fake {
             vec![FamilyDiff { family: Family::V6, chains: Vec::new(), kept: 9 }]
         };
         let flows = FlowFates { allowed: 10, refused: 2, unsure: 1, kept: 9 };
-        Ok(DiffReport { families, flows, warnings: vec!["think twice".to_owned()] })
+        let set = |sets: RulesText| SetDiff { name: sets.text, before: Some(1), after: 2 };
+        let sets = request.sets.map(set).into_iter().collect();
+        Ok(DiffReport { families, sets, flows, warnings: vec!["think twice".to_owned()] })
     }
 
     fn edit(&self, request: EditRequest, by: Peer) -> Result<ApplyReport, ApplyError> {

@@ -79,6 +79,10 @@ pub(super) fn report(
 /// The rules that arguments name.
 pub(super) fn request(args: &NewRulesArgs) -> Result<ApplyRequest, CliError> {
     let mut request = ApplyRequest::default();
+    let files = [&args.file, &args.rules6, &args.sets];
+    if files.into_iter().filter(|file| file.as_deref() == Some(Path::new("-"))).count() > 1 {
+        return Err(CliError::Usage("standard input can be read once only".to_owned()));
+    }
     if let Some(file) = &args.file {
         let rules = read(file)?;
         let family = args.family.map_or_else(|| family_of(&rules.text), Family::from);
@@ -95,11 +99,9 @@ pub(super) fn request(args: &NewRulesArgs) -> Result<ApplyRequest, CliError> {
                 file.display()
             )));
         }
-        if args.file.as_deref() == Some(Path::new("-")) && file == Path::new("-") {
-            return Err(CliError::Usage("standard input can be read once only".to_owned()));
-        }
         request.v6 = Some(read(file)?);
     }
+    request.sets = args.sets.as_deref().map(read).transpose()?;
     Ok(request)
 }
 

@@ -219,6 +219,10 @@ pub struct NewRulesArgs {
     #[arg(long, value_name = "FILE")]
     pub rules6: Option<PathBuf>,
 
+    /// Sets that come with the rules, as `ipset save` prints them: in the same step, in place of those with the same names.
+    #[arg(long, value_name = "FILE")]
+    pub sets: Option<PathBuf>,
+
     /// Whose rules FILE holds. Unless given: 6 if the file says that ip6tables-save made it, else 4.
     #[arg(long, value_name = "4|6", hide_possible_values = true, requires = "file")]
     pub family: Option<FamilyArg>,

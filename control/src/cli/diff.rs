@@ -4,7 +4,9 @@ use super::CliError;
 use super::apply::{body, request};
 use super::args::DiffArgs;
 use super::client::Client;
-use crate::api::types::{ApplyRequest, ChainChange, ChainDiff, DiffReport, FamilyDiff, FlowFates, RuleDiff};
+use crate::api::types::{
+    ApplyRequest, ChainChange, ChainDiff, DiffReport, FamilyDiff, FlowFates, RuleDiff, SetDiff,
+};
 use std::io::{self, Write};
 
 pub(super) fn run(
@@ -29,11 +31,17 @@ pub(super) fn ask(
         out.write_all(&answer)?;
         return Ok(writeln!(out)?);
     }
-    let DiffReport { families, flows, warnings } = client.parse(&answer)?;
+    let DiffReport { families, sets, flows, warnings } = client.parse(&answer)?;
     for warning in warnings {
         writeln!(err, "warning: {warning}")?;
     }
     families.iter().try_for_each(|family| write_family(family, out))?;
+    for SetDiff { name, before, after } in sets {
+        match before {
+            Some(before) => writeln!(out, "set {name}: {before} entries become {after}")?,
+            None => writeln!(out, "set {name}: new, {after} entries")?,
+        }
+    }
     write_flows(flows, out)?;
     Ok(())
 }

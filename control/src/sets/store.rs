@@ -1,6 +1,10 @@
 //! The daemon's sets by name, and commands carried out on them. Control threads: whoever edits holds the lock; packets are
 //! looked up past it.
 
+mod stage;
+
+pub use stage::{Replaced, Staged};
+
 use super::command::{Asked, Command, Form, Options, What, parse};
 use super::element::Pattern;
 use super::print;
@@ -16,6 +20,7 @@ use dataplane::sets::{EditError, Element, Extras, Kind, Set, SetAsk, Slot, SlotI
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -43,7 +48,8 @@ struct Named {
 struct Inner {
     /// In the order they were made.
     sets: Vec<Named>,
-    last_id: u32,
+    /// Shared with sets that are made aside: no number is given twice.
+    last_id: Arc<AtomicU32>,
     /// How often rules in force name a set.
     in_rules: HashMap<SlotId, usize>,
 }
@@ -89,18 +95,8 @@ impl Store {
     /// Takes down which sets these rules use, which are those in force.
     pub fn used_by(&self, rulesets: &[&Ruleset]) {
         let mut in_rules = HashMap::new();
-        for rule in rulesets.iter().flat_map(|ruleset| ruleset.rules()) {
-            let asked = rule.matches.iter().filter_map(|condition| match condition {
-                Match::Set(set) => Some(set.slot.id()),
-                _ => None,
-            });
-            let ordered = match rule.target {
-                Target::Effect(Effect::Set(order)) => [order.add, order.del],
-                _ => [None, None],
-            };
-            for id in asked.chain(ordered.into_iter().flatten().map(|used| used.slot)) {
-                *in_rules.entry(id).or_default() += 1;
-            }
+        for id in rulesets.iter().flat_map(|ruleset| slots_of(ruleset)) {
+            *in_rules.entry(id).or_default() += 1;
         }
         self.inner().in_rules = in_rules;
     }
@@ -289,6 +285,21 @@ struct Run<'a> {
     now: Now,
 }
 
+/// The sets that rules name, each as often as they do.
+pub fn slots_of(ruleset: &Ruleset) -> impl Iterator<Item = SlotId> + '_ {
+    ruleset.rules().flat_map(|rule| {
+        let asked = rule.matches.iter().filter_map(|condition| match condition {
+            Match::Set(set) => Some(set.slot.id()),
+            _ => None,
+        });
+        let ordered = match rule.target {
+            Target::Effect(Effect::Set(order)) => [order.add, order.del],
+            _ => [None, None],
+        };
+        asked.chain(ordered.into_iter().flatten().map(|used| used.slot))
+    })
+}
+
 /// What kind of thing a set's elements are made of: sets that differ in it do not swap.
 fn features(kind: Kind) -> (bool, bool, bool, bool, bool) {
     let is_nic = kind == Kind::HashNetIface;
@@ -352,8 +363,8 @@ impl Run<'_> {
         }
         let entries = size.max(spec.hashsize as usize / 2);
         let set = Set::new(spec.clone(), entries, self.ports);
-        self.inner.last_id += 1;
-        let slot = Arc::new(Slot::new(SlotId(self.inner.last_id), Arc::new(set)));
+        let id = self.inner.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let slot = Arc::new(Slot::new(SlotId(id), Arc::new(set)));
         self.inner.sets.push(Named { name: name.to_owned(), slot });
         Ok(())
     }

@@ -21,10 +21,24 @@ pub enum FlowsChoice {
 pub struct DiffReport {
     /// One for each family that rules were given for.
     pub families: Vec<FamilyDiff>,
+    /// Sets that come with the rules.
+    #[serde(default)]
+    pub sets: Vec<SetDiff>,
     /// What would become of the flows there are.
     pub flows: FlowFates,
     /// What the operator should know although it is no error.
     pub warnings: Vec<String>,
+}
+
+/// A set that comes with rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetDiff {
+    /// Its name.
+    pub name: String,
+    /// Entries of the set in whose place it comes; `None` if it is new.
+    pub before: Option<u64>,
+    /// Its entries.
+    pub after: u64,
 }
 
 /// What changes for one family.

@@ -97,6 +97,9 @@ pub struct ApplyRequest {
     /// IPv6 rules.
     #[serde(default)]
     pub v6: Option<RulesText>,
+    /// Sets that come with them, as `ipset save` prints them: in place of those with the same names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sets: Option<RulesText>,
     /// What becomes of the flows there are.
     #[serde(default)]
     pub flows: FlowsChoice,

@@ -304,6 +304,9 @@ fn changes_are_tried_confirmed_edited_and_taken_back() {
                 9 go on with `--flows keep`, whatever these rules say\n";
     assert_eq!(rig.fwctl(&["diff", &r4]), (0, diff.to_owned(), "warning: think twice\n".to_owned()));
     assert_eq!(rig.fwctl(&["apply", "--dry-run", &r4]).1, diff);
+    let sets = rig.file("sets", "bad");
+    let out = rig.fwctl(&["diff", "--sets", &sets, &r4]).1;
+    assert!(out.contains("(was 1) [0:0]\nset bad: 1 entries become 2\n"), "{out}");
     assert!(rig.fwctl(&["diff", "--rules6", &r4]).1.starts_with("IPv6: nothing changes, 9 rules stay\n"));
     assert_eq!(rig.fwctl(&["confirm"]).1, "ruleset 5 is confirmed and stays\n");
     let (_, out, _) = rig.fwctl(&["rollback", "4", "--confirm", "60s", "--flows", "keep"]);

@@ -3,18 +3,22 @@
 //! thread.
 
 use super::judge::Judge;
+use super::sets::refused;
 use super::{LiveBackend, rules};
 use crate::api::backend::{ApplyError, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, ErrorKind, Family, FlowsChoice, HistoryEntry,
-    HistoryReport, Outcome, PendingView, RollbackRequest, RulesText,
+    HistoryReport, Outcome, PendingView, RollbackRequest, RulesText, SetDiff,
 };
 use crate::diff::diff;
 use crate::history::{History, Note};
 use crate::iptables::edit::{Edit, edit, line_of, table_of};
+use crate::iptables::syntax::Counters;
 use crate::publish::BothRules;
 use crate::reproducer;
 use crate::rules_file::{Rules, understand_with_sets};
+use crate::sets::file;
+use crate::sets::store::{Replaced, Staged, slots_of};
 use dataplane::flow::Tenure;
 use dataplane::ids::Generation;
 use dataplane::packet::Family as Fam;
@@ -43,6 +47,8 @@ struct Pending {
     /// What comes back without.
     back_to: u64,
     rules: BothRules,
+    /// Sets that come back with them.
+    sets: Option<Replaced>,
 }
 
 /// A change to be made.
@@ -50,6 +56,8 @@ struct Pending {
 struct Wanted {
     v4: Option<Rules>,
     v6: Option<Rules>,
+    /// Sets that they were made for.
+    sets: Option<Staged>,
     note: Note,
     flows: FlowsChoice,
     confirm_secs: Option<u32>,
@@ -108,13 +116,17 @@ impl LiveBackend {
 
     /// Puts a change into force and notes it.
     fn put_into_force(&self, changes: &mut Changes, wanted: Wanted) -> Result<ApplyReport, ApplyError> {
-        let Wanted { v4, v6, mut note, flows, confirm_secs, mut warnings } = wanted;
+        let Wanted { v4, v6, sets, mut note, flows, confirm_secs, mut warnings } = wanted;
         let (before, before_number) = (self.publisher.running(), changes.history.running());
         note.unconfirmed = confirm_secs.is_some();
         let tried: Vec<Rules> = v4.iter().chain(&v6).cloned().collect();
         let (is_new, keeps) = ([v4.is_some(), v6.is_some()], flows == FlowsChoice::Keep);
         warnings.extend(self.about_kept(&tried, keeps, is_new));
-        let generation = self.publish(v4, v6, keeps).map_err(|error| self.refusal(&error, &tried))?;
+        let sets = sets.map(|sets| self.sets.put(sets));
+        let generation = self.publish(v4, v6, keeps).map_err(|error| {
+            sets.iter().for_each(|replaced| self.sets.put_back(replaced));
+            self.refusal(&error, &tried)
+        })?;
         if !self.publisher.is_settled() {
             warnings.push("a worker has not taken the rules over yet: is it stuck?".to_owned());
         }
@@ -125,7 +137,7 @@ impl LiveBackend {
         // A change before this one that still waits is taken back by it.
         changes.pending = confirm_secs.map(|secs| {
             let until = Instant::now() + Duration::from_secs(secs.into());
-            Pending { number, until, back_to: before_number, rules: before }
+            Pending { number, until, back_to: before_number, rules: before, sets }
         });
         let flows_killed = (flows == FlowsChoice::Kill).then(|| self.kill_refused());
         let flows_exempt = keeps.then(|| self.count_kept(self.tenures_of(is_new)));
@@ -189,30 +201,57 @@ impl LiveBackend {
         &self,
         request: &ApplyRequest,
         warnings: &mut Vec<String>,
-    ) -> Result<[Option<Rules>; 2], ApplyError> {
-        let sets = self.sets.slots();
-        let mut load = |text: &Option<RulesText>, family| {
-            text.as_ref().map(|text| rules::load(text, family, &self.policies, &sets, warnings)).transpose()
+    ) -> Result<([Option<Rules>; 2], Option<Staged>), ApplyError> {
+        let stage = |sets: &RulesText| {
+            let (text, services) = (sets.text.as_bytes(), file::services());
+            self.sets.stage(text, &services).map_err(|found| refused(&found, text, &sets.file))
         };
-        Ok([load(&request.v4, Fam::V4)?, load(&request.v6, Fam::V6)?])
+        let staged = request.sets.as_ref().map(stage).transpose()?;
+        let sets = staged.as_ref().map_or_else(|| self.sets.slots(), |staged| self.sets.slots_with(staged));
+        let replaced = staged.as_ref().map_or_else(Vec::new, |staged| self.sets.replaced_by(staged));
+        let running = self.publisher.running();
+        // Rules that stay, but name a set in whose place another comes, are made for that one.
+        let remade = |family| {
+            let rules = running.family(family);
+            let is_meant = slots_of(&rules.ruleset).any(|slot| replaced.contains(&slot));
+            let text = || rules.save(&|_| Counters::default());
+            is_meant.then(|| RulesText { file: "the rules in force".to_owned(), text: text() })
+        };
+        let mut load = |text: &Option<RulesText>, family| {
+            let remade = if text.is_some() { None } else { remade(family) };
+            let text = text.as_ref().or(remade.as_ref());
+            text.map(|text| rules::load(text, family, &self.policies, &sets, warnings)).transpose()
+        };
+        let rules = [load(&request.v4, Fam::V4)?, load(&request.v6, Fam::V6)?];
+        Ok((rules, staged))
     }
 
     pub(super) fn apply_rules(&self, request: ApplyRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
         let mut changes = self.changing()?;
         changes.refuse_while_pending()?;
         let mut warnings = Vec::new();
-        let [v4, v6] = self.read_rules(&request, &mut warnings)?;
-        let ApplyRequest { v4: text4, v6: text6, flows, confirm_secs, comment } = request;
-        let files: Vec<String> = text4.into_iter().chain(text6).map(|text| text.file).collect();
+        let ([v4, v6], sets) = self.read_rules(&request, &mut warnings)?;
+        let ApplyRequest { v4: text4, v6: text6, sets: text_sets, flows, confirm_secs, comment } = request;
+        let files = text4.into_iter().chain(text6).chain(text_sets).map(|text| text.file);
+        let files: Vec<String> = files.collect();
         let what = format!("apply {}", files.join(" and "));
         let note = Note { who: by.to_string(), what, comment, ..Note::default() };
-        self.put_into_force(&mut changes, Wanted { v4, v6, note, flows, confirm_secs, warnings })
+        self.put_into_force(&mut changes, Wanted { v4, v6, sets, note, flows, confirm_secs, warnings })
     }
 
     /// What [`Self::apply_rules`] would do.
     pub(super) fn diff_rules(&self, request: &ApplyRequest) -> Result<DiffReport, ApplyError> {
         let mut report = DiffReport::default();
-        let new = self.read_rules(request, &mut report.warnings)?;
+        let (new, sets) = self.read_rules(request, &mut report.warnings)?;
+        let compared = sets.map_or_else(Vec::new, |sets| self.sets.compare(&sets));
+        report.sets = compared
+            .into_iter()
+            .map(|(name, before, after)| SetDiff {
+                name,
+                before: before.map(|count| count as u64),
+                after: after as u64,
+            })
+            .collect();
         let newest = self.publisher.mailbox().newest();
         let ports: Vec<String> = self.ports.iter().map(|port| port.name.clone()).collect();
         let mut compile = |new: &Option<Rules>| {
@@ -284,6 +323,13 @@ impl LiveBackend {
             changes.refuse_while_pending()?;
         }
         let pending = changes.pending.clone();
+        if let Some(waits) = pending.as_ref().filter(|waits| number.is_some() && waits.sets.is_some()) {
+            let message = format!(
+                "ruleset {} came with sets and waits: `fwctl rollback` without a number first",
+                waits.number
+            );
+            return Err(ApplyError::new(ErrorKind::Busy, message));
+        }
         let (number, rules) = match (number, &pending) {
             (None, Some(pending)) => (pending.back_to, pending.rules.clone()),
             (number, _) => {
@@ -327,6 +373,10 @@ impl LiveBackend {
         let pending = changes.pending.clone();
         let report = self.put_into_force(changes, Wanted { v4, v6, note, ..wanted })?;
         if let Some(pending) = pending {
+            if let Some(sets) = &pending.sets {
+                self.sets.put_back(sets);
+                self.note_sets();
+            }
             changes.history.set_outcome(pending.number, Outcome::RolledBack);
         }
         Ok(report)
