@@ -16,7 +16,7 @@ use dataplane::rules::{CompileError, Compiled, RuleEdit};
 use dataplane::worker::{FamilyRules, Mailbox, Settings, Snapshot};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Packets and bytes (IP lengths, as iptables counts them).
 pub type Counts = (u64, u64);
@@ -26,6 +26,8 @@ pub type Counts = (u64, u64);
 enum CounterKey {
     Rule(Family, RuleId),
     Policy(Family, Table, String),
+    /// What met no rules.
+    Kept(Family),
 }
 
 /// The rules of both families.
@@ -117,8 +119,9 @@ impl Publisher {
     ) -> Result<Self, CompileError> {
         let generation = Generation(1);
         let tables = Tables::default();
-        let compile =
-            |rules: &Rules| compile(rules, &tables, None, generation, &ports, workers, track_always);
+        let compile = |rules: &Rules| {
+            compile(rules, &tables, None, generation, &ports, workers, track_always).map(Arc::new)
+        };
         let (v4, v6) = (compile(&rules.v4)?, compile(&rules.v6)?);
         let first = Snapshot { generation, v4, v6, settings: settings.clone() };
         let mailbox = Arc::new(Mailbox::new(first, workers));
@@ -139,6 +142,23 @@ impl Publisher {
     /// # Errors
     /// If the rules do not compile; nothing has changed then.
     pub fn publish(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
+        self.publish_rules(v4, v6, false)
+    }
+
+    /// The same, but flows that the rules so far let pass go on, whatever the new ones say.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_keeping(&self, v4: Option<Rules>, v6: Option<Rules>) -> Result<Generation, CompileError> {
+        self.publish_rules(v4, v6, true)
+    }
+
+    fn publish_rules(
+        &self,
+        v4: Option<Rules>,
+        v6: Option<Rules>,
+        keeps_flows: bool,
+    ) -> Result<Generation, CompileError> {
         let mut state = self.state();
         let running = self.mailbox.newest();
         let generation = state.next_generation();
@@ -149,7 +169,8 @@ impl Publisher {
                 let Self { ports, workers, tables, track_always, .. } = self;
                 let compiled =
                     compile(&new, tables, Some(running), generation, ports, *workers, *track_always)?;
-                Ok((Arc::new(new), compiled))
+                let compiled = if keeps_flows { compiled.keeping_flows_of(running) } else { compiled };
+                Ok((Arc::new(new), Arc::new(compiled)))
             }
         };
         let (rules_v4, v4) = take_up(v4, &state.rules.v4, &running.v4)?;
@@ -255,6 +276,13 @@ impl Publisher {
         self.offer(state, Snapshot { generation, v4, v6, settings })
     }
 
+    /// Waits until edited rules are compiled as a whole: only then can be foreseen what they say of a flow.
+    pub fn wait_until_whole(&self) {
+        while self.is_behind() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Whether edited rules are still to be compiled as a whole.
     #[must_use]
     pub fn is_behind(&self) -> bool {
@@ -347,13 +375,7 @@ impl Publisher {
     #[must_use]
     pub fn rules(&self, family: Family) -> (Arc<Rules>, HashMap<RuleRef, Counts>) {
         let state = self.state();
-        let mut totals = state.history.clone();
-        let newest = self.mailbox.newest();
-        for rules in distinct(state.retired.iter().chain([&newest]), family) {
-            for (key, counts) in counted(rules) {
-                add(totals.entry(key).or_default(), counts);
-            }
-        }
+        let totals = self.totals(&state, family);
         let rules = Arc::clone(state.rules.family(family));
         let by_ref = rules
             .ruleset
@@ -361,6 +383,25 @@ impl Publisher {
             .map(|by| (by, totals.get(&key(&rules.ruleset, by)).copied().unwrap_or_default()))
             .collect();
         (rules, by_ref)
+    }
+
+    /// What of a family has met no rules since the daemon started, because its flow went on under earlier ones.
+    #[must_use]
+    pub fn kept(&self, family: Family) -> Counts {
+        let totals = self.totals(&self.state(), family);
+        totals.get(&CounterKey::Kept(family)).copied().unwrap_or_default()
+    }
+
+    /// All that was counted since the daemon started.
+    fn totals(&self, state: &State, family: Family) -> HashMap<CounterKey, Counts> {
+        let mut totals = state.history.clone();
+        let newest = self.mailbox.newest();
+        for rules in distinct(state.retired.iter().chain([&newest]), family) {
+            for (key, counts) in counted(rules) {
+                add(totals.entry(key).or_default(), counts);
+            }
+        }
+        totals
     }
 
     /// The rules in force.
@@ -388,14 +429,14 @@ fn compile(
     ports: &[String],
     workers: usize,
     track_always: bool,
-) -> Result<Arc<FamilyRules>, CompileError> {
+) -> Result<FamilyRules, CompileError> {
     let compiled = Compiled::with_tables(
         Arc::clone(&rules.ruleset),
         ports,
         tables,
         before.map(|rules| rules.compiled.ruleset()),
     )?;
-    Ok(Arc::new(FamilyRules::new(compiled, since, workers, track_always)))
+    Ok(FamilyRules::new(compiled, since, workers, track_always))
 }
 
 /// One family's rules in these snapshots, each once however many share them.
@@ -422,6 +463,8 @@ fn counted(rules: &FamilyRules) -> HashMap<CounterKey, Counts> {
                 add(sums.entry(key(rules.compiled.ruleset(), line.by)).or_default(), counts);
             }
         }
+        let kept = CounterKey::Kept(rules.compiled.ruleset().family);
+        add(sums.entry(kept).or_default(), counters.kept());
     }
     sums
 }
@@ -503,6 +546,27 @@ mod tests {
         }
         third.v4.counters[0].count_lines(&[0], 100);
         assert_eq!((packets(&publisher, Family::V4), packets(&publisher, Family::V6)), (2, 1));
+    }
+
+    #[test]
+    fn what_is_kept_counts_beside_the_rules_and_outlives_them() {
+        use dataplane::flow::Tenure;
+        use dataplane::rules::PathId;
+        let publisher = publisher();
+        let rules = || Some(rules("-A FORWARD -p tcp -j DROP", Family::V4));
+        publisher.publish_keeping(rules(), None).unwrap();
+        let newest = publisher.mailbox.newest();
+        assert_eq!(newest.v4.tenure(), Tenure::of(Generation(1)).after(Generation(2)));
+        assert_eq!(newest.v6.tenure(), Tenure::of(Generation(1)));
+        newest.v4.counters[0].count_path(PathId::KEPT, 100);
+        publisher.set("udp_timeout", "7").unwrap();
+        publisher.publish(rules(), None).unwrap();
+        for _ in 0..2 {
+            assert_eq!((publisher.kept(Family::V4), publisher.kept(Family::V6)), ((1, 100), (0, 0)));
+            assert_eq!(packets(&publisher, Family::V4), 0);
+            adopt(&publisher);
+        }
+        assert!(!publisher.mailbox.newest().v4.tenure().keeps());
     }
 
     /// Whether rules of a generation let a packet pass.

@@ -129,9 +129,6 @@ fn flows_that_are_no_longer_allowed_go_when_asked() {
     assert!(flows >= 2);
     let path = daemon.file("known.v4", KNOWN_ONLY);
     let path = path.to_string_lossy();
-    let keep = daemon.try_fwctl(&["apply", "--flows", "keep", &path]);
-    assert_eq!(keep.code, Some(3));
-    assert!(keep.stderr.contains("flows cannot be kept under the old rules"), "{}", keep.stderr);
     let report = daemon.fwctl_json(&["apply", "--dry-run", &path]);
     assert!(report["flows"]["refused"].as_u64() >= Some(flows), "{report:#}");
     assert_eq!(count(), flows, "a dry run changes nothing");
@@ -140,6 +137,65 @@ fn flows_that_are_no_longer_allowed_go_when_asked() {
     let said = daemon.fwctl(&["apply", "--flows", "kill", &path]);
     assert!(said.contains("flows removed that these rules do not allow"), "{said}");
     assert_eq!(count(), 0);
+}
+
+#[test]
+fn flows_that_are_kept_go_on_whatever_the_rules_say() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab, RULES);
+    let addr = std::net::SocketAddr::new(lab.right.v4.into(), 80);
+    let listener = traffic::listen(&lab.right.netns, addr);
+    let client = traffic::connect(&lab.left.netns, addr, traffic::PATIENCE).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let talk = |bytes: u64| {
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| traffic::send_stream(&client, 1, bytes));
+            traffic::receive_stream(&server, 1, bytes).unwrap();
+            sender.join().unwrap().unwrap();
+        });
+    };
+    talk(1 << 20);
+    let path = daemon.file("nothing.v4", NOTHING);
+    let path = path.to_string_lossy();
+    let report = daemon.fwctl_json(&["apply", "--dry-run", &path]);
+    assert!(report["flows"]["kept"].as_u64() >= Some(1), "{report:#}");
+    let report = daemon.fwctl_json(&["apply", "--flows", "keep", &path]);
+    assert!(report["flows_exempt"].as_u64() >= Some(1), "{report:#}");
+    assert!(!passes(&lab), "what begins now meets the new rules");
+    talk(4 << 20);
+    assert!(daemon.fwctl(&["flows", "-L", "-p", "tcp"]).contains("[ASSURED] [KEPT]"));
+    assert!(daemon.fwctl(&["rules", "-4"]).contains("Kept flows ("));
+    let rules = daemon.fwctl_json(&["rules", "-4"]);
+    assert!(rules[0]["kept"]["packets"].as_u64() > Some(10), "{rules:#}");
+    // An edit that keeps them too, and one that does not.
+    daemon.fwctl(&["rule", "--flows", "keep", "add", "FORWARD", "-p", "tcp", "-j", "DROP"]);
+    talk(1 << 20);
+    let said = daemon.fwctl_json(&["rule", "delete", "FORWARD", "1"]);
+    let warnings = said["warnings"].to_string();
+    assert!(warnings.contains("flows that had been kept meet the rules again"), "{said:#}");
+    assert!(!daemon.fwctl(&["flows", "-L", "-p", "tcp"]).contains("[KEPT]"));
+}
+
+#[test]
+fn an_edit_and_a_rollback_can_be_tried_as_well() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab, RULES);
+    daemon.fwctl(&["rule", "--confirm", "3s", "insert", "FORWARD", "-j", "DROP"]);
+    assert!(!passes(&lab));
+    let tried = daemon.try_fwctl(&["rollback", "--confirm", "60s"]);
+    assert_eq!(tried.code, Some(1), "what it would go back to was never confirmed");
+    history_until(&daemon, |history| history["running"] == 3);
+    assert!(passes(&lab));
+    daemon.fwctl(&["rollback", "2", "--confirm", "3s"]);
+    assert!(!passes(&lab));
+    let history = history_until(&daemon, |history| history["running"] == 5);
+    assert_eq!(entry(&history, 4)["outcome"], "rolled_back");
+    assert!(passes(&lab));
+    daemon.fwctl(&["rollback", "2", "--confirm", "60s"]);
+    assert_eq!(daemon.fwctl(&["confirm"]), "ruleset 6 is confirmed and stays\n");
+    assert!(!passes(&lab));
 }
 
 #[test]

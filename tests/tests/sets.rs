@@ -129,3 +129,50 @@ fn a_file_with_errors_is_refused_as_a_whole_with_every_place() {
     }
     assert!(!daemon.fwctl(&["set", "list", "-n"]).contains("a\n"), "nothing was carried out");
 }
+
+#[test]
+fn sets_come_with_rules_and_go_with_them() {
+    require_root!();
+    let lab = Lab::new();
+    let (_, sets, rules) = setup(&lab);
+    let (daemon, _dir) = daemon(&lab, &sets, &rules);
+    let right = lab.right.v4;
+    // Another kind of set under a known name, and a new one.
+    let path = |name: &str, text: &str| daemon.file(name, text).to_string_lossy().into_owned();
+    let rules = path(
+        "new.v4",
+        "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -m set --match-set open dst -m set --match-set ports dst -j ACCEPT\n\
+         -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT\nCOMMIT\n",
+    );
+    let sets = path(
+        "new.sets",
+        &format!(
+            "create open hash:net\nadd open {right}\ncreate ports bitmap:port range 7000-7010\nadd ports 7001\n"
+        ),
+    );
+    let names = || daemon.fwctl(&["set", "list", "-name"]);
+    let shown = || (daemon.fwctl(&["set", "save", "open"]), names());
+    let before = shown();
+    let bad = path("bad.sets", "create open hash:net\nadd open 10.0.0.300\n");
+    for words in [["apply", "--sets", &bad, &rules], ["diff", "--sets", &bad, &rules]] {
+        let refused = daemon.try_fwctl(&words);
+        assert!(refused.code == Some(1) && refused.stderr.contains("bad.sets:2:"), "{}", refused.stderr);
+    }
+    // Right sets, wrong rules.
+    let wrong = path("wrong.v4", "*filter\n-A FORWARD -m set --match-set nowhere dst -j ACCEPT\nCOMMIT\n");
+    assert_eq!(daemon.try_fwctl(&["apply", "--sets", &sets, &wrong]).code, Some(1));
+    let said = daemon.fwctl(&["diff", "--sets", &sets, &rules]);
+    assert!(said.contains("set open: 1 entries become 1\nset ports: new, 1 entries\n"), "{said}");
+    assert_eq!(shown(), before, "nothing has changed so far");
+    assert!(echoes(&lab, 7000) && !echoes(&lab, 7001));
+
+    daemon.fwctl(&["apply", "--confirm", "60s", "--sets", &sets, &rules]);
+    assert!(!echoes(&lab, 7000) && echoes(&lab, 7001));
+    daemon.fwctl(&["set", "add", "ports", "7002"]);
+    assert!(echoes(&lab, 7002), "the rules have the set that commands know");
+    daemon.fwctl(&["rollback"]);
+    assert_eq!(shown(), before);
+    assert!(echoes(&lab, 7000) && !echoes(&lab, 7001));
+    daemon.fwctl(&["apply", "--sets", &sets, &rules]);
+    assert!(!echoes(&lab, 7000) && echoes(&lab, 7001));
+}

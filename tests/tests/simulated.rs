@@ -210,6 +210,103 @@ fn a_reload_keeps_flows_and_the_next_packet_meets_the_new_rules() {
 }
 
 #[test]
+fn flows_that_are_kept_go_on_under_the_rules_they_had() {
+    let mut gateway = gateway(STATEFUL);
+    let c = |seq, ack| tcp(HOST, WEB).ports(40000, 80).numbers(seq, ack);
+    let s = |seq, ack| tcp(WEB, HOST).ports(80, 40000).numbers(seq, ack);
+    let query = udp(HOST, WEB).ports(5000, 53).build();
+    let answer = udp(WEB, HOST).ports(53, 5000).build();
+    gateway.send(LEFT, &c(100, 0).syn().build());
+    gateway.send(LEFT, &query);
+    let nothing = rules("-A FORWARD -p udp -j REJECT\n", Family::V4);
+    gateway.reload_keeping(std::slice::from_ref(&nothing)).unwrap();
+    // A handshake and a question that wait for their answers count as let pass.
+    for (side, packet) in [
+        (RIGHT, s(500, 101).syn_ack().build()),
+        (LEFT, c(101, 501).ack().build()),
+        (LEFT, c(101, 501).ack().payload(b"GET /").build()),
+        (RIGHT, s(501, 106).ack().payload(&[7; 1000]).build()),
+        (RIGHT, answer.clone()),
+        (LEFT, query.clone()),
+    ] {
+        assert_passes(&gateway.send(side, &packet), &packet, CtState::Established);
+    }
+    // Errors about them are no packets of theirs, nor is a second question.
+    let error = icmp_error(STRANGER, HOST, 3, 3, &query, 28).build();
+    assert_dropped(&gateway.send(RIGHT, &error), DropReason::PolicyDrop);
+    let other = udp(HOST, WEB).ports(5001, 53).build();
+    assert_dropped(&gateway.send(LEFT, &other), DropReason::RuleReject);
+    assert_eq!(counts(&gateway), [1, 1], "no rule counts what is kept");
+    assert_eq!(gateway.mailbox.newest().v4.counters[0].kept().0, 6);
+    // More rules that keep what there is.
+    gateway.reload_keeping(&[rules("", Family::V4)]).unwrap();
+    assert_passes(&gateway.send(LEFT, &query), &query, CtState::Established);
+    // Rules that do not end it for good.
+    gateway.reload(std::slice::from_ref(&nothing)).unwrap();
+    assert_dropped(&gateway.send(LEFT, &query), DropReason::RuleReject);
+    gateway.reload_keeping(&[nothing]).unwrap();
+    assert_dropped(&gateway.send(LEFT, &query), DropReason::RuleReject);
+    let packet = s(1501, 106).ack().payload(&[7; 1000]).build();
+    assert_dropped(&gateway.send(RIGHT, &packet), DropReason::PolicyDrop);
+    assert_books_balance(&mut gateway);
+}
+
+#[test]
+fn flows_are_kept_under_rules_that_do_not_track_and_not_past_raw_ones() {
+    let quiet = GatewayConfig { track_always: false, ..GatewayConfig::default() };
+    let mut gateway = gateway_with(STATEFUL, quiet);
+    let query = udp(HOST, WEB).ports(5000, 53).build();
+    gateway.send(LEFT, &query);
+    gateway.reload_keeping(&[rules("", Family::V4)]).unwrap();
+    assert_passes(&gateway.send(LEFT, &query), &query, CtState::New);
+    // Raw rules come before tracking: what they drop, or take out of its flow, is not kept.
+    for (target, reason) in [("DROP", DropReason::RuleDrop), ("NOTRACK", DropReason::PolicyDrop)] {
+        let raw =
+            format!("*raw\n-A PREROUTING -p udp -j {target}\nCOMMIT\n*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
+        let raw = understand(raw.as_bytes(), "test", Family::V4, &[]).ruleset.unwrap();
+        gateway.reload_keeping(&[raw]).unwrap();
+        assert_dropped(&gateway.send(LEFT, &query), reason);
+    }
+    gateway.reload_keeping(&[rules("", Family::V4)]).unwrap();
+    assert_passes(&gateway.send(LEFT, &query), &query, CtState::New);
+    assert_books_balance(&mut gateway);
+}
+
+/// Whatever conversations are like: under rules that let nothing pass, what passes is counted as kept and is of a flow that
+/// was let pass before.
+#[test]
+fn nothing_passes_but_what_is_kept() {
+    let ends = |packet: &[u8]| {
+        let tuple = wire::parse(packet, u32::try_from(packet.len()).unwrap()).unwrap().tuple;
+        let (a, b) = ((tuple.src, tuple.src_port), (tuple.dst, tuple.dst_port));
+        // The last port of ICMP is its type, which answers do not share.
+        let ports = tuple.proto != 1;
+        let end = |(address, port)| (address, if ports { port } else { 0 });
+        (tuple.proto, end(a).min(end(b)), end(a).max(end(b)))
+    };
+    for workers in [1, 4] {
+        let mut gateway = gateway_with(STATEFUL, GatewayConfig { workers, ..GatewayConfig::default() });
+        let (mut known, mut kept) = (std::collections::HashSet::new(), 0);
+        for (at, (side, packet)) in traffic(5, 6000).iter().enumerate() {
+            if at == 2000 {
+                gateway.reload_keeping(&[rules("-A FORWARD -p udp -j DROP\n", Family::V4)]).unwrap();
+            }
+            let passes = !gateway.send(*side, packet).forwarded.is_empty();
+            if at < 2000 && passes {
+                known.insert(ends(packet));
+            } else if passes {
+                assert!(known.contains(&ends(packet)), "packet {at}");
+                kept += 1;
+            }
+        }
+        let rules = &gateway.mailbox.newest().v4;
+        assert_eq!(rules.counters.iter().map(|counters| counters.kept().0).sum::<u64>(), kept);
+        assert!(kept > 300, "{kept}");
+        assert_books_balance(&mut gateway);
+    }
+}
+
+#[test]
 fn a_full_table_refuses_only_what_needs_a_flow() {
     let config = GatewayConfig { max_flows: 64, ..GatewayConfig::default() };
     let body = format!("{STATEFUL}-A FORWARD -p udp -m udp --dport 7 -j ACCEPT\n");

@@ -3,7 +3,7 @@
 use super::types::{ExpectMaster, ExpectRow, FlowKey, FlowRow, FlowSide, proto_name};
 use crate::labels::LabelNames;
 use dataplane::clock::{TICK_NANOS, Tick};
-use dataplane::flow::{Direction, Expectation, FlowView, status};
+use dataplane::flow::{Direction, Expectation, FlowView, Tenure, status};
 use dataplane::packet::{Family as Fam, Tuple, proto};
 use dataplane::rules::conn::Zone;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +18,8 @@ pub struct Shown {
     pub start: Option<Wall>,
     /// What labels are called.
     pub labels: Arc<LabelNames>,
+    /// Which rules' word on flows holds, IPv4's and IPv6's: whether a flow goes on under earlier ones.
+    pub tenures: Option<[Tenure; 2]>,
 }
 
 /// One moment, by the workers' clock and by the calendar.
@@ -31,7 +33,7 @@ pub struct Wall {
 
 impl Default for Shown {
     fn default() -> Self {
-        Self { counters: true, start: None, labels: Arc::default() }
+        Self { counters: true, start: None, labels: Arc::default(), tenures: None }
     }
 }
 
@@ -67,6 +69,7 @@ pub fn flow_row(view: &FlowView, shown: &Shown) -> FlowRow {
         seen_reply: view.is_seen_reply(),
         assured: view.is_assured(),
         expected: view.status & status::EXPECTED != 0,
+        kept: shown.tenures.is_some_and(|tenures| is_kept(view, tenures)),
         mark: view.mark,
         labels: shown.labels.list(view.labels.unwrap_or(0)),
         helper: view.helper.map(|helper| helper.name().into()),
@@ -78,6 +81,12 @@ pub fn flow_row(view: &FlowView, shown: &Shown) -> FlowRow {
             ^ u64::from(view.seq >> 1 & 0x00ff_ffff) << 32
             ^ u64::from(view.slot.raw()),
     }
+}
+
+/// Whether a flow's packets pass for what earlier rules said, whatever those in force say.
+#[must_use]
+pub fn is_kept(view: &FlowView, [v4, v6]: [Tenure; 2]) -> bool {
+    view.remembered.is_kept(if view.orig.family == Fam::V4 { v4 } else { v6 })
 }
 
 /// An expectation as the API shows it.

@@ -44,4 +44,4 @@ pub mod types;
 
 pub use event_rows::event_row;
 pub(crate) use flow_rows::address;
-pub use flow_rows::{Shown, Wall, expect_row, flow_row};
+pub use flow_rows::{Shown, Wall, expect_row, flow_row, is_kept};

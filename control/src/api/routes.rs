@@ -4,8 +4,8 @@ use super::backend::{ApplyError, Backend, Peer};
 use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, Limits};
 use super::server::{Lasting, Shared};
 use super::types::{
-    ApplyRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit, SetRequest,
-    SetsRequest, TablesRequest, Tally, TallyLine, UpdateRequest,
+    ApplyRequest, EditRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit,
+    RollbackRequest, SetRequest, SetsRequest, TablesRequest, Tally, TallyLine, UpdateRequest,
 };
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
@@ -417,11 +417,17 @@ fn new_rules(body: &[u8]) -> Result<ApplyRequest, Failure> {
     if request.v4.is_none() && request.v6.is_none() {
         return Err(Failure::new(ErrorKind::BadRequest, "the request has no rules for either family"));
     }
-    if request.confirm_secs.is_some_and(|secs| !(1..=CONFIRM_MAX_SECS).contains(&secs)) {
+    check_confirm(request.confirm_secs)?;
+    Ok(request)
+}
+
+/// Whether a change can wait so long for its confirmation.
+fn check_confirm(secs: Option<u32>) -> Result<(), Failure> {
+    if secs.is_some_and(|secs| !(1..=CONFIRM_MAX_SECS).contains(&secs)) {
         let message = format!("a change can be confirmed within 1 to {CONFIRM_MAX_SECS} seconds");
         return Err(Failure::new(ErrorKind::BadRequest, message));
     }
-    Ok(request)
+    Ok(())
 }
 
 async fn edit(
@@ -430,7 +436,11 @@ async fn edit(
     request: Request,
 ) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
-    let report = call(move || shared.backend.edit(understand(&body)?, peer).map_err(Failure::from));
+    let report = call(move || {
+        let request: EditRequest = understand(&body)?;
+        check_confirm(request.confirm_secs)?;
+        shared.backend.edit(request, peer).map_err(Failure::from)
+    });
     Ok(Json(report.await??).into_response())
 }
 
@@ -444,7 +454,11 @@ async fn roll_back(
     request: Request,
 ) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
-    let report = call(move || shared.backend.roll_back(understand(&body)?, peer).map_err(Failure::from));
+    let report = call(move || {
+        let request: RollbackRequest = understand(&body)?;
+        check_confirm(request.confirm_secs)?;
+        shared.backend.roll_back(request, peer).map_err(Failure::from)
+    });
     Ok(Json(report.await??).into_response())
 }
 

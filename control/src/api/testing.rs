@@ -198,10 +198,11 @@ impl Backend for Fake {
             return Err(error.clone());
         }
         assert!(by.uid.is_some() && by.pid.is_some(), "the kernel says who asks");
-        let (confirm_secs, kills) = (request.confirm_secs, request.flows == FlowsChoice::Kill);
+        let (confirm_secs, flows) = (request.confirm_secs, request.flows);
         self.applied.lock().unwrap().push(request);
         let warnings = vec!["INPUT rules are kept, but nothing is routed here.".to_owned()];
-        let flows_killed = kills.then_some(3);
+        let flows_killed = (flows == FlowsChoice::Kill).then_some(3);
+        let flows_exempt = (flows == FlowsChoice::Keep).then_some(4);
         Ok(ApplyReport {
             generation: 8,
             rules: 12,
@@ -210,6 +211,7 @@ impl Backend for Fake {
             number: 5,
             confirm_secs,
             flows_killed,
+            flows_exempt,
         })
     }
 
@@ -239,8 +241,10 @@ impl Backend for Fake {
         } else {
             vec![FamilyDiff { family: Family::V6, chains: Vec::new(), kept: 9 }]
         };
-        let flows = FlowFates { allowed: 10, refused: 2, unsure: 1 };
-        Ok(DiffReport { families, flows, warnings: vec!["think twice".to_owned()] })
+        let flows = FlowFates { allowed: 10, refused: 2, unsure: 1, kept: 9 };
+        let set = |sets: RulesText| SetDiff { name: sets.text, before: Some(1), after: 2 };
+        let sets = request.sets.map(set).into_iter().collect();
+        Ok(DiffReport { families, sets, flows, warnings: vec!["think twice".to_owned()] })
     }
 
     fn edit(&self, request: EditRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
@@ -250,7 +254,8 @@ impl Backend for Fake {
             Family::V4 => (Some(text), None),
             Family::V6 => (None, Some(text)),
         };
-        self.apply(ApplyRequest { v4, v6, comment: request.comment, ..ApplyRequest::default() }, by)
+        let EditRequest { comment, confirm_secs, flows, .. } = request;
+        self.apply(ApplyRequest { v4, v6, comment, confirm_secs, flows, ..ApplyRequest::default() }, by)
     }
 
     fn confirm(&self) -> Result<HistoryEntry, ApplyError> {
@@ -260,7 +265,8 @@ impl Backend for Fake {
     fn roll_back(&self, request: RollbackRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
         let file = format!("{:?}", request.number);
         let text = Some(RulesText { file, text: String::new() });
-        self.apply(ApplyRequest { v4: text, comment: request.comment, ..ApplyRequest::default() }, by)
+        let RollbackRequest { comment, confirm_secs, flows, .. } = request;
+        self.apply(ApplyRequest { v4: text, comment, confirm_secs, flows, ..ApplyRequest::default() }, by)
     }
 
     fn history(&self) -> HistoryReport {
@@ -307,6 +313,7 @@ pub(crate) fn flow(proto: u8, src: &str, dst: &str, orig: FlowKey, reply: FlowKe
         seen_reply: false,
         assured: false,
         expected: false,
+        kept: false,
         mark: 0,
         labels: Vec::new(),
         helper: None,

@@ -75,7 +75,8 @@ fn error_of((status, body): (u16, String)) -> (u16, ErrorKind, String) {
 }
 
 fn rules_view(family: Family) -> RulesView {
-    RulesView { family, generation: 1, text: "-P FORWARD DROP\n".into(), chains: vec![ChainView::default()] }
+    let chains = vec![ChainView::default()];
+    RulesView { family, generation: 1, text: "-P FORWARD DROP\n".into(), chains, kept: KeptView::default() }
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! `fwctl apply`: hands new rules to the daemon. They are checked and compiled there; wrong ones change nothing.
 
 use super::CliError;
-use super::args::{ApplyArgs, FlowsArg, NewRulesArgs};
+use super::args::{ApplyArgs, NewRulesArgs};
 use super::client::Client;
 use super::diff;
 use crate::api::limits::BODY_MAX_BYTES;
-use crate::api::types::{ApplyReport, ApplyRequest, Family, FlowsChoice, RulesText};
+use crate::api::types::{ApplyReport, ApplyRequest, Family, RulesText};
 use std::io::{Read as _, Write};
 use std::path::Path;
 
@@ -16,11 +16,7 @@ pub(super) fn run(
     err: &mut dyn Write,
 ) -> Result<(), CliError> {
     let mut request = request(&args.rules)?;
-    request.flows = match args.flows {
-        FlowsArg::Keep => FlowsChoice::Keep,
-        FlowsArg::Reevaluate => FlowsChoice::Reevaluate,
-        FlowsArg::Kill => FlowsChoice::Kill,
-    };
+    request.flows = args.flows.into();
     (request.confirm_secs, request.comment) = (args.confirm, args.comment.clone());
     if args.dry_run {
         return diff::ask(client, &request, args.json, out, err);
@@ -51,13 +47,24 @@ pub(super) fn report(
         out.write_all(answer)?;
         return Ok(writeln!(out)?);
     }
-    let ApplyReport { generation, rules, flows_kept, warnings, number, confirm_secs, flows_killed } =
-        client.parse(answer)?;
+    let ApplyReport {
+        generation,
+        rules,
+        flows_kept,
+        warnings,
+        number,
+        confirm_secs,
+        flows_killed,
+        flows_exempt,
+    } = client.parse(answer)?;
     for warning in warnings {
         writeln!(err, "warning: {warning}")?;
     }
     if let Some(killed) = flows_killed {
         writeln!(out, "{killed} flows removed that these rules do not allow")?;
+    }
+    if let Some(exempt) = flows_exempt {
+        writeln!(out, "{exempt} flows go on until they end, whatever these rules say")?;
     }
     writeln!(
         out,
@@ -72,6 +79,10 @@ pub(super) fn report(
 /// The rules that arguments name.
 pub(super) fn request(args: &NewRulesArgs) -> Result<ApplyRequest, CliError> {
     let mut request = ApplyRequest::default();
+    let files = [&args.file, &args.rules6, &args.sets];
+    if files.into_iter().filter(|file| file.as_deref() == Some(Path::new("-"))).count() > 1 {
+        return Err(CliError::Usage("standard input can be read once only".to_owned()));
+    }
     if let Some(file) = &args.file {
         let rules = read(file)?;
         let family = args.family.map_or_else(|| family_of(&rules.text), Family::from);
@@ -88,11 +99,9 @@ pub(super) fn request(args: &NewRulesArgs) -> Result<ApplyRequest, CliError> {
                 file.display()
             )));
         }
-        if args.file.as_deref() == Some(Path::new("-")) && file == Path::new("-") {
-            return Err(CliError::Usage("standard input can be read once only".to_owned()));
-        }
         request.v6 = Some(read(file)?);
     }
+    request.sets = args.sets.as_deref().map(read).transpose()?;
     Ok(request)
 }
 

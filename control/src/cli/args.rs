@@ -3,7 +3,7 @@
 pub use super::flows::args::{FamilyArg, FlowsArgs};
 
 use crate::api::limits::CONFIRM_MAX_SECS;
-use crate::api::types::Net;
+use crate::api::types::{FlowsChoice, Net};
 use crate::config::DEFAULT_SOCKET;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
@@ -260,6 +260,10 @@ pub struct NewRulesArgs {
     #[arg(long, value_name = "FILE")]
     pub rules6: Option<PathBuf>,
 
+    /// Sets that come with the rules, as `ipset save` prints them: in the same step, in place of those with the same names.
+    #[arg(long, value_name = "FILE")]
+    pub sets: Option<PathBuf>,
+
     /// Whose rules FILE holds. Unless given: 6 if the file says that ip6tables-save made it, else 4.
     #[arg(long, value_name = "4|6", hide_possible_values = true, requires = "file")]
     pub family: Option<FamilyArg>,
@@ -276,8 +280,9 @@ pub struct ApplyArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_confirm)]
     pub confirm: Option<u32>,
 
-    /// Live flows: `reevaluate` (their next packet meets the new rules, as in netfilter) or `kill` (those that could not
-    /// begin under the new rules are removed as well). `keep` is refused with its reason.
+    /// Live flows: `reevaluate` (their next packet meets the new rules, as in netfilter), `keep` (those that the rules so far
+    /// let pass go on until they end, whatever the new ones say) or `kill` (those that could not begin under the new rules
+    /// are removed).
     #[arg(long, value_name = "WHAT", default_value = "reevaluate")]
     pub flows: FlowsArg,
 
@@ -309,13 +314,23 @@ pub struct DiffArgs {
 /// What becomes of live flows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum FlowsArg {
-    /// They keep their verdict under the old rules: refused, with its reason.
+    /// Those that the rules so far let pass go on to pass.
     Keep,
     /// Their next packet meets the new rules.
     #[default]
     Reevaluate,
     /// Those that could not begin under the new rules are removed.
     Kill,
+}
+
+impl From<FlowsArg> for FlowsChoice {
+    fn from(arg: FlowsArg) -> Self {
+        match arg {
+            FlowsArg::Keep => Self::Keep,
+            FlowsArg::Reevaluate => Self::Reevaluate,
+            FlowsArg::Kill => Self::Kill,
+        }
+    }
 }
 
 /// Arguments of `fwctl confirm`.
@@ -332,6 +347,14 @@ pub struct RollbackArgs {
     /// Number in the history.
     #[arg(value_name = "N")]
     pub number: Option<u64>,
+
+    /// Undo the rollback unless `fwctl confirm` comes within TIME (60s, 5m).
+    #[arg(long, value_name = "TIME", value_parser = parse_confirm)]
+    pub confirm: Option<u32>,
+
+    /// Live flows, as for `fwctl apply`.
+    #[arg(long, value_name = "WHAT", default_value = "reevaluate")]
+    pub flows: FlowsArg,
 
     /// Why; for the history.
     #[arg(long, value_name = "TEXT")]
@@ -372,6 +395,14 @@ pub struct RuleArgs {
     /// IPv6 rules.
     #[arg(short = '6', long = "ipv6", conflicts_with = "v4")]
     pub v6: bool,
+
+    /// Take the change back unless `fwctl confirm` comes within TIME (60s, 5m).
+    #[arg(long, value_name = "TIME", value_parser = parse_confirm)]
+    pub confirm: Option<u32>,
+
+    /// Live flows, as for `fwctl apply`.
+    #[arg(long, value_name = "WHAT", default_value = "reevaluate")]
+    pub flows: FlowsArg,
 
     /// Why; for the history.
     #[arg(long, value_name = "TEXT")]

@@ -4,7 +4,9 @@ use super::CliError;
 use super::apply::{body, request};
 use super::args::DiffArgs;
 use super::client::Client;
-use crate::api::types::{ApplyRequest, ChainChange, ChainDiff, DiffReport, FamilyDiff, FlowFates, RuleDiff};
+use crate::api::types::{
+    ApplyRequest, ChainChange, ChainDiff, DiffReport, FamilyDiff, FlowFates, RuleDiff, SetDiff,
+};
 use std::io::{self, Write};
 
 pub(super) fn run(
@@ -29,11 +31,17 @@ pub(super) fn ask(
         out.write_all(&answer)?;
         return Ok(writeln!(out)?);
     }
-    let DiffReport { families, flows, warnings } = client.parse(&answer)?;
+    let DiffReport { families, sets, flows, warnings } = client.parse(&answer)?;
     for warning in warnings {
         writeln!(err, "warning: {warning}")?;
     }
     families.iter().try_for_each(|family| write_family(family, out))?;
+    for SetDiff { name, before, after } in sets {
+        match before {
+            Some(before) => writeln!(out, "set {name}: {before} entries become {after}")?,
+            None => writeln!(out, "set {name}: new, {after} entries")?,
+        }
+    }
     write_flows(flows, out)?;
     Ok(())
 }
@@ -85,13 +93,16 @@ fn write_rule(diff: &RuleDiff, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn write_flows(flows: FlowFates, out: &mut dyn Write) -> io::Result<()> {
-    let FlowFates { allowed, refused, unsure } = flows;
+    let FlowFates { allowed, refused, unsure, kept } = flows;
     writeln!(
         out,
         "\nflows: {allowed} allowed, {refused} that could not begin under these rules (`--flows kill` removes them)"
     )?;
     if unsure > 0 {
         writeln!(out, "       {unsure} hang on more than is known of them and stay in any case")?;
+    }
+    if kept > 0 {
+        writeln!(out, "       {kept} go on with `--flows keep`, whatever these rules say")?;
     }
     Ok(())
 }

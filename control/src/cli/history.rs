@@ -75,8 +75,13 @@ pub(super) fn roll_back(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<(), CliError> {
-    let RollbackArgs { number, comment, json } = args;
-    let request = RollbackRequest { number: *number, comment: comment.clone() };
+    let RollbackArgs { number, confirm, flows, comment, json } = args;
+    let request = RollbackRequest {
+        number: *number,
+        flows: (*flows).into(),
+        confirm_secs: *confirm,
+        comment: comment.clone(),
+    };
     let answer = client.post_bytes("/v1/rollback", body(&request)?)?;
     report(client, &answer, *json, out, err)
 }

@@ -13,7 +13,7 @@ pub(super) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<(), CliError> {
-    let RuleArgs { table, v4: _, v6, comment, json, edit } = args;
+    let RuleArgs { table, v4: _, v6, confirm, flows, comment, json, edit } = args;
     let (edit, RuleWords { chain, words }) = match edit {
         RuleEdit::Add(words) => (EditKind::Add, words),
         RuleEdit::Insert(words) => (EditKind::Insert, words),
@@ -26,6 +26,8 @@ pub(super) fn run(
         edit,
         chain: chain.clone(),
         words: words.clone(),
+        flows: (*flows).into(),
+        confirm_secs: *confirm,
         comment: comment.clone(),
     };
     let answer = client.post_bytes("/v1/rules/edit", body(&request)?)?;

@@ -3,7 +3,7 @@
 use super::CliError;
 use super::args::RulesArgs;
 use super::client::Client;
-use crate::api::types::{ChainView, Family, RuleView, RulesView};
+use crate::api::types::{ChainView, Family, KeptView, RuleView, RulesView};
 use crate::iptables::printer::short_number;
 use std::io::{self, Write};
 
@@ -77,6 +77,9 @@ pub(super) fn run(
             write_save(view, table, args.counters, out)?;
         } else {
             write_chains(view, Columns::of(args), out)?;
+            if args.chain.is_none() {
+                write_kept(view, Columns::of(args), out)?;
+            }
         }
     }
     Ok(())
@@ -119,6 +122,16 @@ pub(super) fn write_chains(view: &RulesView, columns: Columns, out: &mut dyn Wri
         write_chain(chain, columns, out)?;
     }
     Ok(())
+}
+
+/// What met no rules, if there was any.
+fn write_kept(view: &RulesView, columns: Columns, out: &mut dyn Write) -> io::Result<()> {
+    let KeptView { packets, bytes } = view.kept;
+    if packets == 0 || !columns.verbose {
+        return Ok(());
+    }
+    let (packets, bytes) = (columns.count(packets), columns.count(bytes));
+    writeln!(out, "\nKept flows ({packets} packets, {bytes} bytes met no rules)")
 }
 
 fn write_chain(chain: &ChainView, columns: Columns, out: &mut dyn Write) -> io::Result<()> {

@@ -1,5 +1,9 @@
 //! The daemon's sets by name. Control threads: whoever edits or lists holds the lock; packets are looked up past it.
 
+mod stage;
+
+pub use stage::{Replaced, Staged};
+
 use super::command::{Asked, Command, Form, parse};
 use super::listing::Listing;
 use super::overlay::Overlay;
@@ -12,6 +16,7 @@ use dataplane::rules::conn::Effect;
 use dataplane::rules::model::{Match, Ruleset, Target};
 use dataplane::sets::{Kind, SetAsk, Slot, SlotId, Spec};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -40,7 +45,8 @@ pub(super) struct Named {
 pub(super) struct Inner {
     /// In the order they were made.
     pub(super) sets: Vec<Named>,
-    pub(super) last_id: u32,
+    /// Shared with sets that are made aside: no number is given twice.
+    pub(super) last_id: Arc<AtomicU32>,
     /// How often rules in force name a set.
     in_rules: HashMap<SlotId, usize>,
 }
@@ -88,18 +94,8 @@ impl Store {
     /// Takes down which sets these rules use, which are those in force.
     pub fn used_by(&self, rulesets: &[&Ruleset]) {
         let mut in_rules = HashMap::new();
-        for rule in rulesets.iter().flat_map(|ruleset| ruleset.rules()) {
-            let asked = rule.matches.iter().filter_map(|condition| match condition {
-                Match::Set(set) => Some(set.slot.id()),
-                _ => None,
-            });
-            let ordered = match rule.target {
-                Target::Effect(Effect::Set(order)) => [order.add, order.del],
-                _ => [None, None],
-            };
-            for id in asked.chain(ordered.into_iter().flatten().map(|used| used.slot)) {
-                *in_rules.entry(id).or_default() += 1;
-            }
+        for id in rulesets.iter().flat_map(|ruleset| slots_of(ruleset)) {
+            *in_rules.entry(id).or_default() += 1;
         }
         self.inner().in_rules = in_rules;
     }
@@ -244,4 +240,19 @@ impl Inner {
         let in_rules = self.in_rules.get(&slot.id()).copied().unwrap_or(0);
         in_rules + members.filter(|member| member.id() == slot.id()).count()
     }
+}
+
+/// The sets that rules name, each as often as they do.
+pub fn slots_of(ruleset: &Ruleset) -> impl Iterator<Item = SlotId> + '_ {
+    ruleset.rules().flat_map(|rule| {
+        let asked = rule.matches.iter().filter_map(|condition| match condition {
+            Match::Set(set) => Some(set.slot.id()),
+            _ => None,
+        });
+        let ordered = match rule.target {
+            Target::Effect(Effect::Set(order)) => [order.add, order.del],
+            _ => [None, None],
+        };
+        asked.chain(ordered.into_iter().flatten().map(|used| used.slot))
+    })
 }

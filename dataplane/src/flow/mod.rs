@@ -65,5 +65,5 @@ pub use settings::{
 pub use stats::{INVALID_REASONS, InvalidReason, TrackStats};
 pub use tcp::TcpState;
 pub use tracked::{Direction, FlowRef, Start, TableFull, Tracked};
-pub use tracker::{INGRESS_SHIFT, Tracker, TrackerConfig};
+pub use tracker::{Remembered, Said, Tenure, Tracker, TrackerConfig};
 pub use view::{Cursor, Expired, FlowView};

@@ -83,9 +83,9 @@ pub(super) struct Life {
 pub(super) struct Common {
     /// Odd while live.
     pub(super) seq: AtomicU32,
-    /// Rules generation the cached verdicts are of; zero is none.
+    /// Rules generation that `verdicts` are of; zero is none.
     pub(super) verdict_generation: AtomicU32,
-    /// Cached verdict of each direction.
+    /// What rules said of each direction, see `tracker/verdicts.rs`.
     pub(super) verdicts: [AtomicU32; 2],
     life: AtomicU64,
     /// Orig source port, orig destination port, protocol, then the zone: its number, and one bit for each direction

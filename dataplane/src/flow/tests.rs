@@ -4,6 +4,7 @@ mod events;
 mod frames;
 mod labels;
 mod requests;
+mod verdicts;
 
 use super::*;
 use crate::clock::Now;
@@ -391,37 +392,6 @@ fn a_land_packet_is_new_and_then_established_with_itself() {
     assert_eq!((lab.send(&land), lab.send(&land)), (New, Established));
     let land = udp(A, A).ports(80, 80);
     assert_eq!((lab.send(&land), lab.send(&land)), (New, Established));
-}
-
-#[test]
-fn verdicts_are_cached_per_direction_generation_and_ct_state() {
-    let mut lab = Lab::new();
-    let (one, two) = (Generation(1), Generation(2));
-    let mut first = lab.track(&udp(A, B));
-    assert_eq!(lab.tracker.cached_verdict(&first, one), None);
-    lab.commit(&udp(A, B), &mut first).unwrap();
-    lab.tracker.cache_verdict(&first, one, 7);
-    let second = lab.track(&udp(A, B));
-    assert_eq!(lab.tracker.cached_verdict(&second, one), Some(7));
-    assert_eq!(lab.tracker.cached_verdict(&second, two), None);
-    // The reply turns NEW into ESTABLISHED: the verdict of NEW is gone, and cannot be put back.
-    let reply = lab.track(&udp(B, A));
-    assert_eq!(lab.tracker.cached_verdict(&reply, one), None);
-    lab.tracker.cache_verdict(&second, one, 7);
-    let third = lab.track(&udp(A, B));
-    assert_eq!(third.state, Established);
-    assert_eq!(lab.tracker.cached_verdict(&third, one), None);
-    lab.tracker.cache_verdict(&third, one, 8);
-    lab.tracker.cache_verdict(&reply, one, 9);
-    assert_eq!(lab.tracker.cached_verdict(&third, one), Some(8));
-    assert_eq!(lab.tracker.cached_verdict(&reply, one), Some(9));
-    // Another generation forgets both.
-    lab.tracker.cache_verdict(&third, two, 10);
-    assert_eq!(lab.tracker.cached_verdict(&reply, two), None);
-    assert_eq!(lab.tracker.cached_verdict(&third, one), None);
-    // An ICMP error about the flow is not one of its packets.
-    let error = lab.track(&icmp_error(C, A, 3, &udp(A, B)));
-    assert_eq!(lab.tracker.cached_verdict(&error, two), None);
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod opening;
 mod protocols;
 mod verdicts;
 
-pub use verdicts::INGRESS_SHIFT;
+pub use verdicts::{Remembered, Said, Tenure};
 
 use super::events::{Events, FlowEvent, Listening};
 use super::expect::Expectations;
@@ -37,7 +37,6 @@ pub(super) use opening::Opening;
 use rtrb::Producer;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// How a worker's table is made.
 #[derive(Clone, Copy, Debug)]
@@ -306,14 +305,14 @@ impl Life {
     }
 }
 
-/// Stores a flow's new life, and does what hangs on the change: verdicts of an unanswered flow do not hold for an
-/// answered one, and half-open flows are counted.
+/// Stores a flow's new life, and does what hangs on the change: ways through the rules of an unanswered flow do not hold
+/// for an answered one, and half-open flows are counted.
 ///
 /// Says what listeners may want to know.
 #[inline]
 fn settle(record: Record<'_>, half_open: &mut u32, old: Life, new: Life) -> CtEvents {
     if old.has(status::SEEN_REPLY) != new.has(status::SEEN_REPLY) {
-        record.common.verdict_generation.store(0, Relaxed);
+        record.common.forget_paths();
     }
     if old.is_half_open() != new.is_half_open() {
         *half_open = if new.is_half_open() { *half_open + 1 } else { *half_open - 1 };

@@ -8,6 +8,7 @@ use super::region::{Region, family_index};
 use super::sctp::{SctpFlow, SctpState};
 use super::tcp::TcpState;
 use super::tracked::Direction;
+use super::tracker::Remembered;
 use crate::clock::Tick;
 use crate::ids::{PortId, WorkerId};
 use crate::packet::{Family, Tuple, proto};
@@ -51,8 +52,10 @@ pub struct FlowView {
     pub zone: Zone,
     /// When the first packet came.
     pub created: Tick,
-    /// The NIC its first packet came in on, as far as a verdict cached with it still tells.
+    /// The NIC its first packet came in on, as far as it is known.
     pub ingress: Option<PortId>,
+    /// What rules said of its packets last.
+    pub remembered: Remembered,
 }
 
 /// A flow that control has found expired, for [`super::Tracker::expire`].
@@ -251,6 +254,7 @@ impl Region {
         let Life { deadline, status, tcp_state } = record.common.life();
         let (orig_packets, orig_bytes) = record.counters.read(Direction::Orig);
         let (reply_packets, reply_bytes) = record.counters.read(Direction::Reply);
+        let remembered = record.remembered();
         let view = FlowView {
             worker: self.worker(),
             slot,
@@ -269,7 +273,8 @@ impl Region {
             helper: record.tail.extra().helper,
             zone: record.zone(),
             created: Tick(record.tail.created.load(Relaxed)),
-            ingress: record.ingress(),
+            ingress: remembered.ingress(),
+            remembered,
         };
         fence(Ordering::Acquire);
         (record.common.seq.load(Relaxed) == seq).then_some(view)

@@ -1,5 +1,9 @@
 //! The compiled form of one family's rules: what workers run.
 
+mod foresee;
+
+pub use foresee::Foreseen;
+
 use super::conn::Marks;
 use super::line::{Action, Line};
 use super::interned::Interned;
@@ -10,7 +14,7 @@ use super::rate::Tables;
 use super::trace::{self, TracedChain, Tracing, Trail};
 use super::validate::{self, CompileError};
 use super::walk::{Matched, Program};
-use super::{Decision, Facts, boxes, classifier, linear, selfcheck};
+use super::{Decision, Facts, PathId, boxes, classifier, linear, selfcheck};
 use crate::packet::Family;
 use classifier::Classifier;
 use std::sync::Arc;
@@ -247,9 +251,13 @@ impl Compiled {
     #[inline]
     #[must_use]
     pub fn outcome(&self, line: u32) -> (Verdict, RuleRef) {
-        let gone = RuleRef { chain: self.ruleset.forward, rule: None };
-        let info = self.line(line);
-        info.map_or((Verdict::Drop, gone), |info| (info.verdict.unwrap_or(Verdict::Drop), info.by))
+        // No rule of these; the policy lends its name.
+        let policy = RuleRef { chain: self.ruleset.forward, rule: None };
+        match self.line(line) {
+            Some(info) => (info.verdict.unwrap_or(Verdict::Drop), info.by),
+            None if line == PathId::KEPT_LINE => (Verdict::Accept, policy),
+            None => (Verdict::Drop, policy),
+        }
     }
 
     /// Judges one tracked packet, leaving the lines it matched in `matched` and what they change in `marks`.

@@ -19,11 +19,19 @@ const PROBES_MAX: usize = 16;
 /// What a buffer for matched lines holds before it has to grow.
 pub(super) const MATCHED_MAX: usize = 64;
 
-/// An interned way through the rules. Fits in 24 bits.
+/// An interned way through the rules. Fits in 23 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathId(pub u32);
 
-const _: () = assert!(PATHS_MAX < 1 << 24);
+impl PathId {
+    /// No way through these rules: the packet's flow goes on under earlier ones.
+    pub const KEPT: Self = Self(0);
+
+    /// Stands where the line that decided would.
+    pub(super) const KEPT_LINE: u32 = u32::MAX;
+}
+
+const _: () = assert!(PATHS_MAX < 1 << 23 - 1);
 
 /// Packets and IP bytes.
 #[derive(Debug, Default)]
@@ -58,12 +66,14 @@ impl RuleCounters {
     #[must_use]
     pub fn new(lines: usize) -> Self {
         let paths = (lines * 4).clamp(64, PATHS_MAX);
-        Self {
+        let counters = Self {
             lines: (0..lines).map(|_| Hits::default()).collect(),
             paths: (0..paths).map(|_| Path::default()).collect(),
-            path_count: AtomicU32::new(0),
+            path_count: AtomicU32::new(1),
             index: (0..(paths * 2).next_power_of_two()).map(|_| AtomicU32::new(0)).collect(),
-        }
+        };
+        counters.path(PathId::KEPT).decider.store(PathId::KEPT_LINE, Ordering::Relaxed);
+        counters
     }
 
     /// The path made of these lines and decided by one of them, made now if it is new; `None` if there is no room for
@@ -108,17 +118,28 @@ impl RuleCounters {
         path.lines[..len.min(PATH_LINES_MAX)].iter().map(|line| line.load(Ordering::Relaxed))
     }
 
+    fn path(&self, path: PathId) -> &Path {
+        &self.paths[path.0 as usize]
+    }
+
+    /// Packets and bytes that met none of the rules, since their flows go on under earlier ones.
+    #[must_use]
+    pub fn kept(&self) -> (u64, u64) {
+        let hits = &self.path(PathId::KEPT).hits;
+        (hits.packets.get(), hits.bytes.get())
+    }
+
     /// The line that decided on this path. Worker only.
     #[inline]
     #[must_use]
     pub fn deciding_line(&self, path: PathId) -> u32 {
-        self.paths[path.0 as usize].decider.load(Ordering::Relaxed)
+        self.path(path).decider.load(Ordering::Relaxed)
     }
 
     /// Counts one packet that took this path. Worker only.
     #[inline]
     pub fn count_path(&self, path: PathId, bytes: u64) {
-        let hits = &self.paths[path.0 as usize].hits;
+        let hits = &self.path(path).hits;
         hits.packets.add(1);
         hits.bytes.add(bytes);
     }

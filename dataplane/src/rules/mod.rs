@@ -33,7 +33,7 @@ pub mod trace;
 mod validate;
 mod walk;
 
-pub use compile::{Compiled, LineInfo};
+pub use compile::{Compiled, Foreseen, LineInfo};
 pub use conncount::ConnCount;
 pub use counters::{PathId, RuleCounters};
 pub use overlay::RuleEdit;

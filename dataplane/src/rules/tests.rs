@@ -600,6 +600,60 @@ fn widened(mut ruleset: Ruleset) -> Ruleset {
     ruleset
 }
 
+/// What is foreseen of a NEW TCP packet to port 80.
+fn foreseen(ruleset: Ruleset) -> (bool, bool) {
+    let compiled = Compiled::new(Arc::new(ruleset), &names()).unwrap();
+    let mut packet = Edges::of(compiled.ruleset()).packet(&mut Random(7), Family::V4);
+    (packet.tuple.proto, packet.tuple.dst_port) = (proto::TCP, 80);
+    (packet.fragment, packet.has_l4) = (crate::packet::Fragment::Whole, true);
+    let seen = compiled.foresee(&facts(&packet, CtState::New, None, PortId(0)), true);
+    (seen.may_pass, seen.may_be_refused)
+}
+
+#[test]
+fn what_hangs_on_the_packet_is_foreseen_both_ways_and_nothing_else_is() {
+    let syn = || Match::TcpFlags { mask: 0x17, comp: 2, invert: false };
+    let carries = || Match::Header(super::header::HeaderMatch::Carries(20));
+    let mark = |value| Match::Conn(ConnMatch::Mark { value, mask: u32::MAX, invert: false });
+    let set_mark = |set| Target::Effect(Effect::SetMark { set, clear: u32::MAX });
+    let log = || {
+        let spec = LogSpec { prefix: "x".into(), to: LogTo::Capture { group: 0, size: None } };
+        Target::Effect(Effect::Log(Log::new(spec)))
+    };
+    let drop_all = || rule(vec![], Target::Drop);
+    let (yes, no, both) = ((true, false), (false, true), (true, true));
+    let cases = [
+        (vec![rule(vec![tcp(), carries()], Target::Accept)], vec![], yes),
+        (vec![rule(vec![], log()), drop_all()], vec![], no),
+        (vec![rule(vec![tcp(), syn()], Target::Accept)], vec![], both),
+        (vec![rule(vec![tcp(), syn()], Target::Drop)], vec![], no),
+        (vec![rule(vec![tcp(), syn()], log()), rule(vec![dport(80)], Target::Accept)], vec![], yes),
+        (vec![rule(vec![], set_mark(7)), rule(vec![mark(7)], Target::Accept)], vec![], yes),
+        (vec![rule(vec![tcp(), syn()], set_mark(7)), rule(vec![mark(7)], Target::Accept)], vec![], both),
+        // A chain that is entered perhaps, and what follows it.
+        (vec![rule(vec![tcp(), syn()], Target::Jump(ChainId(3))), drop_all()], vec![drop_all()], no),
+        (
+            vec![rule(vec![tcp(), syn()], Target::Jump(ChainId(3))), rule(vec![], Target::Accept)],
+            vec![rule(vec![dport(81)], Target::Drop)],
+            yes,
+        ),
+        (
+            vec![rule(vec![tcp(), syn()], Target::Jump(ChainId(3))), rule(vec![], Target::Accept)],
+            vec![rule(vec![dport(80)], Target::Return), drop_all()],
+            yes,
+        ),
+        (
+            vec![rule(vec![], Target::Jump(ChainId(3))), rule(vec![], Target::Accept)],
+            vec![rule(vec![tcp(), syn()], Target::Return), drop_all()],
+            both,
+        ),
+    ];
+    for (at, (forward, called, expected)) in cases.into_iter().enumerate() {
+        let seen = foreseen(ruleset(Policy::Drop, forward, vec![user("a", called)]));
+        assert_eq!(seen, expected, "case {at}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -689,6 +743,51 @@ proptest! {
                 let marks = edges.marks(&mut random);
                 let found = compare(&compiled, &names(), &facts, &marks, &mut matched);
                 prop_assert!(found.is_none(), "{}", found.unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn what_becomes_of_a_first_packet_is_foreseen(ruleset in any_ruleset(), seed in 1..u64::MAX) {
+        let compiled = Compiled::unchecked(Arc::new(ruleset), &names()).unwrap();
+        let edges = Edges::of(compiled.ruleset());
+        let mut random = Random(seed);
+        let mut matched = Matched::default();
+        for ingress in (0..40).map(|number| PortId(number % 4)) {
+            let mut packet = edges.packet(&mut random, Family::V4);
+            (packet.fragment, packet.has_l4, packet.l4_fault) = (crate::packet::Fragment::Whole, true, None);
+            let conn = Conn {
+                orig: packet.tuple, reply: packet.tuple, direction: Direction::Orig, status: 0, packets: [1, 0],
+                bytes: [0, 0], secs_left: 0, master_helper: None, zone: 0, id: None, is_template: false,
+            };
+            let known = Facts { conn: Some(&conn), ..facts(&packet, CtState::New, None, ingress) };
+            let foreseen = compiled.foresee(&known, true);
+            for flags in [0x02, 0x10, 0x11, 0x18, 0x04, 0x3f] {
+                let mut packet = packet;
+                (packet.tcp_flags, packet.l3_len) = (flags, 40 + u32::from(flags));
+                let frame = edges.frame(&mut random, &packet);
+                let conn = Conn { bytes: [u64::from(packet.l3_len), 0], ..conn };
+                let mut facts = Facts {
+                    packet: &packet, conn: Some(&conn), bytes: &frame, rates: Rates::Probe(seed ^ u64::from(flags)), ..known
+                };
+                let mut marks = Marks::default();
+                let raw = compiled.classify_raw(&facts, &mut marks, &mut matched).filter(|_| matched.alter().is_none());
+                if marks.orders.is_some_and(|orders| orders.notrack) {
+                    (facts.ct_state, facts.conn) = (CtState::Untracked, None);
+                }
+                let mut cut = marks.hotdrop;
+                marks.reset(0, None);
+                let verdict = match raw {
+                    Some(decision) if decision.verdict != Verdict::Accept => decision.verdict,
+                    _ => {
+                        let mut walked = Vec::new();
+                        linear::evaluate(compiled.ruleset(), &names(), &facts, &mut marks, &mut walked).verdict
+                    }
+                };
+                cut |= marks.hotdrop;
+                // A packet that ends too early would have no flow.
+                let is_foreseen = if verdict == Verdict::Accept { foreseen.may_pass } else { foreseen.may_be_refused };
+                prop_assert!(is_foreseen || cut, "{verdict:?} {foreseen:?} {packet:?}");
             }
         }
     }

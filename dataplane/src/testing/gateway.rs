@@ -356,10 +356,31 @@ impl Gateway {
     /// # Errors
     /// If the rules do not compile; the old ones stay in force.
     pub fn reload(&mut self, rules: &[Ruleset]) -> Result<(), GatewayError> {
-        let next = Generation(self.mailbox.newest().generation.0 + 1);
+        let next = self.next_generation();
         self.mailbox.publish(snapshot(next, rules, &self.config)?);
         self.settle();
         Ok(())
+    }
+
+    /// The same, but flows that the rules so far let pass go on whatever the new ones say.
+    ///
+    /// # Errors
+    /// If the rules do not compile; the old ones stay in force.
+    pub fn reload_keeping(&mut self, rules: &[Ruleset]) -> Result<(), GatewayError> {
+        let before = self.mailbox.newest();
+        let next = snapshot(self.next_generation(), rules, &self.config)?;
+        let keeping = |new: Arc<FamilyRules>, old: &FamilyRules| {
+            let new = Arc::into_inner(new).expect("nobody has them yet");
+            Arc::new(new.keeping_flows_of(old))
+        };
+        let (v4, v6) = (keeping(next.v4, &before.v4), keeping(next.v6, &before.v6));
+        self.mailbox.publish(Snapshot { v4, v6, ..next });
+        self.settle();
+        Ok(())
+    }
+
+    fn next_generation(&self) -> Generation {
+        Generation(self.mailbox.newest().generation.0 + 1)
     }
 
     /// Changes settings, and the rules with them: all at once, as at run time.

@@ -17,7 +17,8 @@ use crate::clock::Now;
 use crate::defrag::{Defrag, DefragLimits, Whole};
 use crate::device::Device;
 use crate::flow::{
-    self, Claim, Expired, FlowRef, FullPolicy, InvalidReason, Request, Slot, TableFull, Tracked, Tracker,
+    self, Claim, Expired, FlowRef, FullPolicy, InvalidReason, Request, Said, Slot, TableFull, Tracked,
+    Tracker,
 };
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
 use crate::packet::{Family, Fragment, Packet, Tuple, proto};
@@ -310,7 +311,12 @@ impl<D: Device, O: Observer> Path<D, O> {
                     policy: self.snapshot.settings.full[ingress.index() / 2],
                     management: decided.management,
                 };
+                let is_new = matches!(tracked.flow, FlowRef::Tentative(_));
                 fate.dropped = self.accept(&source, packet, l3_len, &mut tracked, now, claim).err();
+                if is_new {
+                    let since = self.snapshot.rules(packet.tuple.family).since;
+                    self.tracker.remember(&tracked, since, Said { path: None, ingress, accepted: true });
+                }
             }
             Verdict::Drop => fate.dropped = Some(drop_reason(decided.by)),
             Verdict::Reject(with) => {

@@ -5,7 +5,7 @@
 //! freed, on control.
 
 use crate::clock::WallClock;
-use crate::flow::{FullPolicy, Policies, TrackSettings};
+use crate::flow::{FullPolicy, Policies, Tenure, TrackSettings};
 use crate::ids::{Generation, PORTS_MAX, WorkerId};
 use crate::packet::Family;
 use crate::rules::{Compiled, RuleCounters};
@@ -31,6 +31,8 @@ pub struct Snapshot {
 pub struct FamilyRules {
     /// Generation they came with: what verdicts cached in flows are of.
     pub since: Generation,
+    /// Generation of the oldest rules whose flows go on whatever these say; `since` if none do.
+    pub kept_from: Generation,
     /// The compiled form.
     pub compiled: Compiled,
     /// Rule counters, one set per worker, written by that worker only.
@@ -117,7 +119,22 @@ impl FamilyRules {
     pub fn new(compiled: Compiled, since: Generation, workers: usize, track_always: bool) -> Self {
         let counters = (0..workers).map(|_| RuleCounters::new(compiled.line_count())).collect();
         let track = track_always || compiled.uses_conntrack();
-        Self { since, compiled, counters, track }
+        Self { since, kept_from: since, compiled, counters, track }
+    }
+
+    /// The same, but flows that the rules `before` let pass go on.
+    #[must_use]
+    pub fn keeping_flows_of(self, before: &Self) -> Self {
+        let Tenure { kept_from, .. } = before.tenure().after(self.since);
+        // A flow is known only as long as packets are tracked.
+        Self { kept_from, track: self.track || before.track, ..self }
+    }
+
+    /// Whose word on flows holds.
+    #[must_use]
+    #[inline]
+    pub const fn tenure(&self) -> Tenure {
+        Tenure { since: self.since, kept_from: self.kept_from }
     }
 }
 

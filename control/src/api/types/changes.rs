@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FlowsChoice {
-    /// They go on under the rules they began under. Not supported; refused with a reason.
+    /// Those that the rules so far let pass go on to pass until they end, whatever the new ones say.
     Keep,
     /// Their next packet meets the new rules, as in netfilter.
     #[default]
@@ -21,10 +21,24 @@ pub enum FlowsChoice {
 pub struct DiffReport {
     /// One for each family that rules were given for.
     pub families: Vec<FamilyDiff>,
+    /// Sets that come with the rules.
+    #[serde(default)]
+    pub sets: Vec<SetDiff>,
     /// What would become of the flows there are.
     pub flows: FlowFates,
     /// What the operator should know although it is no error.
     pub warnings: Vec<String>,
+}
+
+/// A set that comes with rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetDiff {
+    /// Its name.
+    pub name: String,
+    /// Entries of the set in whose place it comes; `None` if it is new.
+    pub before: Option<u64>,
+    /// Its entries.
+    pub after: u64,
 }
 
 /// What changes for one family.
@@ -88,8 +102,11 @@ pub struct FlowFates {
     pub allowed: u64,
     /// They could not: `--flows kill` removes them.
     pub refused: u64,
-    /// It hangs on more than is known of them (marks, rates, the NIC they came in on). They stay.
+    /// It hangs on more than is known of them (TCP flags, lengths, rates, the NIC they came in on). They stay.
     pub unsure: u64,
+    /// All those that `--flows keep` would let go on: the rules in force have let their last packets pass.
+    #[serde(default)]
+    pub kept: u64,
 }
 
 /// Back to rules that ran before.
@@ -99,6 +116,12 @@ pub struct RollbackRequest {
     /// Number in the history; without it, what ran before the rules in force.
     #[serde(default)]
     pub number: Option<u64>,
+    /// What becomes of the flows there are.
+    #[serde(default)]
+    pub flows: FlowsChoice,
+    /// Seconds within which the rules must be confirmed, or the ones before come back.
+    #[serde(default)]
+    pub confirm_secs: Option<u32>,
     /// Why; for the history.
     #[serde(default)]
     pub comment: Option<String>,
@@ -182,6 +205,12 @@ pub struct EditRequest {
     pub chain: String,
     /// What follows the chain: a number, a specification, or both.
     pub words: Vec<String>,
+    /// What becomes of the flows there are.
+    #[serde(default)]
+    pub flows: FlowsChoice,
+    /// Seconds within which the change must be confirmed, or it is taken back.
+    #[serde(default)]
+    pub confirm_secs: Option<u32>,
     /// Why; for the history.
     #[serde(default)]
     pub comment: Option<String>,

@@ -83,6 +83,9 @@ pub struct FlowRow {
     /// Whether another flow announced it.
     #[serde(default)]
     pub expected: bool,
+    /// Whether its packets pass for what earlier rules said, and meet none of those in force.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub kept: bool,
     /// Mark.
     pub mark: u32,
     /// Its labels, by name or else by number.
@@ -212,6 +215,11 @@ pub struct SetRequest {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
 const fn is_zero(number: &u16) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Names `conntrack -L` has for protocols; all others are `unknown`.

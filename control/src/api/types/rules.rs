@@ -14,6 +14,18 @@ pub struct RulesView {
     pub text: String,
     /// Chains in the order of `iptables -L`.
     pub chains: Vec<ChainView>,
+    /// What met none of these rules, nor of others before, because its flow went on under earlier ones.
+    #[serde(default)]
+    pub kept: KeptView,
+}
+
+/// Traffic of flows that go on under earlier rules, counted since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptView {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes, IP header on.
+    pub bytes: u64,
 }
 
 /// A chain.
@@ -85,6 +97,9 @@ pub struct ApplyRequest {
     /// IPv6 rules.
     #[serde(default)]
     pub v6: Option<RulesText>,
+    /// Sets that come with them, as `ipset save` prints them: in place of those with the same names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sets: Option<RulesText>,
     /// What becomes of the flows there are.
     #[serde(default)]
     pub flows: FlowsChoice,
@@ -113,7 +128,7 @@ pub struct ApplyReport {
     pub generation: u32,
     /// Rules in force, both families and all chains together.
     pub rules: u64,
-    /// Flows kept.
+    /// Flows that are there, whatever will become of them.
     pub flows_kept: u64,
     /// What the operator should know although it was no error.
     pub warnings: Vec<String>,
@@ -126,6 +141,9 @@ pub struct ApplyReport {
     /// Flows removed because the rules do not allow them; `None` if that was not asked for.
     #[serde(default)]
     pub flows_killed: Option<u64>,
+    /// Flows that go on whatever the rules say; `None` if that was not asked for.
+    #[serde(default)]
+    pub flows_exempt: Option<u64>,
 }
 
 /// One thing that is wrong with a rules file.

@@ -94,6 +94,9 @@ fn write_line(facts: &Facts<'_>, output: &Output, out: &mut dyn Write) -> io::Re
     if row.assured {
         write!(line, "[ASSURED] ")?;
     }
+    if row.kept {
+        write!(line, "[KEPT] ")?;
+    }
     if let Some(mark) = facts.mark {
         write!(line, "mark={mark} ")?;
     }

@@ -90,6 +90,7 @@ fn rules() -> RulesView {
         generation: 3,
         text: "*filter\n:FORWARD DROP [1:100]\nCOMMIT\n".into(),
         chains,
+        kept: KeptView { packets: 70_000, bytes: 900 },
     }
 }
 
@@ -361,12 +362,17 @@ fn changes_are_tried_confirmed_edited_and_taken_back() {
     let diff = "IPv4: 1 rules added, 1 removed, 1 moved, 6 as they are\n\n*filter FORWARD: policy ACCEPT becomes DROP\n\
                 - 2     -A FORWARD -j x  [12:720]\n+ 1     -A FORWARD -j DROP\n> 2     -A FORWARD  (was 1) [0:0]\n\n\
                 flows: 10 allowed, 2 that could not begin under these rules (`--flows kill` removes them)\n       \
-                1 hang on more than is known of them and stay in any case\n";
+                1 hang on more than is known of them and stay in any case\n       \
+                9 go on with `--flows keep`, whatever these rules say\n";
     assert_eq!(rig.fwctl(&["diff", &r4]), (0, diff.to_owned(), "warning: think twice\n".to_owned()));
     assert_eq!(rig.fwctl(&["apply", "--dry-run", &r4]).1, diff);
+    let sets = rig.file("sets", "bad");
+    let out = rig.fwctl(&["diff", "--sets", &sets, &r4]).1;
+    assert!(out.contains("(was 1) [0:0]\nset bad: 1 entries become 2\n"), "{out}");
     assert!(rig.fwctl(&["diff", "--rules6", &r4]).1.starts_with("IPv6: nothing changes, 9 rules stay\n"));
     assert_eq!(rig.fwctl(&["confirm"]).1, "ruleset 5 is confirmed and stays\n");
-    assert_eq!(rig.fwctl(&["rollback", "4"]).0, 0);
+    let (_, out, _) = rig.fwctl(&["rollback", "4", "--confirm", "60s", "--flows", "keep"]);
+    assert!(out.starts_with("4 flows go on until they end") && out.ends_with("`fwctl confirm`\n"), "{out}");
     let edits: [&[&str]; 4] = [
         &[
             "rule",
@@ -384,7 +390,7 @@ fn changes_are_tried_confirmed_edited_and_taken_back() {
             "DROP",
         ],
         &["rule", "-6", "insert", "FORWARD", "3", "!", "-s", "::1", "-j", "x"],
-        &["rule", "--comment", "why", "delete", "FORWARD", "3"],
+        &["rule", "--comment", "why", "--confirm", "1m", "--flows", "kill", "delete", "FORWARD", "3"],
         &["rule", "replace", "FORWARD", "3", "-t", "-h", "--json"],
     ];
     for edit in edits {
@@ -407,6 +413,8 @@ fn changes_are_tried_confirmed_edited_and_taken_back() {
     assert_eq!(text(3), ("filter insert FORWARD".to_owned(), "3|!|-s|::1|-j|x".to_owned()));
     assert!(seen[3].v6.is_some());
     assert_eq!((text(4).1.as_str(), seen[4].comment.as_deref()), ("3", Some("why")));
+    assert_eq!((seen[1].confirm_secs, seen[1].flows), (Some(60), FlowsChoice::Keep));
+    assert_eq!((seen[4].confirm_secs, seen[4].flows), (Some(60), FlowsChoice::Kill));
     assert_eq!(text(5).1, "3|-t|-h|--json", "everything behind the chain is the rule's");
     for wrong in ["0s", "2d", "x", "25h"] {
         assert!(Cli::try_parse_from(["fwctl", "apply", &r4, "--confirm", wrong]).is_err(), "{wrong}");

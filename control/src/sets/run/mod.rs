@@ -9,6 +9,7 @@ use crate::iptables::diagnostics::Diagnostic;
 use dataplane::clock::Now;
 use dataplane::sets::{Kind, Set, Slot, SlotId, Spec};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A command with what it is about.
 pub(super) struct Run<'a> {
@@ -80,8 +81,8 @@ impl Run<'_> {
         let set = Set::new(spec.clone(), entries, self.ports).map_err(|error| {
             self.wrong(1, error.to_string()).hint("a smaller `hashsize` takes less at first")
         })?;
-        self.inner.last_id += 1;
-        let slot = Arc::new(Slot::new(SlotId(self.inner.last_id), Arc::new(set)));
+        let id = self.inner.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let slot = Arc::new(Slot::new(SlotId(id), Arc::new(set)));
         self.inner.sets.push(Named { name: name.to_owned(), slot });
         Ok(())
     }

@@ -3,20 +3,28 @@
 //! thread.
 
 use super::judge::Judge;
+use super::sets::refused;
 use super::{LiveBackend, rules};
 use crate::api::backend::{ApplyError, Backend as _, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, ErrorKind, Family, FlowsChoice, HistoryEntry,
-    HistoryReport, Outcome, PendingView, RollbackRequest, RulesText,
+    HistoryReport, Outcome, PendingView, RollbackRequest, RulesText, SetDiff,
 };
 use crate::diff::diff;
 use crate::history::{History, Note};
 use crate::iptables::edit::{Edit, Edited, edit, line_of, table_of};
+use crate::iptables::syntax::Counters;
 use crate::labels::LabelNames;
 use crate::publish::BothRules;
 use crate::reproducer;
 use crate::rules_file::{Named, Rules, understand_with};
+use crate::sets::file;
+use crate::sets::store::{Replaced, Staged, slots_of};
+use dataplane::flow::Tenure;
+use dataplane::ids::Generation;
 use dataplane::packet::Family as Fam;
+use dataplane::rules::conn::Effect;
+use dataplane::rules::model::{Rule, Target};
 use dataplane::rules::{CompileError, Compiled, RuleEdit};
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -40,6 +48,8 @@ struct Pending {
     /// What comes back without.
     back_to: u64,
     rules: BothRules,
+    /// Sets that come back with them.
+    sets: Option<Replaced>,
 }
 
 /// A change to be made.
@@ -49,6 +59,8 @@ struct Wanted {
     v6: Option<Rules>,
     /// What is different, if it is little and known.
     steps: Option<Vec<RuleEdit>>,
+    /// Sets that they were made for.
+    sets: Option<Staged>,
     note: Note,
     flows: FlowsChoice,
     confirm_secs: Option<u32>,
@@ -107,12 +119,17 @@ impl LiveBackend {
 
     /// Puts a change into force and notes it.
     fn put_into_force(&self, changes: &mut Changes, wanted: Wanted) -> Result<ApplyReport, ApplyError> {
-        let Wanted { v4, v6, steps, mut note, flows, confirm_secs, mut warnings } = wanted;
+        let Wanted { v4, v6, steps, sets, mut note, flows, confirm_secs, mut warnings } = wanted;
         let (before, before_number) = (self.publisher.running(), changes.history.running());
         note.unconfirmed = confirm_secs.is_some();
         let tried: Vec<Rules> = v4.iter().chain(&v6).cloned().collect();
-        let generation =
-            self.publish(v4, v6, steps.as_deref()).map_err(|error| self.refusal(&error, &tried))?;
+        let (is_new, keeps) = ([v4.is_some(), v6.is_some()], flows == FlowsChoice::Keep);
+        warnings.extend(self.about_kept(&tried, keeps, is_new));
+        let sets = sets.map(|sets| self.sets.put(sets));
+        let generation = self.publish(v4, v6, keeps, steps.as_deref()).map_err(|error| {
+            sets.iter().for_each(|replaced| self.sets.put_back(replaced));
+            self.refusal(&error, &tried)
+        })?;
         if !self.publisher.is_settled() {
             warnings.push("a worker has not taken the rules over yet: is it stuck?".to_owned());
         }
@@ -120,11 +137,13 @@ impl LiveBackend {
         info!("{} by {}: generation {}", note.what, note.who, generation.0);
         let number = changes.history.record(&running, note);
         warnings.extend(changes.history.trouble().map(|trouble| format!("history: {trouble}")));
-        if let Some(secs) = confirm_secs {
+        // A change before this one that still waits is taken back by it.
+        changes.pending = confirm_secs.map(|secs| {
             let until = Instant::now() + Duration::from_secs(secs.into());
-            changes.pending = Some(Pending { number, until, back_to: before_number, rules: before });
-        }
+            Pending { number, until, back_to: before_number, rules: before, sets }
+        });
         let flows_killed = (flows == FlowsChoice::Kill).then(|| self.kill_refused());
+        let flows_exempt = keeps.then(|| self.count_kept(self.tenures_of(is_new)));
         let count = |family| running.family(family).ruleset.rules().count() as u64;
         Ok(ApplyReport {
             generation: generation.0,
@@ -134,7 +153,45 @@ impl LiveBackend {
             number,
             confirm_secs,
             flows_killed,
+            flows_exempt,
         })
+    }
+
+    /// The tenures of rules in force, of these families; of another, one that keeps nothing.
+    fn tenures_of(&self, families: [bool; 2]) -> [Tenure; 2] {
+        let newest = self.publisher.mailbox().newest();
+        let [v4, v6] = families;
+        [(&newest.v4, v4), (&newest.v6, v6)].map(|(rules, is_meant)| match rules.tenure() {
+            tenure if is_meant => tenure,
+            Tenure { since, .. } => Tenure::of(since),
+        })
+    }
+
+    /// How many flows new rules of these families could keep.
+    fn count_keepable(&self, families: [bool; 2]) -> u64 {
+        let next = Generation(self.publisher.generation().0.wrapping_add(1));
+        let newest = self.publisher.mailbox().newest();
+        let [v4, v6] = families;
+        self.count_kept([(&newest.v4, v4), (&newest.v6, v6)].map(|(rules, is_meant)| {
+            if is_meant { rules.tenure().after(next) } else { Tenure::of(rules.since) }
+        }))
+    }
+
+    /// What the operator should know about flows that earlier rules keep, or will have kept.
+    fn about_kept(&self, new: &[Rules], keeps: bool, is_new: [bool; 2]) -> Option<String> {
+        if keeps {
+            let changes_packets = |rule: &Rule| matches!(rule.target, Target::Effect(Effect::Alter(_)));
+            let changing =
+                new.iter().flat_map(|rules| rules.ruleset.rules()).filter(|rule| changes_packets(rule));
+            return (changing.count() > 0).then(|| {
+                "packets of flows that are kept meet none of these rules: those that change packets do not change \
+                 theirs"
+                    .to_owned()
+            });
+        }
+        let tenures = self.tenures_of(is_new);
+        let count = if tenures.iter().any(|tenure| tenure.keeps()) { self.count_kept(tenures) } else { 0 };
+        (count > 0).then(|| format!("{count} flows that had been kept meet the rules again"))
     }
 
     /// Why rules cannot run; a defect of ours is written down so that it can be looked into.
@@ -147,39 +204,61 @@ impl LiveBackend {
         &self,
         request: &ApplyRequest,
         warnings: &mut Vec<String>,
-    ) -> Result<[Option<Rules>; 2], ApplyError> {
-        if request.flows == FlowsChoice::Keep {
-            return Err(ApplyError::new(
-                ErrorKind::Unsupported,
-                "flows cannot be kept under the old rules: what a flow remembers is its way through the rules it was judged \
-                 by, and that is gone with them. To let known flows go on, begin the new rules with `-A FORWARD -m conntrack \
-                 --ctstate RELATED,ESTABLISHED -j ACCEPT`",
-            ));
-        }
-        let (sets, labels) = (self.sets.slots(), self.label_names());
+    ) -> Result<([Option<Rules>; 2], Option<Staged>), ApplyError> {
+        let stage = |sets: &RulesText| {
+            let (text, services) = (sets.text.as_bytes(), file::services());
+            self.sets.stage(text, &services).map_err(|found| refused(&found, text, &sets.file))
+        };
+        let staged = request.sets.as_ref().map(stage).transpose()?;
+        let sets = staged.as_ref().map_or_else(|| self.sets.slots(), |staged| self.sets.slots_with(staged));
+        let replaced = staged.as_ref().map_or_else(Vec::new, |staged| self.sets.replaced_by(staged));
+        let running = self.publisher.running();
+        // Rules that stay, but name a set in whose place another comes, are made for that one.
+        let remade = |family| {
+            let rules = running.family(family);
+            let is_meant = slots_of(&rules.ruleset).any(|slot| replaced.contains(&slot));
+            let text = || rules.save(&|_| Counters::default());
+            is_meant.then(|| RulesText { file: "the rules in force".to_owned(), text: text() })
+        };
+        let labels = self.label_names();
         let named = Named { policies: &self.policies, sets: &sets, labels: &labels };
         let mut load = |text: &Option<RulesText>, family| {
-            text.as_ref().map(|text| rules::load(text, family, named, warnings)).transpose()
+            let remade = if text.is_some() { None } else { remade(family) };
+            let text = text.as_ref().or(remade.as_ref());
+            text.map(|text| rules::load(text, family, named, warnings)).transpose()
         };
-        Ok([load(&request.v4, Fam::V4)?, load(&request.v6, Fam::V6)?])
+        let rules = [load(&request.v4, Fam::V4)?, load(&request.v6, Fam::V6)?];
+        Ok((rules, staged))
     }
 
     pub(super) fn apply_rules(&self, request: ApplyRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
         let mut changes = self.changing()?;
         changes.refuse_while_pending()?;
         let mut warnings = Vec::new();
-        let [v4, v6] = self.read_rules(&request, &mut warnings)?;
-        let ApplyRequest { v4: text4, v6: text6, flows, confirm_secs, comment } = request;
-        let files: Vec<String> = text4.into_iter().chain(text6).map(|text| text.file).collect();
+        let ([v4, v6], sets) = self.read_rules(&request, &mut warnings)?;
+        let ApplyRequest { v4: text4, v6: text6, sets: text_sets, flows, confirm_secs, comment } = request;
+        let files = text4.into_iter().chain(text6).chain(text_sets).map(|text| text.file);
+        let files: Vec<String> = files.collect();
         let what = format!("apply {}", files.join(" and "));
         let note = Note { who: by.to_string(), what, comment, ..Note::default() };
-        self.put_into_force(&mut changes, Wanted { v4, v6, steps: None, note, flows, confirm_secs, warnings })
+        let wanted = Wanted { v4, v6, steps: None, sets, note, flows, confirm_secs, warnings };
+        self.put_into_force(&mut changes, wanted)
     }
 
     /// What [`Self::apply_rules`] would do.
     pub(super) fn diff_rules(&self, request: &ApplyRequest) -> Result<DiffReport, ApplyError> {
         let mut report = DiffReport::default();
-        let new = self.read_rules(request, &mut report.warnings)?;
+        let (new, sets) = self.read_rules(request, &mut report.warnings)?;
+        let compared = sets.map_or_else(Vec::new, |sets| self.sets.compare(&sets));
+        report.sets = compared
+            .into_iter()
+            .map(|(name, before, after)| SetDiff {
+                name,
+                before: before.map(|count| count as u64),
+                after: after as u64,
+            })
+            .collect();
+        self.publisher.wait_until_whole();
         let newest = self.publisher.mailbox().newest();
         let ports: Vec<String> = self.ports.iter().map(|port| port.name.clone()).collect();
         let mut compile = |new: &Option<Rules>| {
@@ -193,7 +272,8 @@ impl LiveBackend {
         let (v4, v6) = (compile(v4)?, compile(v6)?);
         let v4 = v4.as_ref().unwrap_or(&newest.v4.compiled);
         let v6 = v6.as_ref().unwrap_or(&newest.v6.compiled);
-        report.flows = self.fates(&mut Judge::new(v4, v6, self.ports.len()), &mut |_| {});
+        report.flows = self.fates(&Judge::new(v4, v6, self.ports.len(), self.now()), &mut |_| {});
+        report.flows.kept = self.count_keepable([&new[0], &new[1]].map(Option::is_some));
         Ok(report)
     }
 
@@ -215,7 +295,7 @@ impl LiveBackend {
     pub(super) fn edit_rules(&self, request: &EditRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
         let mut changes = self.changing()?;
         changes.refuse_while_pending()?;
-        let EditRequest { family, table, edit: kind, chain, words, comment } = request;
+        let EditRequest { family, table, edit: kind, chain, words, flows, confirm_secs, comment } = request;
         let family = Fam::from(*family);
         let running = self.publisher.running();
         let Rules { ruleset, file } = &**running.family(family);
@@ -231,7 +311,9 @@ impl LiveBackend {
         let (number, table) = (Family::from(family).number(), table.name());
         let what = format!("rule {}: IPv{number} {table} {}", kind.word(), line_of(wanted));
         let note = Note { who: by.to_string(), what, comment: comment.clone(), ..Note::default() };
-        self.put_into_force(&mut changes, Wanted { v4, v6, steps, note, ..Wanted::default() })
+        let (flows, confirm_secs) = (*flows, *confirm_secs);
+        let wanted = Wanted { v4, v6, steps, note, flows, confirm_secs, ..Wanted::default() };
+        self.put_into_force(&mut changes, wanted)
     }
 
     pub(super) fn confirm_change(&self) -> Result<HistoryEntry, ApplyError> {
@@ -247,8 +329,19 @@ impl LiveBackend {
 
     pub(super) fn roll_back_to(&self, request: RollbackRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
         let mut changes = self.changing()?;
-        let RollbackRequest { number, comment } = request;
+        let RollbackRequest { number, flows, confirm_secs, comment } = request;
+        if confirm_secs.is_some() {
+            // What it would go back to was never confirmed itself.
+            changes.refuse_while_pending()?;
+        }
         let pending = changes.pending.clone();
+        if let Some(waits) = pending.as_ref().filter(|waits| number.is_some() && waits.sets.is_some()) {
+            let message = format!(
+                "ruleset {} came with sets and waits: `fwctl rollback` without a number first",
+                waits.number
+            );
+            return Err(ApplyError::new(ErrorKind::Busy, message));
+        }
         let (number, rules) = match (number, &pending) {
             (None, Some(pending)) => (pending.back_to, pending.rules.clone()),
             (number, _) => {
@@ -258,7 +351,8 @@ impl LiveBackend {
             }
         };
         let note = Note { who: by.to_string(), comment, ..Note::default() };
-        self.bring_back(&mut changes, number, &rules, note)
+        let wanted = Wanted { note, flows, confirm_secs, ..Wanted::default() };
+        self.bring_back(&mut changes, number, &rules, wanted)
     }
 
     /// The rules of an entry of the history.
@@ -278,10 +372,11 @@ impl LiveBackend {
         changes: &mut Changes,
         number: u64,
         rules: &BothRules,
-        note: Note,
+        wanted: Wanted,
     ) -> Result<ApplyReport, ApplyError> {
-        let what = if note.what.is_empty() { format!("rollback to {number}") } else { note.what };
-        let note = Note { what, restores: Some(number), ..note };
+        let Note { who, what, comment, .. } = wanted.note;
+        let what = if what.is_empty() { format!("rollback to {number}") } else { what };
+        let note = Note { who, what, comment, restores: Some(number), unconfirmed: false };
         let running = self.publisher.running();
         // A family whose rules are the same goes on with its verdicts and counts.
         let changed = |family| {
@@ -289,8 +384,13 @@ impl LiveBackend {
             (!Arc::ptr_eq(new, old) && new.ruleset != old.ruleset).then(|| Rules::clone(new))
         };
         let (v4, v6) = (changed(Fam::V4), changed(Fam::V6));
-        let report = self.put_into_force(changes, Wanted { v4, v6, note, ..Wanted::default() })?;
-        if let Some(pending) = changes.pending.take() {
+        let pending = changes.pending.clone();
+        let report = self.put_into_force(changes, Wanted { v4, v6, note, ..wanted })?;
+        if let Some(pending) = pending {
+            if let Some(sets) = &pending.sets {
+                self.sets.put_back(sets);
+                self.note_sets();
+            }
             changes.history.set_outcome(pending.number, Outcome::RolledBack);
         }
         Ok(report)
@@ -309,7 +409,8 @@ impl LiveBackend {
         warn!("ruleset {} was not confirmed in time; back to {}", pending.number, pending.back_to);
         let what = format!("rollback to {}: {} was not confirmed in time", pending.back_to, pending.number);
         let note = Note { who: "fwd".to_owned(), what, ..Note::default() };
-        if let Err(refused) = self.bring_back(&mut changes, pending.back_to, &pending.rules, note) {
+        let wanted = Wanted { note, ..Wanted::default() };
+        if let Err(refused) = self.bring_back(&mut changes, pending.back_to, &pending.rules, wanted) {
             // They ran before: only memory can be lacking. Asked again, until somebody decides.
             error!("ruleset {} cannot be brought back: {refused}", pending.back_to);
             let until = Instant::now() + Duration::from_secs(1);

@@ -223,7 +223,7 @@ mod tests {
     use crate::api::types::Changed;
     use crate::api::{Shown, Wall};
     use dataplane::clock::{Now, Tick};
-    use dataplane::flow::{EventKind, FlowView, Slot};
+    use dataplane::flow::{EventKind, FlowView, Remembered, Slot};
     use dataplane::ids::WorkerId;
     use dataplane::packet::{Family, Tuple, proto};
     use dataplane::rules::conn::{CtEvents, Zone};
@@ -251,6 +251,7 @@ mod tests {
             zone: Zone::default(),
             created: Tick(0),
             ingress: None,
+            remembered: Remembered::default(),
         };
         let news = CtEvents::REPLY.or(CtEvents::MARK);
         FlowEvent { kind: EventKind::Update, news, at: Now { nanos }, asked: false, view }

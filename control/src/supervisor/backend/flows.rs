@@ -4,10 +4,10 @@
 use super::{LiveBackend, WorkerFacts};
 use crate::api::backend::Backend as _;
 use crate::api::types::{FlowFilter, FlowRow, Tally, UpdateRequest};
-use crate::api::{Shown, Wall, flow_row};
+use crate::api::{Shown, Wall, flow_row, is_kept};
 use crate::requests::{Desk, REQUEST_RING};
 use dataplane::clock::Now;
-use dataplane::flow::{Change, Cursor, FlowView, Request, TrackSettings};
+use dataplane::flow::{Change, Cursor, FlowView, Request, Tenure, TrackSettings};
 use std::ops::ControlFlow;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -185,7 +185,20 @@ impl LiveBackend {
     /// What is shown of flows at a moment.
     pub(super) fn shown_at(&self, wall: Wall) -> Shown {
         let TrackSettings { acct, timestamp, .. } = self.publisher.track_settings();
-        Shown { counters: acct, start: timestamp.then_some(wall), labels: self.label_names() }
+        let newest = self.publisher.mailbox().newest();
+        let tenures = Some([newest.v4.tenure(), newest.v6.tenure()]);
+        Shown { counters: acct, start: timestamp.then_some(wall), labels: self.label_names(), tenures }
+    }
+
+    /// How many flows go on under earlier rules if these are the tenures of IPv4's and IPv6's.
+    pub(super) fn count_kept(&self, tenures: [Tenure; 2]) -> u64 {
+        let (now, mut count) = (self.now().tick(), 0);
+        for worker in &self.workers {
+            worker
+                .region
+                .walk(now, |view| count += u64::from(!view.is_expired(now) && is_kept(view, tenures)));
+        }
+        count
     }
 
     /// A moment of the workers' clock, by the calendar too.

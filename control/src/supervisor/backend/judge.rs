@@ -9,12 +9,12 @@ use crate::api::types::FlowFates;
 use dataplane::clock::Now;
 use dataplane::flow::{Change, Cursor, Direction, FlowView, Request, status};
 use dataplane::ids::PortId;
-use dataplane::packet::{Family, Kind, Packet, proto, tcp_flag};
-use dataplane::rules::conn::{Conn, Marks, NoFlows};
+use dataplane::packet::{Family, Kind, Packet, proto};
+use dataplane::rules::conn::{Conn, NoFlows};
 use dataplane::rules::log::NoNotes;
-use dataplane::rules::model::{CtState, Verdict};
+use dataplane::rules::model::CtState;
 use dataplane::rules::rate::Rates;
-use dataplane::rules::{Compiled, Facts, Matched};
+use dataplane::rules::{Compiled, Facts, Foreseen};
 use tracing::warn;
 
 /// What becomes of a flow.
@@ -34,18 +34,18 @@ pub(super) struct Judge<'a> {
     v6: &'a Compiled,
     /// How many NICs there are.
     ports: u8,
-    matched: Matched,
-    marks: Marks,
+    /// When flows are judged: sets have timeouts.
+    now: Now,
 }
 
 impl<'a> Judge<'a> {
-    pub(super) fn new(v4: &'a Compiled, v6: &'a Compiled, ports: usize) -> Self {
+    pub(super) fn new(v4: &'a Compiled, v6: &'a Compiled, ports: usize, now: Now) -> Self {
         let ports = u8::try_from(ports).unwrap_or(u8::MAX);
-        Self { v4, v6, ports, matched: Matched::default(), marks: Marks::default() }
+        Self { v4, v6, ports, now }
     }
 
     /// What becomes of a flow.
-    pub(super) fn fate(&mut self, flow: &FlowView) -> Fate {
+    pub(super) fn fate(&self, flow: &FlowView) -> Fate {
         if let Some(ingress) = flow.ingress {
             return self.fate_from(flow, ingress);
         }
@@ -55,16 +55,15 @@ impl<'a> Judge<'a> {
         if fates.all(|fate| fate == first) { first } else { Fate::Unsure }
     }
 
-    fn fate_from(&mut self, flow: &FlowView, ingress: PortId) -> Fate {
-        let Self { v4, v6, matched, marks, .. } = self;
-        let compiled = if flow.orig.family == Family::V4 { v4 } else { v6 };
+    fn fate_from(&self, flow: &FlowView, ingress: PortId) -> Fate {
+        let compiled = if flow.orig.family == Family::V4 { self.v4 } else { self.v6 };
         let (packet, conn) = (first_packet(flow), connection(flow));
         let is_related = flow.status & status::EXPECTED != 0;
         let facts = Facts {
             packet: &packet,
             bytes: &[],
-            now: Now::default(),
-            // What is asked this way makes a fate unsure, whatever the answer.
+            now: self.now,
+            // Nobody asks: they count.
             rates: Rates::Probe(0),
             ct_state: if is_related { CtState::Related } else { CtState::New },
             conn: Some(&conn),
@@ -75,20 +74,12 @@ impl<'a> Judge<'a> {
             mtu: 1500,
             notes: &NoNotes,
         };
-        marks.begin();
-        marks.reset(0, None);
-        if let Some(decision) = compiled.classify_raw(&facts, marks, matched)
-            && (decision.verdict != Verdict::Accept || marks.orders.is_some() || !decision.invariant)
-        {
-            let is_certain = decision.invariant && decision.verdict != Verdict::Accept;
-            return if is_certain { Fate::Refused } else { Fate::Unsure };
-        }
-        marks.reset(flow.mark, flow.labels);
-        let decision = compiled.classify(&facts, marks, matched);
-        match (decision.invariant, decision.verdict) {
-            (false, _) => Fate::Unsure,
-            (true, Verdict::Accept) => Fate::Allowed,
-            (true, _) => Fate::Refused,
+        // One that was announced began with the mark of another; of what set one's own nothing is known.
+        let knows_mark = flow.mark == 0 && !is_related;
+        match compiled.foresee(&facts, knows_mark) {
+            Foreseen { may_pass: true, may_be_refused: false } => Fate::Allowed,
+            Foreseen { may_pass: false, may_be_refused: true } => Fate::Refused,
+            Foreseen { .. } => Fate::Unsure,
         }
     }
 }
@@ -96,10 +87,11 @@ impl<'a> Judge<'a> {
 impl LiveBackend {
     /// Removes flows that could not begin under the rules in force; gives their number.
     pub(super) fn kill_refused(&self) -> u64 {
+        self.publisher.wait_until_whole();
         let newest = self.publisher.mailbox().newest();
-        let mut judge = Judge::new(&newest.v4.compiled, &newest.v6.compiled, self.ports.len());
+        let judge = Judge::new(&newest.v4.compiled, &newest.v6.compiled, self.ports.len(), self.now());
         let mut killed = 0;
-        self.fates(&mut judge, &mut |refused| {
+        self.fates(&judge, &mut |refused| {
             let Some(worker) = refused.first().and_then(|flow| self.workers.get(flow.worker.index())) else {
                 return;
             };
@@ -117,7 +109,7 @@ impl LiveBackend {
     }
 
     /// What becomes of all flows; `refused` gets those that could not begin, some at a time, all of one worker.
-    pub(super) fn fates(&self, judge: &mut Judge<'_>, refused: &mut dyn FnMut(&[FlowView])) -> FlowFates {
+    pub(super) fn fates(&self, judge: &Judge<'_>, refused: &mut dyn FnMut(&[FlowView])) -> FlowFates {
         let mut fates = FlowFates::default();
         let mut slice: Vec<FlowView> = Vec::new();
         for worker in &self.workers {
@@ -158,7 +150,6 @@ fn first_packet(flow: &FlowView) -> Packet {
     let [icmp_type, icmp_code] = if is_icmp { tuple.dst_port.to_be_bytes() } else { [0, 0] };
     Packet {
         tuple,
-        tcp_flags: if tuple.proto == proto::TCP { tcp_flag::SYN } else { 0 },
         icmp_type,
         icmp_code,
         kind: if tuple.family == Family::V4 { Kind::Ipv4 } else { Kind::Ipv6 },

@@ -15,7 +15,7 @@ use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
-    FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, RecentEdit, RecentEntry,
+    FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, KeptView, RecentEdit, RecentEntry,
     RollbackRequest, RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally, TrackRow,
     UpdateRequest,
 };
@@ -151,9 +151,11 @@ impl LiveBackend {
         &self,
         v4: Option<Rules>,
         v6: Option<Rules>,
+        keeps_flows: bool,
         steps: Option<&[RuleEdit]>,
     ) -> Result<Generation, CompileError> {
         let generation = match (v4, v6, steps) {
+            (v4, v6, _) if keeps_flows => self.publisher.publish_keeping(v4, v6)?,
             (Some(rules), None, Some(steps)) | (None, Some(rules), Some(steps)) => {
                 self.publisher.publish_edited(rules, steps)?
             }
@@ -195,7 +197,9 @@ impl Backend for LiveBackend {
             Family::V6 => Fam::V6,
         };
         let (rules, counts) = self.publisher.rules(fam);
-        Some(rules::rules_view(family, self.publisher.generation(), &rules, &counts))
+        let (packets, bytes) = self.publisher.kept(fam);
+        let view = rules::rules_view(family, self.publisher.generation(), &rules, &counts);
+        Some(RulesView { kept: KeptView { packets, bytes }, ..view })
     }
 
     fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) {

@@ -2,7 +2,7 @@
 
 use crate::api::backend::ApplyError;
 use crate::api::types::{
-    ChainView, Diagnostic, ErrorKind, Family, PolicyView, RuleView, RulesText, RulesView,
+    ChainView, Diagnostic, ErrorKind, Family, KeptView, PolicyView, RuleView, RulesText, RulesView,
 };
 use crate::iptables::diagnostics::Severity;
 use crate::iptables::edit::Refused;
@@ -109,7 +109,13 @@ pub(super) fn rules_view(
             })
             .collect(),
     });
-    RulesView { family, generation: generation.0, chains: chains.collect(), text: rules.save(&count) }
+    RulesView {
+        family,
+        generation: generation.0,
+        chains: chains.collect(),
+        text: rules.save(&count),
+        kept: KeptView::default(),
+    }
 }
 
 fn rule_view(num: u32, id: RuleId, row: printer::Row, counters: Counters) -> RuleView {

@@ -21,7 +21,8 @@ impl LiveBackend {
     }
 }
 
-fn refused(found: &[diagnostics::Diagnostic], text: &[u8], file: &str) -> ApplyError {
+/// What is wrong with a file, as an answer.
+pub(super) fn refused(found: &[diagnostics::Diagnostic], text: &[u8], file: &str) -> ApplyError {
     let is_wrong = found.iter().any(|found| found.severity == Severity::Error);
     let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
     let shown = found.iter().map(|found| Diagnostic {

@@ -3,7 +3,7 @@
 use super::{Path, Source};
 use crate::clock::Now;
 use crate::device::Device;
-use crate::flow::{FlowRef, INGRESS_SHIFT, Tracked};
+use crate::flow::{FlowRef, Said, Tracked};
 use crate::ids::PortId;
 use crate::packet::Packet;
 use crate::rules::conn::Orders;
@@ -74,8 +74,8 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
     }
 
-    /// Rules on a packet. Tier one: the flow has a verdict of this generation for this direction and ingress NIC.
-    /// Else classify, and remember the path through the rules if only facts of the flow decided it.
+    /// Rules on a packet. Tier one: the flow has a verdict of this generation for this direction and ingress NIC, or goes
+    /// on under earlier rules. Else classify, and remember the path through the rules if only facts of the flow decided it.
     #[inline]
     pub(super) fn decide(
         &mut self,
@@ -90,10 +90,12 @@ impl<D: Device, O: Observer> Path<D, O> {
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
         let mut bytes = u64::from(packet.l3_len);
-        if !marks.traced
-            && let Some(word) = tracker.cached_verdict(tracked, rules.since)
-            && let Some(path) = path_from(word, ingress)
-        {
+        let mut path =
+            if marks.traced { None } else { tracker.cached_path(tracked, rules.since, ingress) };
+        if path.is_none() && rules.tenure().keeps() && tracker.is_kept(tracked, rules.tenure(), ingress) {
+            path = Some(PathId::KEPT);
+        }
+        if let Some(path) = path {
             counters.polls.verdict_hits.add(1);
             rule_counters.count_path(path, bytes);
             let (verdict, by) = rules.compiled.outcome(rule_counters.deciding_line(path));
@@ -143,13 +145,13 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
         let cacheable = invariant && matches!(tracked.flow, FlowRef::Existing(_));
         let decider = matched.decider();
-        match cacheable.then(|| rule_counters.intern(matched.lines(), decider)).flatten() {
-            Some(path) => {
-                rule_counters.count_path(path, bytes);
-                tracker.cache_verdict(tracked, rules.since, path_word(path, ingress));
-            }
+        let path = cacheable.then(|| rule_counters.intern(matched.lines(), decider)).flatten();
+        match path {
+            Some(path) => rule_counters.count_path(path, bytes),
             None => rule_counters.count_lines(matched.lines(), bytes),
         }
+        let accepted = verdict == Verdict::Accept;
+        tracker.remember(tracked, rules.since, Said { path, ingress, accepted });
         Decided { verdict, by, management }
     }
 
@@ -159,13 +161,4 @@ impl<D: Device, O: Observer> Path<D, O> {
         let of = |port: PortId| self.ports[port.index()].frame_len_max.load(Relaxed);
         of(ingress).min(of(ingress.peer())).saturating_sub(LINK_OVERHEAD)
     }
-}
-
-/// A cached verdict: the path through the rules in the low 24 bits, the ingress NIC it holds for above.
-fn path_word(path: PathId, ingress: PortId) -> u32 {
-    path.0 | u32::from(ingress.0) << INGRESS_SHIFT
-}
-
-fn path_from(word: u32, ingress: PortId) -> Option<PathId> {
-    (word >> INGRESS_SHIFT == u32::from(ingress.0)).then_some(PathId(word & ((1 << INGRESS_SHIFT) - 1)))
 }
