@@ -59,7 +59,7 @@ fn normal(text: &str) -> Vec<String> {
         .map(|line| {
             // XML reads as text once its marks are blanks; members of both follow each other in any order.
             let line = if line.starts_with('<') {
-                line.replace("</", "<").replace(['<', '>'], " ").replace("forceadd/", "")
+                line.replace("<forceadd/>", "").replace("</", "<").replace(['<', '>'], " ")
             } else {
                 line.to_owned()
             };

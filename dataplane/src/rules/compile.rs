@@ -5,8 +5,8 @@ mod foresee;
 pub use foresee::Foreseen;
 
 use super::conn::Marks;
-use super::line::{Action, Line};
 use super::interned::Interned;
+use super::line::{Action, Line};
 use super::model::{ChainId, Rule, RuleRef, Ruleset, Verdict};
 use super::overlay::{Edits, RuleEdit};
 use super::program::{self, Flat};

@@ -40,8 +40,8 @@ pub(super) const SHARDS: usize = 16;
 const SHARD_BITS: u32 = SHARDS.trailing_zeros();
 /// Bits of the hash that tell segments of a part from one another, at most: more than there can be entries for.
 const DEPTH_MAX: u8 = 24;
-/// Times a lookup is done again.
-const TRIES: usize = 8;
+/// Times a lookup is done again: far more than a writer that does one edit after the other ever spoils.
+const TRIES: usize = 64;
 
 /// A part.
 #[derive(Debug, Default)]

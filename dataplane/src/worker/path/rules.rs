@@ -90,8 +90,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
         let mut bytes = u64::from(packet.l3_len);
-        let mut path =
-            if marks.traced { None } else { tracker.cached_path(tracked, rules.since, ingress) };
+        let mut path = if marks.traced { None } else { tracker.cached_path(tracked, rules.since, ingress) };
         if path.is_none() && rules.tenure().keeps() && tracker.is_kept(tracked, rules.tenure(), ingress) {
             path = Some(PathId::KEPT);
         }
