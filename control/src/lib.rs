@@ -11,6 +11,7 @@ pub mod iptables;
 pub mod lint;
 pub mod net;
 pub mod packet_log;
+pub mod placement;
 pub mod publish;
 pub mod replay;
 pub mod reproducer;

@@ -1,8 +1,8 @@
 //! The giver's end of a ring, with room for what is to be published together. Owned by the giving thread.
 
-use arrayvec::ArrayVec;
 #[cfg(loom)]
 use crate::ring_model::Producer;
+use arrayvec::ArrayVec;
 #[cfg(not(loom))]
 use rtrb::Producer;
 
