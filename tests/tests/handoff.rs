@@ -60,8 +60,9 @@ fn skewed(receiver: usize, owner: usize) {
     let foreign = owned_by(&mut gateway, owner, 5);
     let own = owned_by(&mut gateway, receiver, 2);
     let now = gateway.now();
-    let lost_before = dropped(&gateway, DropReason::FramesLent) + dropped(&gateway, DropReason::HandoffFull);
-    assert_eq!(lost_before, 0);
+    let lost = |gateway: &Gateway| {
+        dropped(gateway, DropReason::FramesLent) + dropped(gateway, DropReason::HandoffFull)
+    };
     let mut last: HashMap<u16, u32> = HashMap::new();
     let (mut sent, mut got, mut got_own) = (0_u64, 0_u64, 0_u64);
     let mut take = |gateway: &mut Gateway| {
@@ -76,7 +77,7 @@ fn skewed(receiver: usize, owner: usize) {
     for round in 1..=400_u32 {
         for port in foreign.iter().cycle().take(60).chain(&own) {
             sent += 1;
-            let number = round * 1000 + u32::try_from(sent % 1000).unwrap();
+            let number = u32::try_from(sent).unwrap();
             let frame = gateway.deliver_via(receiver, LEFT, &numbered(*port, number));
             assert!(frame.is_some(), "worker {receiver} has no frame left to receive with in round {round}");
         }
@@ -85,6 +86,7 @@ fn skewed(receiver: usize, owner: usize) {
         // At first often enough, then not for a long time, then seldom.
         if round < 100 || round > 200 && round % 7 == 0 {
             gateway.workers[owner].poll(now);
+            assert!(round > 100 || lost(&gateway) == 0, "an owner that keeps up loses nothing");
             assert_all_frames_are_there(&mut gateway);
         }
         take(&mut gateway);
@@ -95,10 +97,10 @@ fn skewed(receiver: usize, owner: usize) {
         });
         take(&mut gateway);
     }
-    let lost = dropped(&gateway, DropReason::FramesLent) + dropped(&gateway, DropReason::HandoffFull);
+    let lost = lost(&gateway);
     assert_eq!(got + lost, sent, "forwarded or dropped for being too many");
     assert_eq!(got_own, 400 * 2, "flows of the receiver's own suffer from nobody's stall");
-    assert!(lost > 0 && got > lost, "{got} forwarded, {lost} lost");
+    assert!(lost > 0, "an owner that stalls has to cost something");
     // Everything that could come home has, and the receiver goes on as at first.
     assert_all_frames_are_there(&mut gateway);
     assert!(gateway.deliver_via(receiver, LEFT, &numbered(foreign[0], u32::MAX)).is_some());
