@@ -61,3 +61,33 @@ impl<T, const BATCH: usize> Outbox<T, BATCH> {
         &self.staged
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_staged_is_seen_when_it_is_published_and_all_at_once() {
+        let (ring, mut taker) = crate::ring(8);
+        let mut outbox = Outbox::<u32, 4>::new(ring);
+        (0..3).for_each(|item| outbox.stage(item).unwrap());
+        assert_eq!((outbox.staged(), taker.slots()), (&[0, 1, 2][..], 0));
+        outbox.publish();
+        assert_eq!((outbox.staged(), taker.slots()), (&[][..], 3));
+        assert!((0..3).all(|item| taker.pop() == Ok(item)));
+    }
+
+    #[test]
+    fn a_full_batch_goes_out_and_a_full_ring_takes_no_more() {
+        let (ring, mut taker) = crate::ring(6);
+        let mut outbox = Outbox::<u32, 4>::new(ring);
+        let refused: Vec<u32> = (0..9).filter_map(|item| outbox.stage(item).err()).collect();
+        assert_eq!(refused, [6, 7, 8]);
+        assert_eq!((outbox.staged(), taker.slots()), (&[4, 5][..], 4));
+        assert_eq!(taker.pop(), Ok(0));
+        outbox.stage(9).unwrap();
+        assert_eq!(outbox.stage(10), Err(10));
+        outbox.publish();
+        assert!([1, 2, 3, 4, 5, 9].iter().all(|item| taker.pop() == Ok(*item)));
+    }
+}
