@@ -1,6 +1,6 @@
 //! Which cores the workers run on, and where the NICs' interrupts go. Control thread, once at start.
 //!
-//! [`Machine`] is what there is, read from sysfs and procfs under any root; [`choose`] decides about it and touches
+//! [`Machine`] is what there is, read from sysfs and procfs under any root; [`choose()`] decides about it and touches
 //! nothing; [`irqs`] carries out what was decided about interrupts, and undoes it.
 
 mod choose;
