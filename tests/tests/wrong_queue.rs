@@ -44,14 +44,16 @@ fn every_flow_on_the_wrong_queue(queues: u32) {
     // Somebody listens, so that the host does not answer with ICMP errors.
     let _listener = traffic::udp_socket(&lab.right.netns, SocketAddr::new(lab.right.addr(false), 7000));
     let packet = |port: u16, number: u32| frames::udp_v4(&lab, port, 7000, &number.to_be_bytes());
-    // Ports whose first packet was handed over: the sender picks the queue by the flow, so the next ones will be too.
-    let mut before = 0;
-    let mut is_wrong = |port: &u16| {
-        let frame = packet(*port, 0);
-        left.send(&frame);
-        assert!(right.receive(PATIENCE, |got| got == frame).is_some());
-        let now = handed(&daemon.stats(), "misdirected").0;
-        std::mem::replace(&mut before, now) < now
+    // Ports whose first packets were handed over: the sender picks the queue by the flow, so the next ones will be too. The
+    // hosts say something of their own now and then, so one packet more proves nothing.
+    let is_wrong = |port: &u16| {
+        let before = handed(&daemon.stats(), "misdirected").0;
+        for _ in 0..4 {
+            let frame = packet(*port, 0);
+            left.send(&frame);
+            assert!(right.receive(PATIENCE, |got| got == frame).is_some());
+        }
+        handed(&daemon.stats(), "misdirected").0 >= before + 4
     };
     let ports: Vec<u16> = (20_000..20_200).filter(|port| is_wrong(port)).take(6).collect();
     assert_eq!(ports.len(), 6);
@@ -78,7 +80,9 @@ fn every_flow_on_the_wrong_queue(queues: u32) {
     let sent = u64::from(ROUNDS) * 6;
     let stats = daemon.stats_until("balance", |stats| stats.is_balanced() && stats.rx() >= start.rx() + sent);
     let (out, taken) = handed(&stats, "misdirected");
-    assert_eq!((out, out - handed(&start, "misdirected").0), (taken, sent), "every one of them");
+    assert_eq!(out, taken);
+    let since = out - handed(&start, "misdirected").0;
+    assert!(since >= sent, "{since} of {sent} were handed over");
     assert_eq!((sum(&stats, "handed_off"), sum(&stats, "taken_over")), (out, taken));
     assert_eq!((stats.drops("handoff_full"), stats.drops("frames_lent")), (0, 0));
     let report = daemon.fwctl(&["stats"]);
