@@ -12,6 +12,7 @@ pub mod labels;
 pub mod lint;
 pub mod net;
 pub mod packet_log;
+pub mod placement;
 pub mod publish;
 pub mod replay;
 pub mod reproducer;

@@ -36,6 +36,11 @@ pub trait Device {
     /// Takes completed frames back into `pool` and tops up the fill ring from it.
     fn replenish(&mut self, pool: &mut FramePool);
 
+    /// Chunks that wait for packets to arrive in them. None where packets take theirs from the pool as they come.
+    fn rx_room(&self) -> usize {
+        0
+    }
+
     /// Whether descriptors on the tx ring still wait for the kernel to be kicked again.
     fn is_tx_pending(&self) -> bool;
 

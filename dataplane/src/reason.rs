@@ -88,8 +88,10 @@ drop_reasons! {
     LinkDown => "link_down",
     /// The packet is longer than the egress NIC's MTU.
     MtuExceeded => "mtu_exceeded",
-    /// The owning worker's handoff ring had no room.
+    /// The other worker that was to judge or send it has too many packets waiting already.
     HandoffFull => "handoff_full",
+    /// Too many of the worker's frames are with other workers: with another one lent it could not go on receiving.
+    FramesLent => "frames_lent",
 }
 
 /// How many reasons there are: the length of a reason-indexed counter array.

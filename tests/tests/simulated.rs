@@ -440,8 +440,10 @@ fn any_number_of_workers_gives_the_same_verdicts_flows_and_counters() {
         let traffic = traffic(seed, 4000);
         let mut one = gateway(STATEFUL);
         let expected: Vec<_> = traffic.iter().map(|(side, packet)| one.send(*side, packet)).collect();
-        for workers in [2, 4, 8] {
-            let mut many = gateway_with(STATEFUL, GatewayConfig { workers, ..GatewayConfig::default() });
+        // With a queue each, and with fewer queues than workers.
+        for (workers, queues) in [(2, None), (4, None), (8, None), (2, Some(1)), (4, Some(2)), (8, Some(3))] {
+            let mut many =
+                gateway_with(STATEFUL, GatewayConfig { workers, queues, ..GatewayConfig::default() });
             let mut random = Random(seed ^ 0xabcd);
             for ((side, packet), expected) in traffic.iter().zip(&expected) {
                 let via = usize::try_from(random.below(workers as u64)).unwrap();

@@ -4,7 +4,8 @@ use super::CliError;
 use super::args::StatsArgs;
 use super::client::Client;
 use crate::api::types::{
-    DropCount, FlowStats, PortMode, PortStats, QueueStats, Rate, Side, Stats, Traffic, WireStats, WorkerStats,
+    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, Rate, Side, Stats, Traffic,
+    WireStats, WorkerStats,
 };
 use dataplane::reason::DropReason;
 use std::fmt::Write as _;
@@ -155,6 +156,7 @@ fn render_worker(out: &mut String, worker: &WorkerStats) {
     let WorkerStats {
         id,
         core,
+        core_why,
         rx,
         rx_rate,
         forwarded,
@@ -166,9 +168,14 @@ fn render_worker(out: &mut String, worker: &WorkerStats) {
         flows,
         handed_off,
         taken_over,
+        handoffs,
+        peers,
         generation,
     } = worker;
     line(out, format_args!("  worker {id} on core {core}: {flows} flows, generation {generation}"));
+    if !core_why.is_empty() {
+        wrapped(out, "    core: ", core_why);
+    }
     traffic(out, "rx", *rx, Some(*rx_rate));
     traffic(out, "forwarded", *forwarded, None);
     // Tenths of a packet, rounded down.
@@ -180,6 +187,19 @@ fn render_worker(out: &mut String, worker: &WorkerStats) {
         tenths % 10
     );
     wrapped(out, "    ", &words);
+    render_handoffs(out, handoffs, peers);
+}
+
+/// What went to other workers and came from them, where there was any.
+fn render_handoffs(out: &mut String, handoffs: &[HandoffRow], peers: &[PeerRow]) {
+    let causes = handoffs.iter().filter(|row| row.out + row.taken > 0);
+    let causes = causes.map(|HandoffRow { cause, out, taken }| format!("{cause} {out} out {taken} in"));
+    let peers =
+        peers.iter().map(|PeerRow { worker, out, taken }| format!("worker {worker} {out} out {taken} in"));
+    let words: Vec<String> = causes.chain(peers).collect();
+    if !words.is_empty() {
+        wrapped(out, "    between workers: ", &words.join(", "));
+    }
 }
 
 fn render_flows(out: &mut String, flows: &FlowStats) {

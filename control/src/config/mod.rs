@@ -195,6 +195,17 @@ words! {
 }
 
 words! {
+    /// What happens to the interrupts of NIC queues.
+    Irqs {
+        /// Each goes to the core of the worker that serves its queue, and back at exit.
+        #[default]
+        Steer => "steer",
+        /// Left where they are.
+        Leave => "leave",
+    }
+}
+
+words! {
     /// What happens to offloads that break AF_XDP (GRO, LRO, VLAN stripping, checksum offload).
     Offloads {
         /// Switched off at start, put back at exit.
@@ -307,6 +318,8 @@ pub struct ApiConfig {
 pub struct NetConfig {
     /// Offloads that break AF_XDP.
     pub offloads: Offloads,
+    /// Interrupts of their queues.
+    pub irqs: Irqs,
     /// Whether NICs take frames for other stations; a bump in the wire must.
     pub promiscuous: bool,
     /// Where it is written down what was changed on a NIC, so that the next start can undo it after a crash.
@@ -371,7 +384,12 @@ impl Default for LogConfig {
 
 impl Default for NetConfig {
     fn default() -> Self {
-        Self { offloads: Offloads::Fix, promiscuous: true, journal_dir: "/run/palisade".into() }
+        Self {
+            offloads: Offloads::Fix,
+            irqs: Irqs::Steer,
+            promiscuous: true,
+            journal_dir: "/run/palisade".into(),
+        }
     }
 }
 

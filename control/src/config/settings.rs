@@ -5,7 +5,7 @@ use dataplane::flow::TrackSettings;
 
 use super::field::{Field, Missing};
 use super::value::Value;
-use super::{Auto, Config, Full, Idle, LogLevel, Offloads, Tracking, WireConfig, XdpMode};
+use super::{Auto, Config, Full, Idle, Irqs, LogLevel, Offloads, Tracking, WireConfig, XdpMode};
 
 pub use super::value::Kind;
 
@@ -166,6 +166,13 @@ pub const SETTINGS: &[Setting<Config>] = &[
         |c| c.net.offloads,
         "NIC offloads that break AF_XDP (GRO, LRO, VLAN stripping, checksums): \"fix\" switches them off and puts them \
          back at exit, \"leave\" does not touch them."
+    ),
+    setting!(
+        "net.irqs",
+        Kind::Words(Irqs::words),
+        |c| c.net.irqs,
+        "Interrupts of NIC queues: \"steer\" sends each to the core of the worker that serves the queue and back at exit, \
+         \"leave\" does not touch them."
     ),
     setting!(
         "net.promiscuous",

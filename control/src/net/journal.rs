@@ -4,6 +4,7 @@
 //! what the NIC says: after a crash the NIC shows our changes, not its original state.
 
 use super::offloads::Offloads;
+use crate::placement::irqs::Affinities;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -20,6 +21,9 @@ pub(super) struct Entry {
     pub(super) up: bool,
     /// Its offloads.
     pub(super) offloads: Offloads,
+    /// Where its interrupts were handled.
+    #[serde(default)]
+    pub(super) irqs: Affinities,
 }
 
 /// Where a NIC's entry is kept. The number is part of the name because namespaces share a file system.
@@ -59,7 +63,8 @@ mod tests {
     fn an_entry_is_found_again_only_for_the_same_nic() {
         let dir = tempfile::tempdir().unwrap();
         let offloads = Offloads([("gro".to_owned(), true)].into());
-        let entry = Entry { name: "eth9".to_owned(), ifindex: 7, up: true, offloads };
+        let irqs = Affinities([(120, "0-7".to_owned())].into());
+        let entry = Entry { name: "eth9".to_owned(), ifindex: 7, up: true, offloads, irqs };
         write(dir.path(), &entry).unwrap();
         assert_eq!(left_behind(dir.path(), "eth9", 7), Some(entry.clone()));
         assert_eq!(left_behind(dir.path(), "eth9", 8), None);

@@ -4,9 +4,10 @@ use super::ioctl;
 use super::journal::{self, Entry};
 use super::offloads::Offloads;
 use crate::config::names::nearest;
+use crate::placement::irqs::Affinities;
 use rustix::fd::OwnedFd;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a NIC cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -108,15 +109,17 @@ impl Nic {
     }
 
     /// Takes the NIC into our care: offloads off, link up, every frame taken. What was changed is written to
-    /// `journal_dir` first, and put back on drop. Returns warnings.
+    /// `journal_dir` first, and put back on drop; so is `irqs`, where its interrupts are handled now and perhaps not for
+    /// long. Returns warnings.
     ///
     /// # Errors
     /// If the kernel refuses, e.g. for lack of CAP_NET_ADMIN.
     pub fn prepare(
         &mut self,
-        journal_dir: &std::path::Path,
+        journal_dir: &Path,
         offloads: bool,
         promiscuous: bool,
+        irqs: Affinities,
     ) -> Result<Vec<String>, NicError> {
         let name = self.name.clone();
         let system = |what| {
@@ -130,6 +133,7 @@ impl Nic {
             ifindex: self.ifindex,
             up: flags & libc::IFF_UP != 0,
             offloads: Offloads::read(&self.socket, &self.name),
+            irqs,
         });
         if let Err(error) = journal::write(journal_dir, &entry) {
             warnings.push(format!(
@@ -175,7 +179,9 @@ impl Nic {
     /// Puts back what was changed. Returns what could not be.
     fn restore(&mut self) -> Vec<String> {
         let Some((entry, dir)) = self.before.take() else { return Vec::new() };
-        let failed = entry.offloads.restore(&self.socket, &self.name);
+        let mut failed = entry.offloads.restore(&self.socket, &self.name);
+        let stuck = entry.irqs.restore(Path::new("/"));
+        failed.extend(stuck.iter().map(|irq| format!("interrupt {irq}")));
         if !entry.up
             && let Ok(flags) = ioctl::flags(&self.socket, &self.name)
         {

@@ -6,8 +6,9 @@
 
 use super::Fatal;
 use crate::ager::{self, Aged};
-use crate::config::{Auto, Config, Cores, Idle, Offloads, XdpMode};
+use crate::config::{Auto, Config, Idle, Irqs, Offloads, XdpMode};
 use crate::net::{Nic, frame_fits};
+use crate::placement::{self, Machine, Placed, irqs};
 use crate::publish::Publisher;
 use crate::requests::{Desk, REQUEST_RING};
 use crate::sets::orders::ASK_RING;
@@ -18,11 +19,13 @@ use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed,
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
 use dataplane::sets::SetAsk;
 use dataplane::worker::{
-    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Waker, Worker, WorkerCounters, note_rings,
+    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Waker, Worker, WorkerCounters, deal_lanes,
+    note_rings,
 };
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -58,6 +61,8 @@ pub(super) struct Port {
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     pub(super) core: u16,
+    /// Why that one.
+    pub(super) why: String,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) region: Arc<Region>,
     /// Where it takes requests about its flows.
@@ -68,6 +73,7 @@ pub(super) struct WorkerHandle {
     pub(super) notes: Mutex<NoteReader>,
     /// NIC and queue of each lane.
     pub(super) lanes: Vec<(PortId, u32)>,
+    waker: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
     /// What the thread will run; taken by [`Plane::start`].
     worker: Option<Worker<XskDevice>>,
@@ -98,8 +104,10 @@ impl Plane {
     ) -> Result<Self, Fatal> {
         let nics = find_nics(config)?;
         let names: Vec<String> = nics.iter().map(|(nic, _)| nic.name.clone()).collect();
-        let cores = choose_cores(config, &nics)?;
-        let publisher = Arc::new(publisher(&names, cores.len())?);
+        let machine = read_machine(&nics);
+        let placed = place(config, &machine, &nics)?;
+        let hands = deal(&nics, placed.len());
+        let publisher = Arc::new(publisher(&names, placed.len())?);
         // Programs are loaded before anything about a NIC is changed: a NIC that is taken stays as it is.
         let mut loaded = Vec::new();
         for (nic, queues) in nics {
@@ -107,10 +115,13 @@ impl Plane {
             let xdp = XdpPort::load(&nic.name, ifindex)?;
             loaded.push((nic, queues, xdp));
         }
-        let mut ports = prepare(config, loaded)?;
-        let geometry = Geometry::of(config, &ports, cores.len())?;
-        capabilities::may_lock(geometry.umem_bytes(cores.len())).map_err(Fatal::Rights)?;
-        let umem = Umem::new(&geometry.umem(config, cores.len()))?;
+        let mut ports = prepare(config, loaded, &machine)?;
+        if config.net.irqs == Irqs::Steer {
+            steer_irqs(&machine, &ports, &hands, &placed);
+        }
+        let geometry = Geometry::of(config, &ports, &hands)?;
+        capabilities::may_lock(geometry.umem_bytes()).map_err(Fatal::Rights)?;
+        let umem = Umem::new(&geometry.umem(config))?;
         let devices = open_sockets(config, &umem, &ports, &geometry)?;
         for (device, (port, queue)) in devices.iter().zip(lanes(&ports)) {
             let port = &mut ports[port.index()];
@@ -134,7 +145,7 @@ impl Plane {
             expectations: Arc::default(),
             set_asks: Vec::new(),
         };
-        plane.make_workers(config, &cores, &umem, devices)?;
+        plane.make_workers(config, placed, &hands, &umem, devices)?;
         Ok(plane)
     }
 
@@ -142,32 +153,37 @@ impl Plane {
     fn make_workers(
         &mut self,
         config: &Config,
-        cores: &[u16],
+        placed: Vec<Placed>,
+        hands: &[Vec<(PortId, u32)>],
         umem: &Arc<Umem>,
         devices: Vec<XskDevice>,
     ) -> Result<(), Fatal> {
         let system = |what| move |source| Fatal::System { what, source };
-        let wakers: Result<Vec<_>, _> = cores.iter().map(|_| Waker::new().map(Arc::new)).collect();
+        let wakers: Result<Vec<_>, _> = placed.iter().map(|_| Waker::new().map(Arc::new)).collect();
         let wakers = wakers.map_err(system("making event descriptors"))?;
-        let mut hands: Vec<Vec<Lane<XskDevice>>> = cores.iter().map(|_| Vec::new()).collect();
-        for (device, (port, queue)) in devices.into_iter().zip(lanes(&self.ports)) {
-            hands[queue as usize % cores.len()].push(Lane { port, device });
+        let count = placed.len();
+        let mut dealt: Vec<Vec<Lane<XskDevice>>> = placed.iter().map(|_| Vec::new()).collect();
+        for (device, lane) in devices.into_iter().zip(lanes(&self.ports)) {
+            let worker = hands.iter().position(|hand| hand.contains(&lane));
+            dealt[worker.expect("every queue was dealt to a worker")].push(Lane { port: lane.0, device });
         }
         let seed = Seed::random();
-        let meshes = Handoff::mesh(&wakers, umem.frames_per_worker() as usize);
-        let ids = (0..cores.len()).map(|index| WorkerId(u8::try_from(index).unwrap_or(u8::MAX)));
-        let trackers = ids.map(|id| make_tracker(config, id, cores.len(), seed));
+        let mut meshes = Handoff::mesh(&wakers, umem.frames_per_worker() as usize);
+        let ports_of = |lanes: &Vec<Lane<XskDevice>>| lanes.iter().map(|lane| lane.port).collect::<Vec<_>>();
+        Handoff::share_lanes(&mut meshes, &dealt.iter().map(ports_of).collect::<Vec<_>>());
+        let ids = (0..count).map(|index| WorkerId(u8::try_from(index).unwrap_or(u8::MAX)));
+        let trackers = ids.map(|id| make_tracker(config, id, count, seed));
         let mut trackers = trackers.collect::<Result<Vec<_>, _>>()?;
         Tracker::join(&mut trackers);
         if let Some(tracker) = trackers.first() {
             self.expectations = Arc::clone(tracker.expectations());
         }
-        let parts = hands.into_iter().zip(meshes).zip(wakers).zip(trackers);
-        for (index, (((lanes, handoff), waker), mut tracker)) in parts.enumerate() {
+        let parts = dealt.into_iter().zip(meshes).zip(wakers).zip(trackers).zip(placed);
+        for (index, ((((lanes, handoff), waker), mut tracker), placed)) in parts.enumerate() {
             let (out, events) = RingBuffer::<FlowEvent>::new(EVENT_RING);
             tracker.report_to(out, Arc::clone(&self.listening));
             let id = WorkerId(u8::try_from(index).unwrap_or(u8::MAX));
-            let ports: Vec<PortId> = lanes.iter().map(|lane| lane.port).collect();
+            let ports = ports_of(&lanes);
             let counters = Arc::new(WorkerCounters::new(self.ports.len(), &ports));
             let (named, expired) = RingBuffer::<Expired>::new(EXPIRED_RING);
             let region = tracker.region();
@@ -178,18 +194,20 @@ impl Plane {
             let (noted, notes) = note_rings(NOTE_RING, NOTE_BYTES);
             let desk = Desk::new(asked, Arc::clone(&waker), Arc::clone(&counters));
             let handle = WorkerHandle {
-                core: cores[index],
+                core: placed.core,
+                why: placed.why,
                 counters: Arc::clone(&counters),
                 region,
                 desk: Arc::new(Mutex::new(desk)),
                 events: Arc::new(Mutex::new(events)),
                 notes: Mutex::new(notes),
                 lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
+                waker: Arc::clone(&waker),
                 thread: None,
                 worker: Some(Worker::new(
                     Parts {
                         id,
-                        workers: cores.len(),
+                        workers: count,
                         umem: Arc::clone(umem),
                         pool: FramePool::new(umem, id),
                         lanes,
@@ -286,6 +304,9 @@ impl Drop for Plane {
             port.xdp.detach();
         }
         self.stop.store(true, Ordering::Relaxed);
+        for handle in &self.workers {
+            handle.waker.wake();
+        }
         let workers = self.workers.iter_mut().filter_map(|handle| handle.thread.take());
         for thread in workers.chain(self.ager.take()) {
             // A panic was reported when it happened.
@@ -321,43 +342,62 @@ fn find_nics(config: &Config) -> Result<Vec<(Nic, u32)>, Fatal> {
     Ok(nics)
 }
 
-/// One core per worker. A worker needs a queue on both sides of every wire, so there are at most as many as the NIC
-/// with the fewest queues has.
-fn choose_cores(config: &Config, nics: &[(Nic, u32)]) -> Result<Vec<u16>, Fatal> {
+/// What there is to place workers on.
+fn read_machine(nics: &[(Nic, u32)]) -> Machine {
+    let named: Vec<(String, u32)> = nics.iter().map(|(nic, _)| (nic.name.clone(), nic.ifindex)).collect();
+    Machine::read(Path::new("/"), &cores::allowed(), cores::is_usable, &named)
+}
+
+/// Which worker serves which queues, for this many of them.
+fn deal(nics: &[(Nic, u32)], workers: usize) -> Vec<Vec<(PortId, u32)>> {
+    deal_lanes(&nics.iter().map(|(_, queues)| *queues).collect::<Vec<_>>(), workers)
+}
+
+/// A core for every worker, and the log's word on why.
+fn place(config: &Config, machine: &Machine, nics: &[(Nic, u32)]) -> Result<Vec<Placed>, Fatal> {
     let queues = nics.iter().map(|(_, queues)| *queues as usize).min().unwrap_or(1);
-    let allowed = cores::allowed();
-    let chosen = match &config.workers.cores {
-        Cores::Auto => cores::choose(queues.min(allowed.len().saturating_sub(1).max(1))),
-        Cores::Count(count) => cores::choose(usize::from(*count)),
-        Cores::List(list) => list.clone(),
-    };
-    if let Some(core) = chosen.iter().find(|core| !cores::is_usable(**core)) {
-        return Err(Fatal::Layout(format!(
-            "core {core} does not exist or is not allowed to us; there are {allowed:?}"
-        )));
+    let placement = placement::choose(machine, &config.workers.cores, queues, |count| deal(nics, count));
+    let placement = placement.map_err(|error| Fatal::Layout(error.to_string()))?;
+    for (index, Placed { core, why }) in placement.workers.iter().enumerate() {
+        info!("worker {index} on core {core}: {why}");
     }
-    if chosen.len() > queues {
-        return Err(Fatal::Layout(format!(
-            "{} workers, but one of the NICs has only {queues} queue(s), and every worker needs one on each NIC: \
-             configure fewer workers or more queues (`ethtool -L`)",
-            chosen.len()
-        )));
+    for warning in &placement.warnings {
+        warn!("{warning}");
     }
-    Ok(chosen)
+    Ok(placement.workers)
+}
+
+/// Sends the interrupts of the NICs' queues to the workers that serve them.
+fn steer_irqs(machine: &Machine, ports: &[Port], hands: &[Vec<(PortId, u32)>], placed: &[Placed]) {
+    let cores: Vec<u16> = placed.iter().map(|placed| placed.core).collect();
+    for port in ports {
+        let stuck = irqs::steer(Path::new("/"), machine, port.id, hands, &cores);
+        if !stuck.is_empty() {
+            warn!(
+                "{}: interrupts {stuck:?} cannot be sent to the cores of their workers: packets wake another core first",
+                port.nic.name
+            );
+        }
+    }
 }
 
 /// Takes the NICs into our care.
-fn prepare(config: &Config, loaded: Vec<(Nic, u32, XdpPort)>) -> Result<Vec<Port>, Fatal> {
+fn prepare(config: &Config, loaded: Vec<(Nic, u32, XdpPort)>, machine: &Machine) -> Result<Vec<Port>, Fatal> {
     let mut ports = Vec::new();
     for (index, (mut nic, queues, xdp)) in loaded.into_iter().enumerate() {
+        let id = PortId(u8::try_from(index).unwrap_or(u8::MAX));
         let offloads = config.net.offloads == Offloads::Fix;
-        for warning in nic.prepare(&config.net.journal_dir, offloads, config.net.promiscuous)? {
+        let irqs = match config.net.irqs {
+            Irqs::Steer => irqs::Affinities::read(Path::new("/"), machine, id),
+            Irqs::Leave => irqs::Affinities::default(),
+        };
+        for warning in nic.prepare(&config.net.journal_dir, offloads, config.net.promiscuous, irqs)? {
             warn!("{warning}");
         }
         let gone = |source| Fatal::System { what: "reading a NIC's MTU", source };
         let mtu = nic.link().map_err(gone)?.mtu;
         ports.push(Port {
-            id: PortId(u8::try_from(index).unwrap_or(u8::MAX)),
+            id,
             wire: config.wires[index / 2].name.clone(),
             xdp,
             nic,
@@ -379,12 +419,14 @@ fn lanes(ports: &[Port]) -> ArrayVec<(PortId, u32), 4096> {
 struct Geometry {
     frame_size: u32,
     frames_per_worker: u32,
+    /// Workers that receive and so have frames of their own.
+    homes: u32,
     jumbo: bool,
     frame_len_max: u32,
 }
 
 impl Geometry {
-    fn of(config: &Config, ports: &[Port], workers: usize) -> Result<Self, Fatal> {
+    fn of(config: &Config, ports: &[Port], hands: &[Vec<(PortId, u32)>]) -> Result<Self, Fatal> {
         let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
         let roomy = if mtu > 1700 { 4096 } else { 2048 };
         let frame_size = config.umem.frame_size_bytes.unwrap_or(roomy);
@@ -393,27 +435,28 @@ impl Geometry {
             jumbo |= frame_fits(&port.nic.name, port.mtu, frame_size, port.xdp.features().multi_buffer)?;
         }
         let ring = config.umem.ring_size_descs;
-        let lanes: u32 = ports.iter().map(|port| port.queues).sum();
-        let lanes_per_worker = lanes.div_ceil(u32::try_from(workers).unwrap_or(1).max(1));
+        let most = hands.iter().map(Vec::len).max().unwrap_or(1);
+        let homes = hands.iter().filter(|hand| !hand.is_empty()).count();
         // Fill and rx ring full, tx and completion ring full, and a burst in hand, for every queue.
-        let enough = lanes_per_worker * (4 * ring + 64);
+        let enough = u32::try_from(most).unwrap_or(1) * (4 * ring + 64);
         Ok(Self {
             frame_size,
             frames_per_worker: config.umem.frames_per_worker.unwrap_or(enough),
+            homes: u32::try_from(homes).unwrap_or(1),
             jumbo,
             frame_len_max: if jumbo { 65536 } else { frame_size - dataplane::xsk::HEADROOM },
         })
     }
 
-    fn umem_bytes(&self, workers: usize) -> u64 {
-        u64::from(self.frame_size) * u64::from(self.frames_per_worker) * workers as u64
+    fn umem_bytes(&self) -> u64 {
+        u64::from(self.frame_size) * u64::from(self.frames_per_worker) * u64::from(self.homes)
     }
 
-    fn umem(&self, config: &Config, workers: usize) -> UmemConfig {
+    fn umem(&self, config: &Config) -> UmemConfig {
         UmemConfig {
             frame_size: self.frame_size,
             frames_per_worker: self.frames_per_worker,
-            workers: u32::try_from(workers).unwrap_or(1),
+            workers: self.homes,
             hugepages: wish(config.umem.hugepages),
         }
     }

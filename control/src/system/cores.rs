@@ -28,14 +28,3 @@ pub fn pin(core: u16) -> io::Result<()> {
 pub fn is_usable(core: u16) -> bool {
     std::thread::spawn(move || pin(core).is_ok()).join().unwrap_or(false)
 }
-
-/// Cores for `wanted` workers: from the highest down, so that the first core, where the rest of the system and our
-/// control threads run, is taken last.
-#[must_use]
-pub fn choose(wanted: usize) -> Vec<u16> {
-    let mut cores = allowed();
-    cores.reverse();
-    cores.truncate(wanted.max(1));
-    cores.sort_unstable();
-    cores
-}

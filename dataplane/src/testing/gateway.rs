@@ -11,7 +11,7 @@ use crate::rules::{CompileError, Compiled};
 use crate::sets::SetAsk;
 use crate::worker::{
     FamilyRules, Fate, Handoff, Lane, Mailbox, NoteReader, Observer, Parts, PortState, Settings, Snapshot,
-    Waker, Worker, WorkerCounters, note_rings,
+    Waker, Worker, WorkerCounters, deal_lanes, note_rings,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -39,6 +39,8 @@ pub struct GatewayConfig {
     pub wires: usize,
     /// How many workers share the flows.
     pub workers: usize,
+    /// Queues of every NIC, dealt out as the daemon does; `None` for one per worker.
+    pub queues: Option<u32>,
     /// Settings of the first snapshot.
     pub settings: Settings,
     /// Whether packets are tracked even if no rule asks for a connection state.
@@ -57,6 +59,7 @@ impl Default for GatewayConfig {
             names: ["left".to_owned(), "right".to_owned()],
             wires: 1,
             workers: 1,
+            queues: None,
             settings: Settings::default(),
             track_always: true,
             max_flows: 4096,
@@ -178,7 +181,8 @@ impl Gateway {
             config,
         };
         let trackers = gateway.trackers()?;
-        let handoffs = Handoff::mesh(&wakers, gateway.config.frames_per_worker as usize);
+        let mut handoffs = Handoff::mesh(&wakers, gateway.config.frames_per_worker as usize);
+        Handoff::share_lanes(&mut handoffs, &gateway.lanes());
         for (index, (handoff, tracker)) in handoffs.into_iter().zip(trackers).enumerate() {
             gateway.add_worker(index, handoff, tracker, &wakers[index], &ports);
         }
@@ -201,6 +205,14 @@ impl Gateway {
         Ok(trackers)
     }
 
+    /// The NICs that each worker has a queue of.
+    fn lanes(&self) -> Vec<Vec<PortId>> {
+        let workers = self.config.workers;
+        let queues = self.config.queues.unwrap_or_else(|| u32::try_from(workers).unwrap_or(1));
+        let dealt = deal_lanes(&vec![queues; self.config.wires * 2], workers);
+        dealt.into_iter().map(|hand| hand.into_iter().map(|(port, _)| port).collect()).collect()
+    }
+
     fn add_worker(
         &mut self,
         index: usize,
@@ -215,7 +227,7 @@ impl Gateway {
         let (asked_of_sets, set_asks) = RingBuffer::new(1024);
         let (noted, notes) = note_rings(NOTES, NOTES_BYTES);
         let ports_count = self.config.wires * 2;
-        let nics: Vec<_> = (0..).map(PortId).take(ports_count).collect();
+        let nics = self.lanes().swap_remove(index);
         let counters = Arc::new(WorkerCounters::new(ports_count, &nics));
         let lane = |port| Lane { port, device: LoopbackDevice::new(Arc::clone(&self.umem), TX_RING) };
         let parts = Parts {
@@ -248,12 +260,12 @@ impl Gateway {
         self.send_via(0, side, packet)
     }
 
-    /// The same through a given worker's queue, whoever owns the flow.
+    /// The same through a given worker's queue, whoever owns the flow. A worker without one is as good as the next that
+    /// has one.
     pub fn send_via(&mut self, worker: usize, side: PortId, packet: &[u8]) -> Outcome {
         let number = self.sent;
         self.sent += 1;
-        let (lanes, pool) = self.workers[worker].lanes_and_pool();
-        let frame = lanes[side.index()].device.deliver(pool, packet);
+        let frame = self.deliver_via(worker, side, packet);
         if let Some(frame) = frame {
             self.under_way.insert(frame, number);
         }
@@ -279,6 +291,20 @@ impl Gateway {
         }
     }
 
+    /// Lets a packet arrive and polls nobody; gives the id of its frame.
+    ///
+    /// # Panics
+    /// If no worker has a queue of that NIC.
+    pub fn deliver_via(&mut self, worker: usize, side: PortId, packet: &[u8]) -> Option<u64> {
+        let count = self.workers.len();
+        let mut having = (worker..worker + count).map(|index| index % count);
+        let has = |worker: &mut Worker<_, _>| worker.lanes_mut().iter().position(|lane| lane.port == side);
+        let found = having.find_map(|index| Some((index, has(&mut self.workers[index])?)));
+        let (worker, lane) = found.expect("every NIC has a queue");
+        let (lanes, pool) = self.workers[worker].lanes_and_pool();
+        lanes[lane].device.deliver(pool, packet)
+    }
+
     /// Polls until no worker finds anything to do.
     fn settle(&mut self) {
         let now = self.now;
@@ -289,9 +315,10 @@ impl Gateway {
         while self.workers.iter_mut().map(has_more).fold(false, |any, more| any | more) {}
     }
 
-    fn collect(&mut self, side: PortId) -> Vec<Vec<u8>> {
-        let lanes = self.workers.iter_mut().map(|worker| &mut worker.lanes_mut()[side.index()]);
-        lanes.flat_map(|lane| lane.device.collect()).collect()
+    /// What left on a NIC since the last time.
+    pub fn collect(&mut self, side: PortId) -> Vec<Vec<u8>> {
+        let lanes = self.workers.iter_mut().flat_map(|worker| worker.lanes_mut());
+        lanes.filter(|lane| lane.port == side).flat_map(|lane| lane.device.collect()).collect()
     }
 
     /// What rules have asked of sets since the last time.
@@ -396,12 +423,12 @@ impl Gateway {
         self.reload(rules)
     }
 
-    /// Frames now anywhere: in pools, in devices, held as fragments or on their way home. Always
+    /// Frames now anywhere: in pools, in devices, held as fragments or on their way between workers. Always
     /// [`Gateway::frames_total`].
     pub fn frames_accounted(&mut self) -> usize {
         let held = |worker: &mut Worker<LoopbackDevice, Notes>| {
             let devices: usize = worker.lanes_mut().iter().map(|lane| lane.device.frames_held()).sum();
-            devices + worker.pool_mut().len() + worker.frames_held() + worker.frames_coming_home()
+            devices + worker.pool_mut().len() + worker.frames_held() + worker.frames_under_way()
         };
         self.workers.iter_mut().map(held).sum()
     }

@@ -2,9 +2,10 @@
 //! A counter is therefore a relaxed load and store, never a locked instruction, and a reader may see one counter a
 //! packet ahead of another; over a quiet moment `rx = forwarded + drops` holds exactly.
 
+use super::handoff::HANDOFF_CAUSES;
 use crate::device::DeviceCounters;
 use crate::flow::{INVALID_REASONS, TrackStats};
-use crate::ids::PortId;
+use crate::ids::{PortId, WORKERS_MAX};
 use crate::reason::{DROP_REASONS, DropReason};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -82,10 +83,6 @@ pub struct LoopCounters {
     pub idle_polls: Counter,
     /// Times the worker went to sleep in `poll(2)`.
     pub sleeps: Counter,
-    /// Packets handed to other workers.
-    pub handed_off: Counter,
-    /// Packets taken over from other workers.
-    pub taken_over: Counter,
     /// Cached verdicts used.
     pub verdict_hits: Counter,
     /// Classifier walks.
@@ -98,6 +95,36 @@ pub struct LoopCounters {
     pub unasked: Counter,
     /// Requests of control's done.
     pub served: Counter,
+}
+
+/// What went from worker to worker, as one of them saw it.
+#[derive(Debug)]
+pub struct HandoffCounters {
+    /// Packets given away, by [`super::HandoffCause`].
+    pub out: [Counter; HANDOFF_CAUSES],
+    /// Packets taken over, by [`super::HandoffCause`].
+    pub taken: [Counter; HANDOFF_CAUSES],
+    /// The same by worker on the other side.
+    pub peers: Box<[PeerCounters]>,
+}
+
+/// What went to one other worker and came from it.
+#[derive(Debug, Default)]
+pub struct PeerCounters {
+    /// Packets given to it.
+    pub out: Counter,
+    /// Packets taken over from it.
+    pub taken: Counter,
+}
+
+impl Default for HandoffCounters {
+    fn default() -> Self {
+        Self {
+            out: Default::default(),
+            taken: Default::default(),
+            peers: (0..WORKERS_MAX).map(|_| PeerCounters::default()).collect(),
+        }
+    }
 }
 
 /// Ring health of one queue, copied out of its device by the worker every [`super::PUBLISH_NANOS`].
@@ -229,6 +256,8 @@ pub struct WorkerCounters {
     pub polls: LoopCounters,
     /// The flow table.
     pub track: TrackCounters,
+    /// What other workers were given and gave.
+    pub handoff: HandoffCounters,
 }
 
 impl WorkerCounters {
@@ -240,6 +269,7 @@ impl WorkerCounters {
             ports: (0..ports).map(|_| PortCounters::default()).collect(),
             polls: LoopCounters::default(),
             track: TrackCounters::default(),
+            handoff: HandoffCounters::default(),
         }
     }
 

@@ -1,22 +1,70 @@
-//! From worker to worker: packets that arrived where their flow does not live, and frames going home.
+//! From worker to worker: packets that arrived where their flow does not live, judged packets that another worker has to
+//! send, and frames going home. Each worker owns its [`Handoff`]; what two of them share is rings.
 //!
-//! Every ordered pair of workers has two single-producer single-consumer rings: one carries packets (the frame and
-//! what was parsed, no bytes copied) to the flow's owner, one carries foreign frames back to the worker whose pool
-//! they come from, so that no pool runs dry whatever the skew. The packet ring may fill, and the packet is then
-//! dropped with a reason; the return ring holds as many frames as its reader's pool has and so can never be full.
-//! Packets of one flow take one ring, so their order is kept.
+//! Every ordered pair of workers has two single-producer single-consumer rings: one carries packets (the frame and what
+//! was parsed, no bytes copied), one carries foreign frames back to the worker whose pool they come from. What a burst has
+//! for one peer is published at once and wakes it at most once.
+//!
+//! No pool runs dry, whatever the skew: a worker lends frames only while an eighth of its own are left to receive with
+//! (`Path::may_lend`), what ends elsewhere goes home before its holder does anything else, and the return ring holds as
+//! many frames as its reader's pool has, so it can never be full. The packet ring may be, and the packet is then dropped
+//! with a reason; nobody ever waits. Packets of one flow take one ring there and, if another worker sends them, one ring
+//! on, so their order is kept.
 
+use super::counters::HandoffCounters;
 use super::idle::Waker;
-use crate::ids::{PortId, WorkerId};
-use crate::packet::Packet;
-use crate::xsk::Frame;
-use rtrb::{Consumer, Producer, RingBuffer};
+use crate::device::BURST_MAX;
+use crate::ids::{PORTS_MAX, PortId, WORKERS_MAX, WorkerId};
+use crate::packet::{Fragment, Packet};
+use crate::xsk::{Frame, FramePool};
+use ::handoff::{Outbox, ring};
+use rtrb::{Consumer, Producer};
 use std::sync::Arc;
 
 /// Packets one worker may have waiting at another.
 const HANDOFF_RING: usize = 1024;
 
-/// A packet on its way to its owner.
+/// Frames that go home without waking the worker they belong to, which seldom waits for them.
+const HOMEWARD_QUIET: usize = 32;
+
+/// Why a packet goes from one worker to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HandoffCause {
+    /// The NIC put it on another queue than that of its flow's owner.
+    Misdirected,
+    /// A fragment: on its way to where those of its datagram meet, or from there to the datagram's flow.
+    Fragment,
+    /// An ICMP error, on its way to the flow it is about.
+    IcmpError,
+    /// Its flow has moved to another worker after it was handed over.
+    Moved,
+    /// It was judged and leaves on a NIC of which its owner has no queue.
+    Transmit,
+}
+
+/// How many causes there are.
+pub const HANDOFF_CAUSES: usize = HandoffCause::ALL.len();
+
+impl HandoffCause {
+    /// Every cause, in counter order.
+    pub const ALL: &'static [Self] =
+        &[Self::Misdirected, Self::Fragment, Self::IcmpError, Self::Moved, Self::Transmit];
+
+    /// Stable name: what `fwctl stats` prints.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Misdirected => "misdirected",
+            Self::Fragment => "fragment",
+            Self::IcmpError => "icmp_error",
+            Self::Moved => "moved",
+            Self::Transmit => "transmit",
+        }
+    }
+}
+
+/// A packet in another worker's hands.
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) frame: Frame,
@@ -24,100 +72,228 @@ pub(super) struct Handed {
     pub(super) ingress: PortId,
 }
 
-/// One worker's ends of all rings between it and one other worker.
-#[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) id: WorkerId,
-    pub(super) packets_out: Producer<Handed>,
-    pub(super) packets_in: Consumer<Handed>,
-    pub(super) homeward: Producer<Frame>,
-    pub(super) homecoming: Consumer<Frame>,
-    waker: Arc<Waker>,
-    /// Whether `packets_out` or `homeward` got something since the last [`Handoff::flush`].
-    dirty: bool,
+/// What is to be done with it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// Judge it.
+    Judge(HandoffCause),
+    /// Send it out of the other NIC of its wire.
+    Forward,
+    /// Send it out of the NIC the packet that it answers came in on.
+    Answer,
 }
 
-/// One worker's connections to all others. Empty when there is one worker.
-#[derive(Debug, Default)]
+impl Errand {
+    const fn cause(self) -> HandoffCause {
+        match self {
+            Self::Judge(cause) => cause,
+            Self::Forward | Self::Answer => HandoffCause::Transmit,
+        }
+    }
+}
+
+/// A packet on its way: [`Handed`] and [`Errand`] in one, which is smaller.
+#[derive(Debug)]
+struct Parcel {
+    frame: Frame,
+    packet: Packet,
+    ingress: PortId,
+    errand: Errand,
+}
+
+const _: () = assert!(size_of::<Parcel>() <= 128, "a packet costs its taker two cache lines");
+
+/// One worker's ends of all rings between it and one other worker.
+#[derive(Debug)]
+struct Peer {
+    id: WorkerId,
+    out: Outbox<Parcel, BURST_MAX>,
+    coming: Consumer<Parcel>,
+    homeward: Producer<Frame>,
+    homecoming: Consumer<Frame>,
+    waker: Arc<Waker>,
+    /// Whether a packet was staged since the last [`Handoff::flush`].
+    has_packets: bool,
+    /// Frames sent home since the peer was last woken.
+    quiet: usize,
+    /// Most frames it is not woken for: peers together leave it half of its own.
+    quiet_max: usize,
+}
+
+/// One worker's connections to all others. Without any when there is one worker.
+#[derive(Debug)]
 pub struct Handoff {
-    pub(super) peers: Vec<Peer>,
+    id: WorkerId,
+    /// In worker order, without ourselves.
+    peers: Vec<Peer>,
+    /// Who sends out of a NIC for us, by [`PortId`].
+    senders: [Option<WorkerId>; PORTS_MAX],
 }
 
 impl Handoff {
     /// Connects workers with each other: one [`Handoff`] per waker, in worker order. `frames_per_worker` is the
     /// size of each worker's pool.
+    ///
+    /// # Panics
+    /// If there are more than [`WORKERS_MAX`].
     #[must_use]
     pub fn mesh(wakers: &[Arc<Waker>], frames_per_worker: usize) -> Vec<Self> {
-        let mut mesh: Vec<Self> = wakers.iter().map(|_| Self::default()).collect();
+        assert!(wakers.len() <= WORKERS_MAX, "at most {WORKERS_MAX} workers");
+        let id = |index| WorkerId(u8::try_from(index).unwrap_or(u8::MAX));
+        let lone = |index| Self { id: id(index), peers: Vec::new(), senders: [None; PORTS_MAX] };
+        let mut mesh: Vec<Self> = (0..wakers.len()).map(lone).collect();
+        let quiet_max = HOMEWARD_QUIET.min(frames_per_worker / 2 / wakers.len().max(1));
         for low in 0..wakers.len() {
             for high in low + 1..wakers.len() {
-                let (up_tx, up_rx) = RingBuffer::new(HANDOFF_RING);
-                let (down_tx, down_rx) = RingBuffer::new(HANDOFF_RING);
-                let (up_home, up_coming) = RingBuffer::new(frames_per_worker);
-                let (down_home, down_coming) = RingBuffer::new(frames_per_worker);
-                mesh[low].peers.push(Peer::new(high, up_tx, down_rx, up_home, down_coming, &wakers[high]));
-                mesh[high].peers.push(Peer::new(low, down_tx, up_rx, down_home, up_coming, &wakers[low]));
+                let (up, from_below) = ring(HANDOFF_RING);
+                let (down, from_above) = ring(HANDOFF_RING);
+                let (home_up, home_from_below) = ring(frames_per_worker);
+                let (home_down, home_from_above) = ring(frames_per_worker);
+                let peer = |other: usize, out, coming, homeward, homecoming| Peer {
+                    id: id(other),
+                    out: Outbox::new(out),
+                    coming,
+                    homeward,
+                    homecoming,
+                    waker: Arc::clone(&wakers[other]),
+                    has_packets: false,
+                    quiet: 0,
+                    quiet_max,
+                };
+                mesh[low].peers.push(peer(high, up, from_above, home_up, home_from_above));
+                mesh[high].peers.push(peer(low, down, from_below, home_down, home_from_below));
             }
         }
         mesh
     }
 
-    /// The rings to `owner`.
+    /// Tells workers who sends out of which NIC, given the NICs that each of them has queues of. One without a queue of a
+    /// NIC always goes to the same other worker, so that packets keep their order; workers share those that have one.
+    pub fn share_lanes(mesh: &mut [Self], lanes: &[Vec<PortId>]) {
+        for port in (0..).map(PortId).take(PORTS_MAX) {
+            let having: Vec<_> = (0..)
+                .map(WorkerId)
+                .zip(lanes)
+                .filter(|(_, ports)| ports.contains(&port))
+                .map(|(id, _)| id)
+                .collect();
+            for (index, handoff) in mesh.iter_mut().enumerate().filter(|_| !having.is_empty()) {
+                handoff.senders[port.index()] = Some(having[index % having.len()]);
+            }
+        }
+    }
+
+    /// Which other worker sends out of a NIC for us.
     #[inline]
-    pub(super) fn to(&mut self, owner: WorkerId) -> Option<&mut Peer> {
-        self.peers.iter_mut().find(|peer| peer.id == owner)
+    pub(super) const fn sender(&self, port: PortId) -> Option<WorkerId> {
+        self.senders[port.index()]
     }
 
-    /// Chunks that other workers have sent home and this one has not taken yet, for the frame accounting.
-    pub(super) fn frames_coming_home(&mut self) -> usize {
-        let coming = |peer: &mut Peer| {
-            let waiting = peer.homecoming.slots();
-            let Ok(chunk) = peer.homecoming.read_chunk(waiting) else { return 0 };
-            let (first, second) = chunk.as_slices();
-            first.iter().chain(second).map(|frame| frame.segments() as usize).sum()
-        };
-        self.peers.iter_mut().map(coming).sum()
+    #[inline]
+    fn peer(&mut self, id: WorkerId) -> Option<&mut Peer> {
+        let at = id.index().checked_sub(usize::from(id > self.id))?;
+        self.peers.get_mut(at).filter(|peer| peer.id == id)
     }
 
-    /// Wakes every worker that sleeps and was given something.
+    /// Gives a packet to another worker, who gets it with the rest of the burst.
+    ///
+    /// # Errors
+    /// Gives it back when that worker has too many waiting already.
+    #[inline]
+    #[expect(clippy::result_large_err, reason = "what did not fit goes back to its owner, by value")]
+    pub(super) fn hand(
+        &mut self,
+        to: WorkerId,
+        handed: Handed,
+        errand: Errand,
+        counters: &HandoffCounters,
+    ) -> Result<(), Handed> {
+        let Some(peer) = self.peer(to) else { return Err(handed) };
+        let Handed { frame, packet, ingress } = handed;
+        let staged = peer.out.stage(Parcel { frame, packet, ingress, errand });
+        staged.map_err(|Parcel { frame, packet, ingress, .. }| Handed { frame, packet, ingress })?;
+        peer.has_packets = true;
+        counters.out[errand.cause() as usize].add(1);
+        counters.peers[to.index()].out.add(1);
+        Ok(())
+    }
+
+    /// How many other workers there are.
+    pub(super) fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// The next packet from one of them.
+    #[inline]
+    pub(super) fn take(&mut self, peer: usize, counters: &HandoffCounters) -> Option<(Handed, Errand)> {
+        let peer = &mut self.peers[peer];
+        let Parcel { frame, packet, ingress, errand } = peer.coming.pop().ok()?;
+        counters.taken[errand.cause() as usize].add(1);
+        counters.peers[peer.id.index()].taken.add(1);
+        Some((Handed { frame, packet, ingress }, errand))
+    }
+
+    /// Publishes what was staged, and wakes every worker that sleeps and was given something.
     pub(super) fn flush(&mut self) {
         for peer in &mut self.peers {
-            if std::mem::take(&mut peer.dirty) {
+            if std::mem::take(&mut peer.has_packets) {
+                peer.out.publish();
+                peer.quiet = 0;
                 peer.waker.wake();
             }
         }
     }
+
+    /// Sends frames home that ended here, and takes our own back.
+    pub(super) fn exchange_frames(&mut self, pool: &mut FramePool) {
+        for peer in &mut self.peers {
+            while let Ok(frame) = peer.homecoming.pop() {
+                pool.free(frame);
+            }
+            let count = pool.foreign_count(peer.id);
+            if count == 0 {
+                continue;
+            }
+            let places = peer.homeward.write_chunk_uninit(count);
+            let places = places.expect("the return ring holds every frame of its home");
+            places.fill_from_iter(pool.take_foreign(peer.id));
+            peer.quiet += count;
+            if peer.quiet > peer.quiet_max {
+                peer.quiet = 0;
+                peer.waker.wake();
+            }
+        }
+    }
+
+    /// Whether no other worker has left anything for us.
+    pub(super) fn is_empty(&self) -> bool {
+        self.peers.iter().all(|peer| peer.coming.is_empty() && peer.homecoming.is_empty())
+    }
+
+    /// Chunks on their way to this worker, packets and frames that come home, and those staged for others: for the frame
+    /// accounting.
+    pub(super) fn frames_under_way(&mut self) -> usize {
+        fn waiting<T>(ring: &mut Consumer<T>, chunks: impl Fn(&T) -> usize) -> usize {
+            let count = ring.slots();
+            let Ok(chunk) = ring.read_chunk(count) else { return 0 };
+            let (first, second) = chunk.as_slices();
+            first.iter().chain(second).map(chunks).sum()
+        }
+        let of_parcel = |parcel: &Parcel| parcel.frame.segments() as usize;
+        let of_peer = |peer: &mut Peer| {
+            let staged: usize = peer.out.staged().iter().map(of_parcel).sum();
+            let coming = waiting(&mut peer.coming, of_parcel);
+            staged + coming + waiting(&mut peer.homecoming, |frame| frame.segments() as usize)
+        };
+        self.peers.iter_mut().map(of_peer).sum()
+    }
 }
 
-impl Peer {
-    fn new(
-        id: usize,
-        packets_out: Producer<Handed>,
-        packets_in: Consumer<Handed>,
-        homeward: Producer<Frame>,
-        homecoming: Consumer<Frame>,
-        waker: &Arc<Waker>,
-    ) -> Self {
-        let id = WorkerId(u8::try_from(id).expect("at most 64 workers"));
-        Self { id, packets_out, packets_in, homeward, homecoming, waker: Arc::clone(waker), dirty: false }
-    }
-
-    /// Gives a packet to its owner.
-    ///
-    /// # Errors
-    /// Gives it back when the owner has too many waiting already.
-    #[expect(clippy::result_large_err, reason = "what did not fit goes back to its owner, by value")]
-    pub(super) fn hand(&mut self, handed: Handed) -> Result<(), Handed> {
-        self.dirty = true;
-        self.packets_out.push(handed).map_err(|rtrb::PushError::Full(back)| back)
-    }
-
-    /// Sends a frame back to the pool it comes from.
-    ///
-    /// # Panics
-    /// If the ring is full, which would mean that more frames of one home exist than were made.
-    pub(super) fn send_home(&mut self, frame: Frame) {
-        self.dirty = true;
-        assert!(self.homeward.push(frame).is_ok(), "the return ring holds every frame of its home");
+/// Why a packet has to leave for its owner; `is_error` says whether it is an ICMP error about a flow.
+pub(super) const fn cause(packet: &Packet, is_error: bool) -> HandoffCause {
+    match packet.fragment {
+        Fragment::Whole if is_error => HandoffCause::IcmpError,
+        Fragment::Whole => HandoffCause::Misdirected,
+        Fragment::First | Fragment::Later => HandoffCause::Fragment,
     }
 }

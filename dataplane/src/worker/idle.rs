@@ -4,6 +4,7 @@
 use super::{Observer, Worker};
 use crate::clock::Now;
 use crate::device::Device;
+use ::handoff::Bell;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::io;
@@ -33,7 +34,7 @@ const SLEEP_NANOS_MAX: i64 = 20_000_000;
 #[derive(Debug)]
 pub struct Waker {
     event: OwnedFd,
-    sleeping: AtomicBool,
+    bell: Bell,
 }
 
 impl Waker {
@@ -43,14 +44,12 @@ impl Waker {
     /// When the process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Self { event, sleeping: AtomicBool::new(false) })
+        Ok(Self { event, bell: Bell::new() })
     }
 
     /// Wakes the worker if it sleeps; costs one fence and one load otherwise.
     pub fn wake(&self) {
-        // Pairs with the fence in `Worker::sleep`: either we see `sleeping`, or the worker sees what we gave it.
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) {
+        if self.bell.must_wake() {
             // A full eventfd counter means that the worker is about to wake up anyway.
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
@@ -75,8 +74,8 @@ impl<D: Device, O: Observer> Worker<D, O> {
             empty_polls = empty_polls.saturating_add(1);
             match idle {
                 IdlePolicy::Spin => std::hint::spin_loop(),
-                IdlePolicy::Sleep => self.sleep(),
-                IdlePolicy::Adaptive if empty_polls > SPINS_BEFORE_SLEEP => self.sleep(),
+                IdlePolicy::Sleep => self.sleep(stop),
+                IdlePolicy::Adaptive if empty_polls > SPINS_BEFORE_SLEEP => self.sleep(stop),
                 IdlePolicy::Adaptive if empty_polls > SPINS_BEFORE_YIELD => std::thread::yield_now(),
                 IdlePolicy::Adaptive => std::hint::spin_loop(),
             }
@@ -84,17 +83,16 @@ impl<D: Device, O: Observer> Worker<D, O> {
     }
 
     /// Sleeps until a socket has packets, somebody wakes us, or the longest sleep is over.
-    fn sleep(&mut self) {
+    fn sleep(&mut self, stop: &AtomicBool) {
         let waker = self.path.waker.clone();
-        waker.sleeping.store(true, Ordering::Relaxed);
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if self.path.nothing_waits() {
+        waker.bell.doze();
+        if self.path.nothing_waits() && !stop.load(Ordering::Relaxed) {
             self.path.counters.polls.sleeps.add(1);
             let fds = self.path.lanes.iter().filter_map(|lane| lane.device.poll_fd());
             let timeout = Timespec { tv_sec: 0, tv_nsec: SLEEP_NANOS_MAX };
             wait_readable(&waker.event, fds, &timeout);
         }
-        waker.sleeping.store(false, Ordering::Relaxed);
+        waker.bell.rise();
         waker.drain();
     }
 }

@@ -20,16 +20,19 @@ mod answers;
 mod counters;
 mod handoff;
 mod idle;
+mod lanes;
 mod notes;
 mod observer;
 mod path;
 mod snapshot;
 
 pub use counters::{
-    Counter, LaneCounters, LoopCounters, PortCounters, TrackCounters, Volume, WorkerCounters,
+    Counter, HandoffCounters, LaneCounters, LoopCounters, PeerCounters, PortCounters, TrackCounters, Volume,
+    WorkerCounters,
 };
-pub use handoff::Handoff;
+pub use handoff::{HANDOFF_CAUSES, Handoff, HandoffCause};
 pub use idle::{IdlePolicy, Waker};
+pub use lanes::deal_lanes;
 pub use notes::{LINE_BYTES, Note, NoteReader, NoteWriter, Why, note_rings};
 pub use observer::{Fate, Observer};
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
@@ -42,7 +45,7 @@ use crate::packet::{Kind, Packet};
 use crate::sets::SetAsk;
 use crate::wire;
 use crate::xsk::{FramePool, Umem};
-use handoff::Handed;
+use handoff::{Errand, Handed};
 use path::Path;
 use rtrb::{Consumer, Producer};
 use std::sync::Arc;
@@ -80,7 +83,8 @@ pub struct Parts<D> {
     pub umem: Arc<Umem>,
     /// This worker's share of the frames.
     pub pool: FramePool,
-    /// The queues it serves: for every wire, as many on the left as on the right.
+    /// The queues it serves, if any. What leaves on a NIC of which it has none is sent by another worker
+    /// ([`Handoff::share_lanes`]).
     pub lanes: Vec<Lane<D>>,
     /// State of all NICs, by [`PortId`].
     pub ports: Arc<[PortState]>,
@@ -118,7 +122,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
     /// Puts a worker together.
     ///
     /// # Panics
-    /// If a lane has no counterpart on the other side of its wire.
+    /// If nobody sends out of a NIC.
     pub fn new(parts: Parts<D>, observer: O) -> Self {
         Self {
             path: Path::new(parts, observer),
@@ -203,31 +207,46 @@ impl<D: Device, O: Observer> Worker<D, O> {
         self.path.tracker.prefetch(&mut self.packets[..self.frames.len()]);
     }
 
-    /// Judges packets that other workers received but whose flows live here.
+    /// Takes over what other workers have for us: judges packets whose flows live here, and sends those that were judged
+    /// elsewhere. One burst from each of them.
     fn serve_handed(&mut self, now: Now) -> usize {
         let mut handled = 0;
-        for peer in 0..self.path.handoff.peers.len() {
-            let mut from = [PortId(0); BURST_MAX];
-            while !self.frames.is_full()
-                && let Ok(Handed { frame, packet, ingress }) = self.path.handoff.peers[peer].packets_in.pop()
-            {
-                let at = self.frames.len();
-                (self.packets[at], from[at]) = (packet, ingress);
-                self.frames.push(frame);
+        for peer in 0..self.path.handoff.peer_count() {
+            let taken = self.take_over(peer, now);
+            handled += taken;
+            if taken > 0 {
+                self.path.flush();
             }
-            handled += self.frames.len();
-            self.prefetch();
-            let packets = &mut self.packets[..self.frames.len()];
-            for (at, frame) in self.frames.drain(..).enumerate() {
-                self.path.tracker.prefetch_next(packets.get(at + 2));
-                self.path.judge(frame, &mut packets[at], from[at], now);
-            }
-        }
-        if handled > 0 {
-            self.path.counters.polls.taken_over.add(handled as u64);
-            self.path.flush();
         }
         handled
+    }
+
+    fn take_over(&mut self, peer: usize, now: Now) -> usize {
+        let Self { path, frames, packets, .. } = self;
+        let mut from = [PortId(0); BURST_MAX];
+        let mut taken = 0;
+        while taken < BURST_MAX
+            && let Some((handed, errand)) = path.handoff.take(peer, &path.counters.handoff)
+        {
+            taken += 1;
+            let Handed { frame, packet, ingress } = handed;
+            match errand {
+                Errand::Judge(_) => {
+                    let at = frames.len();
+                    (packets[at], from[at]) = (packet, ingress);
+                    frames.push(frame);
+                }
+                Errand::Forward => path.forward_for_other(frame, ingress),
+                Errand::Answer => path.answer(frame, &packet, ingress),
+            }
+        }
+        self.prefetch();
+        let packets = &mut self.packets[..self.frames.len()];
+        for (at, frame) in self.frames.drain(..).enumerate() {
+            self.path.tracker.prefetch_next(packets.get(at + 2));
+            self.path.judge(frame, &mut packets[at], from[at], now);
+        }
+        taken
     }
 
     /// The devices this worker serves, for tests and for replay, which feed and empty them by hand.
@@ -251,9 +270,9 @@ impl<D: Device, O: Observer> Worker<D, O> {
         self.path.frames_held()
     }
 
-    /// Chunks on their way back to this worker's pool, for the frame accounting.
-    pub fn frames_coming_home(&mut self) -> usize {
-        self.path.handoff.frames_coming_home()
+    /// Chunks on their way from other workers, and those about to leave for them, for the frame accounting.
+    pub fn frames_under_way(&mut self) -> usize {
+        self.path.handoff.frames_under_way()
     }
 
     /// The flow table.

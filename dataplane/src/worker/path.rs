@@ -8,7 +8,7 @@ mod source;
 mod tidy;
 
 use super::answers::AnswerBucket;
-use super::handoff::Handed;
+use super::handoff::{self, Errand, Handed};
 use super::notes::NoteLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
@@ -51,6 +51,8 @@ pub(super) struct Path<D, O> {
     snapshot: Arc<Snapshot>,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) handoff: Handoff,
+    /// How many of our own chunks may still be given to other workers, as of the last gap between bursts.
+    lendable: usize,
     pub(super) waker: Arc<Waker>,
     expired: Consumer<Expired>,
     requests: Consumer<Request>,
@@ -112,14 +114,15 @@ impl<D: Device, O: Observer> Path<D, O> {
         for (index, lane) in lanes.iter().enumerate().rev() {
             lane_of[lane.port.index()] = u8::try_from(index).expect("a worker serves at most 64 queues");
         }
+        let others = |port: usize| handoff.sender(PortId(u8::try_from(port).unwrap_or(u8::MAX))).is_some();
         assert!(
-            lanes.iter().all(|lane| lane_of[lane.port.peer().index()] != NO_LANE),
-            "every worker has a queue on both sides of a wire"
+            (0..ports.len()).all(|port| lane_of[port] != NO_LANE || others(port)),
+            "somebody sends out of every NIC"
         );
         let snapshot = mailbox.newest();
         mailbox.adopt(id, snapshot.generation);
         // Held fragments must leave the pool enough to receive with: both are counted in chunks.
-        let limits = DefragLimits { frames: pool.len() / 4 };
+        let limits = DefragLimits { frames: umem.frames_per_worker() as usize / 4 };
         let mut path = Self {
             defrag: Defrag::new(limits),
             whole: Whole::new(),
@@ -136,6 +139,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             snapshot,
             counters,
             handoff,
+            lendable: 0,
             waker,
             expired,
             requests,
@@ -195,15 +199,40 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// Gives a packet to the worker that owns its flow.
     pub(super) fn hand_off(&mut self, owner: WorkerId, handed: Handed) {
-        let back = match self.handoff.to(owner) {
-            Some(peer) => peer.hand(handed).err(),
-            None => Some(handed),
-        };
-        match back {
-            None => self.counters.polls.handed_off.add(1),
-            Some(Handed { frame, packet, ingress }) => {
-                self.drop_frame(frame, DropReason::HandoffFull, ingress, Some(&packet));
+        let packet = &handed.packet;
+        let is_icmp = matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6);
+        let is_error = is_icmp && flow::error_about(packet, self.umem.head(&handed.frame)).is_some();
+        let errand = Errand::Judge(handoff::cause(packet, is_error));
+        if let Err((Handed { frame, packet, ingress }, reason)) = self.give(owner, errand, handed) {
+            self.drop_frame(frame, reason, ingress, Some(&packet));
+        }
+    }
+
+    /// Gives a packet to another worker.
+    ///
+    /// # Errors
+    /// Gives it back, with what it is to be dropped for.
+    #[expect(clippy::result_large_err, reason = "what was not given stays with its owner, by value")]
+    fn give(&mut self, to: WorkerId, errand: Errand, handed: Handed) -> Result<(), (Handed, DropReason)> {
+        if !self.may_lend(&handed.frame) {
+            return Err((handed, DropReason::FramesLent));
+        }
+        let given = self.handoff.hand(to, handed, errand, &self.counters.handoff);
+        given.map_err(|handed| (handed, DropReason::HandoffFull))
+    }
+
+    /// Whether another worker may have this frame for a while, which then counts as lent.
+    #[inline]
+    fn may_lend(&mut self, frame: &Frame) -> bool {
+        if !self.pool.is_own(frame) {
+            return true;
+        }
+        match self.lendable.checked_sub(frame.segments() as usize) {
+            Some(left) => {
+                self.lendable = left;
+                true
             }
+            None => false,
         }
     }
 

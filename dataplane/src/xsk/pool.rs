@@ -7,6 +7,9 @@ use super::{Frame, HEADROOM, Umem};
 use crate::ids::WorkerId;
 use std::sync::Arc;
 
+/// Chunks of one other worker there is room for from the start.
+const FOREIGN_ROOM: usize = 256;
+
 /// Free chunks.
 #[derive(Debug)]
 pub struct FramePool {
@@ -15,24 +18,29 @@ pub struct FramePool {
     first: u32,
     count: u32,
     free: Vec<u32>,
-    foreign: Vec<u32>,
+    /// Chunks of other workers, by the worker they belong to.
+    foreign: Box<[Vec<u32>]>,
 }
 
 impl FramePool {
-    /// All chunks of one worker. Make one pool per worker, once: two would hand out the same chunks.
+    /// All chunks of one worker; none for a worker that the memory was not made for. Make one pool per worker, once: two
+    /// would hand out the same chunks.
     #[must_use]
     pub fn new(umem: &Arc<Umem>, home: WorkerId) -> Self {
-        let count = umem.frames_per_worker();
-        let first = u32::from(home.0) * count;
+        let homes = umem.workers() as usize;
+        let count = if home.index() < homes { umem.frames_per_worker() } else { 0 };
+        let first = u32::from(home.0) * umem.frames_per_worker();
         let mut free = Vec::with_capacity(count as usize);
         free.extend((first..first + count).rev());
-        Self { umem: Arc::clone(umem), first, count, free, foreign: Vec::with_capacity(1024) }
+        // What ends here between two exchanges, if all goes well; more makes them grow once.
+        let foreign = (0..homes).map(|_| Vec::with_capacity(FOREIGN_ROOM)).collect();
+        Self { umem: Arc::clone(umem), first, count, free, foreign }
     }
 
     /// Chunks now free here, those of other workers included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.free.len() + self.foreign.len()
+        self.free.len() + self.foreign.iter().map(Vec::len).sum::<usize>()
     }
 
     /// Whether no chunk is free here.
@@ -47,10 +55,21 @@ impl FramePool {
         self.free.pop()
     }
 
-    /// Free chunks that may be taken.
+    /// Our own chunks that are free.
     #[inline]
-    pub(super) fn available(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         self.free.len()
+    }
+
+    /// Chunks there are of ours, wherever they are.
+    pub(crate) const fn own_count(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether a frame's chunks are ours.
+    #[inline]
+    pub(crate) fn is_own(&self, frame: &Frame) -> bool {
+        self.umem.chunk(frame.addr).wrapping_sub(self.first) < self.count
     }
 
     /// Puts a chunk back that nobody else holds.
@@ -59,7 +78,7 @@ impl FramePool {
         if chunk.wrapping_sub(self.first) < self.count {
             self.free.push(chunk);
         } else {
-            self.foreign.push(chunk);
+            self.foreign[self.umem.home(chunk).index()].push(chunk);
         }
     }
 
@@ -108,11 +127,17 @@ impl FramePool {
         frame
     }
 
-    /// A chunk of another worker's pool that was freed here, as a frame to send home, and where home is.
+    /// How many chunks of another worker's pool were freed here.
     #[inline]
-    pub fn next_foreign(&mut self) -> Option<(WorkerId, Frame)> {
-        let chunk = self.foreign.pop()?;
-        Some((self.umem.home(chunk), self.umem.frame(self.umem.chunk_addr(chunk), 0)))
+    pub(crate) fn foreign_count(&self, home: WorkerId) -> usize {
+        self.foreign.get(home.index()).map_or(0, Vec::len)
+    }
+
+    /// Takes them out, as frames to send home.
+    pub(crate) fn take_foreign(&mut self, home: WorkerId) -> impl Iterator<Item = Frame> {
+        let umem = &self.umem;
+        let chunks = self.foreign.get_mut(home.index()).map(|chunks| chunks.drain(..));
+        chunks.into_iter().flatten().map(|chunk| umem.frame(umem.chunk_addr(chunk), 0))
     }
 
     /// A frame holding a copy of `packet`, over as many chunks as it takes; `None` if there are not enough.
@@ -181,10 +206,9 @@ mod tests {
         let frame = pools[0].alloc_filled(&[1; 3000]).unwrap();
         pools[1].free(frame);
         assert_eq!((pools[0].len(), pools[1].len()), (2, 6));
-        while let Some((home, frame)) = pools[1].next_foreign() {
-            assert_eq!(home, WorkerId(0));
-            pools[0].free(frame);
-        }
+        assert_eq!(pools.each_ref().map(|pool| pool.foreign_count(WorkerId(0))), [0, 2]);
+        let [home, elsewhere] = &mut pools;
+        elsewhere.take_foreign(WorkerId(0)).for_each(|frame| home.free(frame));
         assert_eq!((pools[0].len(), pools[1].len()), (4, 4));
     }
 

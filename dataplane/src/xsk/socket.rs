@@ -330,6 +330,11 @@ impl Device for XskDevice {
     }
 
     #[inline]
+    fn rx_room(&self) -> usize {
+        self.fill.outstanding() as usize
+    }
+
+    #[inline]
     fn is_tx_pending(&self) -> bool {
         !self.link_down && self.tx.outstanding() > 0 && self.tx.needs_wakeup()
     }

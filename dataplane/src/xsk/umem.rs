@@ -131,6 +131,12 @@ impl Umem {
         self.frames_per_worker
     }
 
+    /// How many workers have chunks.
+    #[expect(clippy::cast_possible_truncation, reason = "made for a number of workers that is 32 bits long")]
+    pub(super) const fn workers(&self) -> u32 {
+        self.links.len() as u32 / if self.frames_per_worker == 0 { 1 } else { self.frames_per_worker }
+    }
+
     /// Size of the region in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {

@@ -161,6 +161,9 @@ pub struct WorkerStats {
     pub id: u8,
     /// Core it is pinned to.
     pub core: u32,
+    /// Why that one, in words.
+    #[serde(default)]
+    pub core_why: String,
     /// Packets taken from its queues.
     pub rx: Traffic,
     /// Rate of `rx`; the server fills it in.
@@ -184,8 +187,37 @@ pub struct WorkerStats {
     pub handed_off: u64,
     /// Packets taken over from other workers.
     pub taken_over: u64,
+    /// What went from worker to worker, every cause. Judged packets that another worker had to send (`transmit`) are not
+    /// part of the two sums above.
+    #[serde(default)]
+    pub handoffs: Vec<HandoffRow>,
+    /// The same by worker on the other side; those it has to do with.
+    #[serde(default)]
+    pub peers: Vec<PeerRow>,
     /// Number of the rules and settings it works with.
     pub generation: u32,
+}
+
+/// Packets that went from worker to worker for one cause, as one of them saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoffRow {
+    /// Stable name, `HandoffCause::name`.
+    pub cause: String,
+    /// Packets given away.
+    pub out: u64,
+    /// Packets taken over.
+    pub taken: u64,
+}
+
+/// Packets that went to one other worker and came from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// Number of the other worker.
+    pub worker: u8,
+    /// Packets given to it.
+    pub out: u64,
+    /// Packets taken over from it.
+    pub taken: u64,
 }
 
 /// The flow table, all workers together.

@@ -55,6 +55,8 @@ struct PortFacts {
 #[derive(Debug)]
 struct WorkerFacts {
     core: u16,
+    /// Why that one.
+    why: String,
     counters: Arc<WorkerCounters>,
     region: Arc<Region>,
     /// Where it takes requests; whoever holds the lock is served alone.
@@ -99,6 +101,7 @@ impl LiveBackend {
         };
         let worker = |handle: &super::plane::WorkerHandle| WorkerFacts {
             core: handle.core,
+            why: handle.why.clone(),
             counters: Arc::clone(&handle.counters),
             region: Arc::clone(&handle.region),
             desk: Arc::clone(&handle.desk),

@@ -2,13 +2,13 @@
 
 use super::LiveBackend;
 use crate::api::types::{
-    DropCount, FlowStats, PortMode, PortStats, QueueStats, Side, Stats, TrackRow, Traffic, WireStats,
-    WorkerStats,
+    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, Side, Stats, TrackRow,
+    Traffic, WireStats, WorkerStats,
 };
 use dataplane::flow::InvalidReason;
 use dataplane::ids::{PortId, WorkerId};
 use dataplane::reason::DropReason;
-use dataplane::worker::Volume;
+use dataplane::worker::{HandoffCause, HandoffCounters, Volume};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -135,8 +135,9 @@ impl LiveBackend {
             idle_polls: polls.idle_polls.get(),
             sleeps: polls.sleeps.get(),
             flows: polls.flows.get(),
-            handed_off: polls.handed_off.get(),
-            taken_over: polls.taken_over.get(),
+            core_why: worker.why.clone(),
+            handoffs: handoffs(&worker.counters.handoff),
+            peers: peers(&worker.counters.handoff),
             generation: self.publisher.adopted(id).0,
             ..WorkerStats::default()
         };
@@ -146,6 +147,9 @@ impl LiveBackend {
             stats.dropped += port.dropped_packets();
             stats.reject_answers += port.answers.packets.get();
         }
+        let judged = stats.handoffs.iter().filter(|row| row.cause != HandoffCause::Transmit.name());
+        (stats.handed_off, stats.taken_over) =
+            judged.fold((0, 0), |sum, row| (sum.0 + row.out, sum.1 + row.taken));
         stats
     }
 
@@ -163,6 +167,25 @@ impl LiveBackend {
         }
         stats
     }
+}
+
+fn handoffs(counters: &HandoffCounters) -> Vec<HandoffRow> {
+    let row = |cause: &HandoffCause| HandoffRow {
+        cause: cause.name().to_owned(),
+        out: counters.out[*cause as usize].get(),
+        taken: counters.taken[*cause as usize].get(),
+    };
+    HandoffCause::ALL.iter().map(row).collect()
+}
+
+/// Workers that there was something to do with.
+fn peers(counters: &HandoffCounters) -> Vec<PeerRow> {
+    let rows = (0..).zip(&counters.peers).map(|(worker, peer)| PeerRow {
+        worker,
+        out: peer.out.get(),
+        taken: peer.taken.get(),
+    });
+    rows.filter(|row| row.out + row.taken > 0).collect()
 }
 
 fn add(sum: &mut Traffic, volume: &Volume) {

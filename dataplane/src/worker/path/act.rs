@@ -1,14 +1,15 @@
 //! What becomes of a packet that was judged: sent, answered or dropped, and counted as that. Worker thread only.
 
-use super::{Path, Rejection};
+use super::{NO_LANE, Path, Rejection};
 use crate::clock::Now;
 use crate::device::Device;
 use crate::flow::{FlowRef, Tracked};
-use crate::ids::PortId;
+use crate::ids::{PortId, WorkerId};
 use crate::packet::Packet;
 use crate::reason::DropReason;
 use crate::rules::model::RejectWith;
 use crate::wire;
+use crate::worker::handoff::{Errand, Handed};
 use crate::worker::observer::{Fate, Observer};
 use crate::xsk::Frame;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,16 +46,31 @@ impl<D: Device, O: Observer> Path<D, O> {
         fate.dropped = Some(DropReason::RuleReject);
         self.note_drop(frame.id(), Some(packet), packet.frame_len, &fate);
         let frame = self.pool.shorten(frame, len);
-        match self.send(frame, fate.ingress) {
-            Ok(len) => self.counters.port(fate.ingress).answers.count(u64::from(len)),
+        self.answer(frame, packet, fate.ingress);
+        DropReason::RuleReject
+    }
+
+    /// Sends an answer to a packet back where that came in.
+    pub(in crate::worker) fn answer(&mut self, frame: Frame, packet: &Packet, ingress: PortId) {
+        if let Some(sender) = self.sends_elsewhere(ingress) {
+            let handed = Handed { frame, packet: *packet, ingress };
+            if let Err((handed, _)) = self.give(sender, Errand::Answer, handed) {
+                self.free(handed.frame);
+            }
+            return;
+        }
+        match self.send(frame, ingress) {
+            Ok(len) => self.counters.port(ingress).answers.count(u64::from(len)),
             Err((frame, _)) => self.free(frame),
         }
-        DropReason::RuleReject
     }
 
     /// Sends a packet out of the other NIC of its wire.
     #[inline]
     pub(super) fn forward(&mut self, frame: Frame, packet: &Packet, mut fate: Fate) {
+        if let Some(sender) = self.sends_elsewhere(fate.ingress.peer()) {
+            return self.forward_by(sender, frame, packet, fate);
+        }
         let id = frame.id();
         match self.send(frame, fate.ingress.peer()) {
             Ok(len) => {
@@ -64,6 +80,37 @@ impl<D: Device, O: Observer> Path<D, O> {
             Err((frame, reason)) => {
                 fate.dropped = Some(reason);
                 self.discard(frame, Some(packet), fate);
+            }
+        }
+    }
+
+    /// Which other worker sends out of a NIC that we have no queue of.
+    #[inline]
+    fn sends_elsewhere(&self, egress: PortId) -> Option<WorkerId> {
+        if self.lane_of[egress.index()] == NO_LANE { self.handoff.sender(egress) } else { None }
+    }
+
+    /// Gives a packet to the worker that sends it. What is known of its fate stays here, so it is told here; should it be
+    /// dropped there after all, that is counted.
+    fn forward_by(&mut self, sender: WorkerId, frame: Frame, packet: &Packet, mut fate: Fate) {
+        let id = frame.id();
+        let handed = Handed { frame, packet: *packet, ingress: fate.ingress };
+        match self.give(sender, Errand::Forward, handed) {
+            Ok(()) => self.observer.fate(id, Some(packet), &fate),
+            Err((Handed { frame, .. }, reason)) => {
+                fate.dropped = Some(reason);
+                self.discard(frame, Some(packet), fate);
+            }
+        }
+    }
+
+    /// Sends a packet that another worker has judged.
+    pub(in crate::worker) fn forward_for_other(&mut self, frame: Frame, ingress: PortId) {
+        match self.send(frame, ingress.peer()) {
+            Ok(len) => self.counters.port(ingress).forwarded.count(u64::from(len)),
+            Err((frame, reason)) => {
+                self.counters.port(ingress).dropped(reason, frame.len());
+                self.free(frame);
             }
         }
     }

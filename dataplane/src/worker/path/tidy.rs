@@ -1,7 +1,7 @@
 //! What a worker does between two bursts: kicks rings, takes up new settings, removes flows, publishes. Worker thread only;
 //! everything here is done in bounded slices.
 
-use super::Path;
+use super::{NO_LANE, Path};
 use crate::clock::Now;
 use crate::device::{BURST_MAX, Device};
 use crate::worker::{Observer, PUBLISH_NANOS};
@@ -17,6 +17,10 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// keeps them; taking them only to drop them costs a whole pass.
     pub(in crate::worker) fn has_tx_room(&mut self, lane: usize) -> bool {
         let egress = self.lane_of[self.lanes[lane].port.peer().index()];
+        if egress == NO_LANE {
+            // Another worker sends: it drops what does not fit, and counts it.
+            return true;
+        }
         let device = &mut self.lanes[usize::from(egress)].device;
         if device.tx_room() >= BURST_MAX || device.is_link_down() {
             return true;
@@ -50,11 +54,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         if self.snapshot.settings.track.log_invalid != 0 {
             self.notes.refill(now);
         }
-        for peer in &mut self.handoff.peers {
-            while let Ok(frame) = peer.homecoming.pop() {
-                self.pool.free(frame);
-            }
-        }
+        self.handoff.exchange_frames(&mut self.pool);
         for lane in &mut self.lanes {
             if lane.device.is_tx_pending() {
                 lane.device.flush();
@@ -63,7 +63,8 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
         self.expire_datagrams(now);
         // After all that frees frames.
-        self.send_frames_home();
+        self.handoff.exchange_frames(&mut self.pool);
+        self.count_lendable();
         for _ in 0..EXPIRE_MAX {
             let Ok(named) = self.expired.pop() else { break };
             self.tracker.expire(named, now);
@@ -105,18 +106,18 @@ impl<D: Device, O: Observer> Path<D, O> {
         self.counters.polls.flows.set(u64::from(self.tracker.flow_count()));
     }
 
-    /// Frames of other workers' pools that ended here go back.
-    fn send_frames_home(&mut self) {
-        while let Some((home, frame)) = self.pool.next_foreign() {
-            let peer = self.handoff.to(home).expect("foreign frames come from workers in the mesh");
-            peer.send_home(frame);
+    /// How many of our own frames other workers may still be given: all but an eighth, which is to receive with.
+    fn count_lendable(&mut self) {
+        if self.handoff.peer_count() > 0 {
+            let waiting: usize = self.lanes.iter().map(|lane| lane.device.rx_room()).sum();
+            let reserve = self.pool.own_count() / 8;
+            self.lendable = (self.pool.available() + waiting).saturating_sub(reserve);
         }
-        self.handoff.flush();
     }
 
     /// Whether neither a ring nor the mailbox holds anything for us and nothing of ours waits for a kick.
     pub(in crate::worker) fn nothing_waits(&self) -> bool {
-        self.handoff.peers.iter().all(|peer| peer.packets_in.is_empty() && peer.homecoming.is_empty())
+        self.handoff.is_empty()
             && self.expired.is_empty()
             && self.requests.is_empty()
             && !self.tracker.is_flushing()
