@@ -37,12 +37,13 @@ pub(crate) struct Fake {
 /// Lines of the tables asked for.
 fn asked<T: Clone>(lines: &[TableLine<T>], which: &TablesRequest) -> impl Iterator<Item = TableLine<T>> {
     let mut is_asked = false;
-    lines.iter().cloned().filter(move |line| {
+    let lines = lines.iter().filter(move |line| {
         if let TableLine::Table { name, family } = line {
             is_asked = which.fits(name, *family);
         }
         is_asked
-    })
+    });
+    lines.cloned()
 }
 
 impl Backend for Fake {

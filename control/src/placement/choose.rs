@@ -161,7 +161,7 @@ fn why(machine: &Machine, cpu: &Cpu, taken: &[&Cpu], node: Option<u16>) -> Strin
     match (cpu.node, node) {
         (Some(own), Some(wanted)) if own == wanted => words.push(format!("on its NIC's NUMA node {own}")),
         (Some(own), Some(wanted)) => {
-            words.push(format!("on NUMA node {own}, none was left on its NIC's node {wanted}"))
+            words.push(format!("on NUMA node {own}, none was left on its NIC's node {wanted}"));
         }
         _ => {}
     }

@@ -123,15 +123,11 @@ impl Compiled {
         let lines = main.lines.iter().chain(raw.iter().flat_map(|raw| &raw.lines));
         let infos = lines.map(|line| LineInfo::of(line, &ruleset)).collect();
         let any = |asks: fn(&Rule) -> bool| ruleset.rules().any(asks);
-        Ok(Self {
-            base: Arc::new(Base { infos, main, raw }),
-            edits: None,
-            uses_conntrack: any(program::uses_conntrack),
-            asks_conn: any(program::asks_conn),
-            asks_labels: any(program::asks_labels),
-            traced: any(trace::is_asked).then(|| trace::names(&ruleset)),
-            ruleset: Arc::clone(&ruleset),
-        })
+        let [uses_conntrack, asks_conn, asks_labels] =
+            [program::uses_conntrack, program::asks_conn, program::asks_labels].map(any);
+        let traced = any(trace::is_asked).then(|| trace::names(&ruleset));
+        let base = Arc::new(Base { infos, main, raw });
+        Ok(Self { ruleset, base, edits: None, uses_conntrack, asks_conn, asks_labels, traced })
     }
 
     /// The same rules with a few edits, in no time that depends on how many they are but for copying their list: what

@@ -31,7 +31,7 @@ impl PathId {
     pub(super) const KEPT_LINE: u32 = u32::MAX;
 }
 
-const _: () = assert!(PATHS_MAX < 1 << 23 - 1);
+const _: () = assert!(PATHS_MAX < (1 << 23) - 1);
 
 /// Packets and IP bytes.
 #[derive(Debug, Default)]

@@ -224,7 +224,6 @@ impl HashTable {
     }
 
     /// Its entries now.
-    #[must_use]
     pub fn rows(&self, now: crate::clock::Now) -> impl Iterator<Item = HashRow> + '_ {
         let now = jiffies(now);
         let row = move |(slot, key): (usize, Key)| {
@@ -246,7 +245,7 @@ impl HashTable {
                 Prices::Window { interval, rate, .. } => {
                     let window = Window::from(counted.other.load(Ordering::Relaxed));
                     let Window { was_over, count, .. } = window.counted(now, interval, rate, 0);
-                    (interval / HZ | u64::from(was_over) << 32, count, rate)
+                    ((interval / HZ) | (u64::from(was_over) << 32), count, rate)
                 }
             };
             let left = counted.expires.load(Ordering::Relaxed).saturating_sub(now);

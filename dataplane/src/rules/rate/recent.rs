@@ -159,7 +159,6 @@ impl RecentTable {
     }
 
     /// Its entries now.
-    #[must_use]
     pub fn rows(&self) -> impl Iterator<Item = RecentRow> + '_ {
         self.slots.live().map(|(slot, key)| {
             let seen = self.slots.value(slot);
