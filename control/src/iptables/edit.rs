@@ -49,7 +49,8 @@ pub struct Edited {
     pub ruleset: Ruleset,
     /// How they are written.
     pub file: File,
-    /// What is different, step by step; `None` if rules that stay have got other names ([`lower::twin`]).
+    /// What is different, step by step; `None` if rules that stay have got other names: a rule that says the same came before
+    /// them, or went.
     pub steps: Option<Vec<RuleEdit>>,
 }
 

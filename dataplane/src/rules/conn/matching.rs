@@ -44,7 +44,7 @@ pub enum ConnMatch {
     ConnLimit(ConnLimit),
     /// `-m connlabel`: no connection has none, nor has one that began while no rule asked this.
     ConnLabel {
-        /// Which label, below [`LABELS`].
+        /// Which label, below [`super::LABELS`].
         label: u8,
         /// `--set`: the connection is given it first.
         set: bool,
