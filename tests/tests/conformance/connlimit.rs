@@ -139,14 +139,15 @@ fn zones_are_counted_apart_and_raw_rules_count_by_the_tuple() {
         )
     };
     let in_raw = |talk: &mut Talk<'_>| {
-        for sport in [1, 2, 1, 2, 5, 1, 8, 5, 6, 7, 1, 3, 2, 4, 3] {
+        // The kernel tidies an address's list while it looks for another's if a hash, random at each boot, has put both into
+        // one tree: so the client is not asked about again once the server was.
+        for sport in [1, 2, 1, 2, 5, 1, 8, 5, 6, 7, 1, 3, 2, 4, 3, 2] {
             datagram(talk, Client, sport, 80);
         }
         // Two of its tuples are the server's answers.
         for (sport, dport) in [(80, 1), (9, 9), (80, 2), (10, 9), (80, 1)] {
             datagram(talk, Server, sport, dport);
         }
-        datagram(talk, Client, 2, 80);
     };
     // Behind an order to the tracker the template is what is asked.
     let behind_orders = "*raw\n-A PREROUTING -p udp -m udp --dport 54 -j CT --zone 5\n-A PREROUTING -p udp -m udp --dport 55 -j NOTRACK\n-A PREROUTING -p udp -m connlimit --connlimit-above 2 -j DROP\nCOMMIT\n";
