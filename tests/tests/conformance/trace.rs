@@ -43,7 +43,7 @@ COMMIT
 -A a -j empty
 -A a -p udp -g b
 -A a -j DROP
--A b -m limit --limit 1/day --limit-burst 3
+-A b -m comment --comment first
 -A b -p tcp -m tcp --syn -j RETURN
 -A b -p PING -j LOG
 -A b -m mark --mark 0x1/0x1 -j CONNMARK --save-mark
