@@ -4,7 +4,7 @@ use crate::lab::{Host, Netns};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest an answer may take that must come. Long, because a loaded machine is no bug.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -124,12 +124,18 @@ pub fn receive_stream(mut socket: &TcpStream, seed: u64, bytes: u64) -> io::Resu
 /// Opens a UDP socket inside `netns` that waits at most [`PATIENCE`] for a datagram.
 ///
 /// # Panics
-/// If the port is taken.
+/// If the port is taken, and stays so: whoever had it before may be a moment late in giving it up.
 #[must_use]
 pub fn udp_socket(netns: &Netns, addr: SocketAddr) -> UdpSocket {
-    let socket = netns
-        .within(|| UdpSocket::bind(addr))
-        .unwrap_or_else(|error| panic!("UDP socket on {addr}: {error}"));
+    let deadline = Instant::now() + PATIENCE;
+    let socket = loop {
+        match netns.within(|| UdpSocket::bind(addr)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            bound => break bound.unwrap_or_else(|error| panic!("UDP socket on {addr}: {error}")),
+        }
+    };
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero is taken");
     socket
 }
