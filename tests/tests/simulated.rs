@@ -5,15 +5,16 @@
 use control::rules_file::understand;
 use dataplane::clock::Now;
 use dataplane::ids::PortId;
-use dataplane::packet::Family;
+use dataplane::packet::{Family, proto};
 use dataplane::reason::DropReason;
+use dataplane::rss::{self, Fields, FlowType};
 use dataplane::rules::conn::{Marks, NoFlows};
 use dataplane::rules::linear;
 use dataplane::rules::model::{CtState, Ruleset};
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, Outcome, RIGHT};
 use dataplane::testing::packets::{arp, ethernet, icmp_error, ping, pong, tcp, udp};
 use dataplane::wire;
-use dataplane::worker::L2Policy;
+use dataplane::worker::{L2Policy, Spread};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
@@ -289,6 +290,9 @@ fn ipv6_has_rules_of_its_own() {
     assert_dropped(&gateway.send(LEFT, &ping(HOST, WEB, 1).build()), DropReason::PolicyDrop);
 }
 
+/// UDP by addresses alone, as many NICs have it until they are told otherwise.
+const BARE_UDP: Fields = Fields::ALL.without(FlowType { proto: proto::UDP, family: Family::V4 });
+
 /// xorshift64*: the same traffic every time.
 struct Random(u64);
 
@@ -343,8 +347,10 @@ fn any_number_of_workers_gives_the_same_verdicts_flows_and_counters() {
         let traffic = traffic(seed, 4000);
         let mut one = gateway(STATEFUL);
         let expected: Vec<_> = traffic.iter().map(|(side, packet)| one.send(*side, packet)).collect();
-        for workers in [2, 4, 8] {
-            let mut many = gateway_with(STATEFUL, GatewayConfig { workers, ..GatewayConfig::default() });
+        let spreads = [Spread::Rss(Fields::ALL), Spread::Rss(BARE_UDP), Spread::Secret];
+        for (workers, spread) in [2, 4, 8].into_iter().zip(spreads.into_iter().cycle().skip(seed as usize)) {
+            let config = GatewayConfig { workers, spread, ..GatewayConfig::default() };
+            let mut many = gateway_with(STATEFUL, config);
             let mut random = Random(seed ^ 0xabcd);
             for ((side, packet), expected) in traffic.iter().zip(&expected) {
                 let via = usize::try_from(random.below(workers as u64)).unwrap();
@@ -369,6 +375,27 @@ fn any_number_of_workers_gives_the_same_verdicts_flows_and_counters() {
             assert_books_balance(&mut many);
         }
         assert_books_balance(&mut one);
+    }
+}
+
+#[test]
+fn where_rss_agrees_nothing_is_handed_over() {
+    for (fields, workers) in [(Fields::ALL, 8), (BARE_UDP, 4)] {
+        let spread = Spread::Rss(fields);
+        let mut gateway =
+            gateway_with(STATEFUL, GatewayConfig { workers, spread, ..GatewayConfig::default() });
+        let owners = gateway.steering.owners();
+        let mut errors = 0;
+        for (side, bytes) in traffic(7, 2000) {
+            let packet = wire::parse(&bytes, u32::try_from(bytes.len()).unwrap()).unwrap();
+            // An error hashes by its own addresses, and its flow by others.
+            errors += u64::from(packet.icmp_type == 3);
+            let queue = owners[usize::from(rss::bucket(fields, &packet.tuple))].index();
+            gateway.send_via(queue, side, &bytes);
+        }
+        let handed: u64 = gateway.counters.iter().map(|worker| worker.polls.handed_off.get()).sum();
+        assert!((1..=errors).contains(&handed), "{handed} handed over, {errors} ICMP errors");
+        assert_books_balance(&mut gateway);
     }
 }
 

@@ -16,9 +16,11 @@ use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
+use dataplane::rss::{BUCKETS, Fields};
 use dataplane::sets::SetAsk;
 use dataplane::worker::{
-    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Waker, Worker, WorkerCounters, note_rings,
+    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Spread, Steering, Waker, Worker, WorkerCounters,
+    note_rings,
 };
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -83,6 +85,8 @@ pub(super) struct Plane {
     aged: Vec<Aged>,
     pub(super) ports: Vec<Port>,
     pub(super) states: Arc<[PortState]>,
+    /// Which worker owns which flows.
+    pub(super) steering: Arc<Steering>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) listening: Arc<Listening>,
     pub(super) expectations: Arc<Expectations>,
@@ -129,6 +133,7 @@ impl Plane {
             aged: Vec::new(),
             ports,
             states,
+            steering: Arc::new(Steering::new(Spread::Rss(Fields::ALL), cores.len(), BUCKETS)),
             publisher,
             listening: Arc::default(),
             expectations: Arc::default(),
@@ -189,7 +194,7 @@ impl Plane {
                 worker: Some(Worker::new(
                     Parts {
                         id,
-                        workers: cores.len(),
+                        steering: Arc::clone(&self.steering),
                         umem: Arc::clone(umem),
                         pool: FramePool::new(umem, id),
                         lanes,

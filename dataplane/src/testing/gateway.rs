@@ -6,12 +6,13 @@ use crate::clock::Now;
 use crate::flow::{Cursor, Expired, Request, Seed, Tracker, TrackerConfig};
 use crate::ids::{Generation, PortId, WorkerId};
 use crate::packet::{Family, Packet};
+use crate::rss::{BUCKETS, Fields};
 use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
 use crate::sets::SetAsk;
 use crate::worker::{
     FamilyRules, Fate, Handoff, Lane, Mailbox, NoteReader, Observer, Parts, PortState, Settings, Snapshot,
-    Waker, Worker, WorkerCounters, note_rings,
+    Spread, Steering, Waker, Worker, WorkerCounters, note_rings,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -39,6 +40,8 @@ pub struct GatewayConfig {
     pub wires: usize,
     /// How many workers share the flows.
     pub workers: usize,
+    /// By what.
+    pub spread: Spread,
     /// Settings of the first snapshot.
     pub settings: Settings,
     /// Whether packets are tracked even if no rule asks for a connection state.
@@ -57,6 +60,7 @@ impl Default for GatewayConfig {
             names: ["left".to_owned(), "right".to_owned()],
             wires: 1,
             workers: 1,
+            spread: Spread::Rss(Fields::ALL),
             settings: Settings::default(),
             track_always: true,
             max_flows: 4096,
@@ -132,6 +136,8 @@ pub struct Gateway {
     pub mailbox: Arc<Mailbox>,
     /// Packets that rules wanted logged, and INVALID ones, by worker.
     pub notes: Vec<NoteReader>,
+    /// Which worker owns which flows.
+    pub steering: Arc<Steering>,
     umem: Arc<Umem>,
     seed: Seed,
     expired: Vec<Producer<Expired>>,
@@ -173,6 +179,7 @@ impl Gateway {
             sent: 0,
             under_way: HashMap::new(),
             mailbox,
+            steering: Arc::new(Steering::new(config.spread, workers, BUCKETS)),
             umem,
             seed: Seed::random(),
             config,
@@ -220,7 +227,7 @@ impl Gateway {
         let lane = |port| Lane { port, device: LoopbackDevice::new(Arc::clone(&self.umem), TX_RING) };
         let parts = Parts {
             id,
-            workers: self.config.workers,
+            steering: Arc::clone(&self.steering),
             pool: FramePool::new(&self.umem, id),
             umem: Arc::clone(&self.umem),
             lanes: nics.iter().copied().map(lane).collect(),

@@ -24,6 +24,7 @@ mod notes;
 mod observer;
 mod path;
 mod snapshot;
+mod steering;
 
 pub use counters::{
     Counter, LaneCounters, LoopCounters, PortCounters, TrackCounters, Volume, WorkerCounters,
@@ -33,6 +34,7 @@ pub use idle::{IdlePolicy, Waker};
 pub use notes::{LINE_BYTES, Note, NoteReader, NoteWriter, Why, note_rings};
 pub use observer::{Fate, Observer};
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
+pub use steering::{Spread, Steering};
 
 use crate::clock::Now;
 use crate::device::{BURST_MAX, Device, FrameBurst};
@@ -74,8 +76,8 @@ pub struct PortState {
 pub struct Parts<D> {
     /// Which worker this is.
     pub id: WorkerId,
-    /// How many workers there are.
-    pub workers: usize,
+    /// Which worker owns which flows.
+    pub steering: Arc<Steering>,
     /// The memory all frames live in.
     pub umem: Arc<Umem>,
     /// This worker's share of the frames.
@@ -186,8 +188,8 @@ impl<D: Device, O: Observer> Worker<D, O> {
                 path.pass_l2(frame, packet, ingress);
                 continue;
             }
-            packet.hash = path.flow_hash(&frame, packet);
-            let owner = path.owner(packet.hash);
+            path.steer(&frame, packet);
+            let owner = path.owner(packet);
             if owner == path.id {
                 frames.push(frame);
             } else {

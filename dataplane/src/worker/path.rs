@@ -12,6 +12,7 @@ use super::handoff::Handed;
 use super::notes::NoteLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
+use super::steering::{Spread, meeting_tuple};
 use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::defrag::{Defrag, DefragLimits, Whole};
@@ -20,8 +21,9 @@ use crate::flow::{
     self, Claim, Expired, FlowRef, FullPolicy, InvalidReason, Request, Slot, TableFull, Tracked, Tracker,
 };
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
-use crate::packet::{Family, Fragment, Packet, Tuple, proto};
+use crate::packet::{Fragment, Packet, Tuple, proto};
 use crate::reason::DropReason;
+use crate::rss::BUCKETS;
 use crate::rules::Matched;
 use crate::rules::conn::{Flows, Marks, Orders};
 use crate::rules::model::{RejectWith, RuleRef, Verdict};
@@ -36,7 +38,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Path<D, O> {
     pub(super) id: WorkerId,
-    workers: u64,
+    /// How a flow's bucket is found, and whose each bucket is.
+    spread: Spread,
+    owners: Box<[WorkerId; BUCKETS]>,
     pub(super) umem: Arc<Umem>,
     pub(super) pool: FramePool,
     pub(super) lanes: Vec<Lane<D>>,
@@ -92,7 +96,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     pub(super) fn new(parts: Parts<D>, observer: O) -> Self {
         let Parts {
             id,
-            workers,
+            steering,
             umem,
             pool,
             lanes,
@@ -123,7 +127,8 @@ impl<D: Device, O: Observer> Path<D, O> {
             defrag: Defrag::new(limits),
             whole: Whole::new(),
             id,
-            workers: workers as u64,
+            spread: steering.spread(),
+            owners: Box::new(steering.owners()),
             umem,
             pool,
             lanes,
@@ -162,34 +167,40 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     // Ownership.
 
-    /// Hash of the flow a packet belongs to: for an ICMP error that of the flow it is about.
-    /// Fragments of a datagram know no ports, and of IPv6 only the first one knows the protocol for sure: they meet by
-    /// what they have in common.
+    /// Finds the hash and the bucket of the flow a packet belongs to: for an ICMP error those of the flow it is about, for
+    /// a fragment those that all of its datagram have in common.
     #[inline]
-    pub(super) fn flow_hash(&mut self, frame: &Frame, packet: &Packet) -> u64 {
-        let tuple = &packet.tuple;
+    pub(super) fn steer(&mut self, frame: &Frame, packet: &mut Packet) {
         if packet.fragment != Fragment::Whole {
-            let proto = if tuple.family == Family::V4 { tuple.proto } else { proto::FRAGMENT };
-            return self.tracker.hash(&Tuple { src_port: 0, dst_port: 0, proto, ..*tuple });
+            return self.steer_by(&meeting_tuple(packet), packet);
         }
-        if frame.segments() > 1 && matches!(tuple.proto, proto::ICMP | proto::ICMPV6) {
-            self.whole.copy(&self.umem, frame);
-            return self.hash_of(packet, self.whole.bytes());
+        if frame.segments() > 1 && matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6) {
+            let mut whole = std::mem::take(&mut self.whole);
+            whole.copy(&self.umem, frame);
+            self.steer_whole(packet, whole.bytes());
+            self.whole = whole;
+            return;
         }
-        self.hash_of(packet, self.umem.head(frame))
+        let about = flow::error_about(packet, self.umem.head(frame));
+        self.steer_by(&about.unwrap_or(packet.tuple), packet);
     }
 
-    #[inline]
-    fn hash_of(&self, packet: &Packet, bytes: &[u8]) -> u64 {
+    /// The same for a packet whose bytes are all there.
+    fn steer_whole(&self, packet: &mut Packet, bytes: &[u8]) {
         let about = flow::error_about(packet, bytes);
-        self.tracker.hash(about.as_ref().unwrap_or(&packet.tuple))
+        self.steer_by(&about.unwrap_or(packet.tuple), packet);
     }
 
-    /// Which worker owns the flow with this hash. Multiply-shift over the high 16 bits: buckets use the low 48.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "a fraction of at most 64 workers")]
-    pub(super) fn owner(&self, hash: u64) -> WorkerId {
-        WorkerId((((hash >> 48) * self.workers) >> 16) as u8)
+    fn steer_by(&self, tuple: &Tuple, packet: &mut Packet) {
+        packet.hash = self.tracker.hash(tuple);
+        packet.bucket = self.spread.bucket(tuple, packet.hash);
+    }
+
+    /// Which worker owns the flow of a packet that was steered.
+    #[inline]
+    pub(super) fn owner(&self, packet: &Packet) -> WorkerId {
+        self.owners[usize::from(packet.bucket)]
     }
 
     /// Gives a packet to the worker that owns its flow.

@@ -11,6 +11,7 @@ use crate::reason::DropReason;
 use crate::wire;
 use crate::worker::Observer;
 use crate::worker::handoff::Handed;
+use crate::worker::steering::meeting_tuple;
 use crate::xsk::Frame;
 
 /// Most incomplete datagrams given up between two bursts: as many as a burst can begin.
@@ -31,8 +32,9 @@ impl<D: Device, O: Observer> Path<D, O> {
             Ok(piece) => {
                 let frame = self.cut(frame, packet, piece);
                 let held = Held { frame, packet: *packet, piece };
-                // Elsewhere than where fragments between these ends meet, only those come that were whole once.
-                let again = self.owner(packet.hash) != self.id;
+                // In another bucket than that where fragments between these ends meet, only those are that were whole once.
+                let meeting = meeting_tuple(packet);
+                let again = packet.bucket != self.spread.bucket(&meeting, self.tracker.hash(&meeting));
                 let settings = &self.snapshot.settings.track;
                 let added = self.defrag.add(held, ingress, now, settings, again);
                 self.drop_given_up();
@@ -69,8 +71,8 @@ impl<D: Device, O: Observer> Path<D, O> {
         let mut frame = frame;
         whole.copy(&self.umem, &frame);
         wire::take_as_whole(whole.bytes(), &mut packet);
-        packet.hash = self.hash_of(&packet, whole.bytes());
-        let owner = self.owner(packet.hash);
+        self.steer_whole(&mut packet, whole.bytes());
+        let owner = self.owner(&packet);
         if owner != self.id && packet.fragment == Fragment::Whole {
             return self.hand_off(owner, Handed { frame, packet, ingress });
         }
@@ -112,10 +114,12 @@ impl<D: Device, O: Observer> Path<D, O> {
         ingress: PortId,
         now: Now,
     ) {
-        packet.hash = self.hash_of(&packet, whole.bytes());
-        let owner = self.owner(packet.hash);
+        self.steer_whole(&mut packet, whole.bytes());
+        let owner = self.owner(&packet);
         if owner != self.id {
-            for Held { frame, packet, .. } in all {
+            for Held { frame, packet: mut fragment, .. } in all {
+                (fragment.hash, fragment.bucket) = (packet.hash, packet.bucket);
+                let packet = fragment;
                 self.hand_off(owner, Handed { frame, packet, ingress });
             }
             return;
