@@ -204,6 +204,17 @@ words! {
 }
 
 words! {
+    /// What happens to the NICs' spreading of packets over queues (RSS key, table, hash fields, queue count).
+    Rss {
+        /// Set as workers own flows, put back at exit.
+        #[default]
+        Program => "program",
+        /// Left as it is.
+        Leave => "leave",
+    }
+}
+
+words! {
     /// How much the daemon says.
     LogLevel {
         /// Only what went wrong.
@@ -305,6 +316,8 @@ pub struct ApiConfig {
 pub struct NetConfig {
     /// Offloads that break AF_XDP.
     pub offloads: Offloads,
+    /// How packets are spread over queues.
+    pub rss: Rss,
     /// Whether NICs take frames for other stations; a bump in the wire must.
     pub promiscuous: bool,
     /// Where it is written down what was changed on a NIC, so that the next start can undo it after a crash.
@@ -369,7 +382,12 @@ impl Default for LogConfig {
 
 impl Default for NetConfig {
     fn default() -> Self {
-        Self { offloads: Offloads::Fix, promiscuous: true, journal_dir: "/run/palisade".into() }
+        Self {
+            offloads: Offloads::Fix,
+            rss: Rss::Program,
+            promiscuous: true,
+            journal_dir: "/run/palisade".into(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use dataplane::flow::TrackSettings;
 
 use super::field::{Field, Missing};
 use super::value::Value;
-use super::{Auto, Config, Full, Idle, LogLevel, Offloads, Tracking, WireConfig, XdpMode};
+use super::{Auto, Config, Full, Idle, LogLevel, Offloads, Rss, Tracking, WireConfig, XdpMode};
 
 pub use super::value::Kind;
 
@@ -160,6 +160,14 @@ pub const SETTINGS: &[Setting<Config>] = &[
         |c| c.net.offloads,
         "NIC offloads that break AF_XDP (GRO, LRO, VLAN stripping, checksums): \"fix\" switches them off and puts them \
          back at exit, \"leave\" does not touch them."
+    ),
+    setting!(
+        "net.rss",
+        Kind::Words(Rss::words),
+        |c| c.net.rss,
+        "How the NICs spread packets over their queues: \"program\" sets RSS key, table, hash fields and queue count alike \
+         on both NICs of a wire, so that packets come in at the worker that owns their flow, and puts them back at exit; \
+         \"leave\" does not touch them."
     ),
     setting!(
         "net.promiscuous",

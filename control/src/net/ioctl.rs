@@ -87,12 +87,21 @@ pub(super) fn ethtool_set(socket: &OwnedFd, name: &str, command: u32, data: u32)
     ethtool(socket, name, EthtoolValue { command, data }).map(drop)
 }
 
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
+
 fn ethtool(socket: &OwnedFd, name: &str, mut value: EthtoolValue) -> io::Result<u32> {
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
     let mut request = request(name)?;
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
     call(socket, SIOCETHTOOL, &mut request)?;
     Ok(value.data)
+}
+
+/// Any ethtool command whose struct is made of 32-bit words: `words` begins with its number, and is as long as the
+/// command and the sizes in it say.
+pub(super) fn ethtool_words(socket: &OwnedFd, name: &str, words: &mut [u32]) -> io::Result<()> {
+    let mut request = request(name)?;
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    call(socket, SIOCETHTOOL, &mut request)
 }
 
 /// `struct ethtool_channels`.
@@ -110,8 +119,16 @@ pub(super) struct Channels {
 /// How many queues a NIC uses.
 pub(super) fn channels(socket: &OwnedFd, name: &str) -> io::Result<Channels> {
     const ETHTOOL_GCHANNELS: u32 = 0x3c;
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
-    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    call_channels(socket, name, Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() })
+}
+
+/// Sets how many queues a NIC uses.
+pub(super) fn set_channels(socket: &OwnedFd, name: &str, channels: Channels) -> io::Result<()> {
+    const ETHTOOL_SCHANNELS: u32 = 0x3d;
+    call_channels(socket, name, Channels { command: ETHTOOL_SCHANNELS, ..channels }).map(drop)
+}
+
+fn call_channels(socket: &OwnedFd, name: &str, mut channels: Channels) -> io::Result<Channels> {
     let mut request = request(name)?;
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut channels).cast();
     call(socket, SIOCETHTOOL, &mut request)?;

@@ -7,7 +7,9 @@ mod ioctl;
 mod journal;
 mod nic;
 mod offloads;
+mod rss;
 
 pub use ioctl::minutes_west;
 pub use nic::{LinkState, Nic, NicError, frame_fits};
 pub use offloads::{Feature, Offloads};
+pub use rss::{Programmed, RssState};

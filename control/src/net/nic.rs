@@ -1,12 +1,15 @@
 //! One of our NICs: found, prepared, watched, and put back on drop.
 
 use super::ioctl;
-use super::journal::{self, Entry};
+use super::journal::{self, Entry, Queues};
 use super::offloads::Offloads;
+use super::rss::{self, KernelRss, Programmed};
 use crate::config::names::nearest;
+use dataplane::rss::{BUCKETS, Fields};
 use rustix::fd::OwnedFd;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why a NIC cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +63,8 @@ pub struct Nic {
     pub name: String,
     /// The kernel's number for it.
     pub ifindex: u32,
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
+    rss: Programmed,
     /// What to put back, and where that is written down.
     before: Option<(Entry, PathBuf)>,
     _promiscuous: Option<OwnedFd>,
@@ -78,7 +82,14 @@ impl Nic {
         let system = |what| move |source: io::Error| NicError::System { name: name.to_owned(), what, source };
         let socket = ioctl::control_socket().map_err(system("opening a socket"))?;
         let ifindex = rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| not_found(name))?;
-        Ok(Self { name: name.to_owned(), ifindex, socket, before: None, _promiscuous: None })
+        Ok(Self {
+            name: name.to_owned(),
+            ifindex,
+            socket: Arc::new(socket),
+            rss: Programmed::default(),
+            before: None,
+            _promiscuous: None,
+        })
     }
 
     /// Whether the link is up, and its MTU.
@@ -107,6 +118,80 @@ impl Nic {
         }
     }
 
+    /// Writes down what the NIC is like, once, before anything about it is changed. Returns a warning if that fails.
+    fn write_down(&mut self, journal_dir: &Path) -> Option<String> {
+        if self.before.is_some() {
+            return None;
+        }
+        let queues = ioctl::channels(&self.socket, &self.name).ok();
+        let entry = journal::left_behind(journal_dir, &self.name, self.ifindex).unwrap_or_else(|| Entry {
+            name: self.name.clone(),
+            ifindex: self.ifindex,
+            up: ioctl::flags(&self.socket, &self.name).is_ok_and(|flags| flags & libc::IFF_UP != 0),
+            offloads: Offloads::read(&self.socket, &self.name),
+            queues: queues.map(|now| Queues { rx: now.rx, tx: now.tx, combined: now.combined }),
+            rss: rss::Before::read(&self.ethtool()),
+        });
+        let failed = journal::write(journal_dir, &entry).err();
+        self.before = Some((entry, journal_dir.to_owned()));
+        failed.map(|error| {
+            format!(
+                "cannot write down the state of {} in {}: {error}. If the daemon is killed, its offloads stay off and \
+                 its RSS stays ours",
+                self.name,
+                journal_dir.display()
+            )
+        })
+    }
+
+    /// Has the NIC use so many receive queues. Put back on drop. Returns a warning.
+    ///
+    /// # Errors
+    /// If the driver refuses, or has not so many.
+    pub fn set_queues(&mut self, count: u32, journal_dir: &Path) -> io::Result<Option<String>> {
+        let warning = self.write_down(journal_dir);
+        let mut channels = ioctl::channels(&self.socket, &self.name)?;
+        if channels.combined > 0 {
+            channels.combined = count.checked_sub(channels.rx).ok_or(io::ErrorKind::InvalidInput)?;
+        } else {
+            // A socket sends on the queue it receives on.
+            (channels.rx, channels.tx) = (count, count);
+        }
+        ioctl::set_channels(&self.socket, &self.name, channels)?;
+        Ok(warning)
+    }
+
+    fn ethtool(&self) -> KernelRss<'_> {
+        KernelRss { socket: &self.socket, name: &self.name }
+    }
+
+    /// Settles the key and the fields by which packets are spread: sets them if `program`, else looks at them. Put back on
+    /// drop, of a NIC in our care.
+    pub fn agree_on_rss(&mut self, program: bool) {
+        self.rss = rss::agree(&self.ethtool(), program && self.before.is_some());
+    }
+
+    /// Has ports hashed only where all NICs do.
+    pub fn narrow_rss(&mut self, common: Fields, program: bool) {
+        let mut done = std::mem::take(&mut self.rss);
+        rss::narrow(&self.ethtool(), &mut done, common, program);
+        self.rss = done;
+    }
+
+    /// Points the NIC's table at the queue of each bucket. Whether it agrees now.
+    pub fn point_rss(&mut self, queues: &[u32; BUCKETS], program: bool) -> bool {
+        let mut done = std::mem::take(&mut self.rss);
+        let agrees = rss::point(&self.ethtool(), &mut done, queues, program);
+        self.rss = done;
+        agrees
+    }
+
+    /// How it spreads packets.
+    #[must_use]
+    pub const fn rss(&self) -> &Programmed {
+        &self.rss
+    }
+
     /// Takes the NIC into our care: offloads off, link up, every frame taken. What was changed is written to
     /// `journal_dir` first, and put back on drop. Returns warnings.
     ///
@@ -114,7 +199,7 @@ impl Nic {
     /// If the kernel refuses, e.g. for lack of CAP_NET_ADMIN.
     pub fn prepare(
         &mut self,
-        journal_dir: &std::path::Path,
+        journal_dir: &Path,
         offloads: bool,
         promiscuous: bool,
     ) -> Result<Vec<String>, NicError> {
@@ -123,21 +208,8 @@ impl Nic {
             let name = name.clone();
             move |source: io::Error| NicError::System { name, what, source }
         };
-        let mut warnings = Vec::new();
         let flags = ioctl::flags(&self.socket, &self.name).map_err(system("reading its flags"))?;
-        let entry = journal::left_behind(journal_dir, &self.name, self.ifindex).unwrap_or_else(|| Entry {
-            name: self.name.clone(),
-            ifindex: self.ifindex,
-            up: flags & libc::IFF_UP != 0,
-            offloads: Offloads::read(&self.socket, &self.name),
-        });
-        if let Err(error) = journal::write(journal_dir, &entry) {
-            warnings.push(format!(
-                "cannot write down the state of {name} in {}: {error}. If the daemon is killed, its offloads stay off",
-                journal_dir.display()
-            ));
-        }
-        self.before = Some((entry, journal_dir.to_owned()));
+        let mut warnings = Vec::from_iter(self.write_down(journal_dir));
         if offloads {
             let stubborn = Offloads::switch_off(&self.socket, &self.name);
             if !stubborn.is_empty() {
@@ -172,10 +244,27 @@ impl Nic {
         })
     }
 
+    /// The queue counts before us. A table of RSS may name any of them, so they come first.
+    fn restore_queues(&self, before: Option<Queues>) -> Vec<String> {
+        let (Some(Queues { rx, tx, combined }), Ok(mut now)) =
+            (before, ioctl::channels(&self.socket, &self.name))
+        else {
+            return Vec::new();
+        };
+        if (now.rx, now.tx, now.combined) == (rx, tx, combined) {
+            return Vec::new();
+        }
+        (now.rx, now.tx, now.combined) = (rx, tx, combined);
+        let set = ioctl::set_channels(&self.socket, &self.name, now);
+        set.err().map(|error| format!("queue count ({error})")).into_iter().collect()
+    }
+
     /// Puts back what was changed. Returns what could not be.
     fn restore(&mut self) -> Vec<String> {
         let Some((entry, dir)) = self.before.take() else { return Vec::new() };
-        let failed = entry.offloads.restore(&self.socket, &self.name);
+        let mut failed = self.restore_queues(entry.queues);
+        failed.extend(entry.rss.restore(&self.ethtool()));
+        failed.extend(entry.offloads.restore(&self.socket, &self.name));
         if !entry.up
             && let Ok(flags) = ioctl::flags(&self.socket, &self.name)
         {

@@ -9,6 +9,7 @@ mod backend;
 mod captures;
 mod notes;
 mod plane;
+mod rss;
 mod watch;
 
 use crate::api::server::{ServeError, Server};

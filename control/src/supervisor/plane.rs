@@ -4,9 +4,9 @@
 //! before the program is attached, so that the first frame finds a worker; and the program is detached before a socket
 //! is closed. Fields drop in that order.
 
-use super::Fatal;
+use super::{Fatal, rss};
 use crate::ager::{self, Aged};
-use crate::config::{Auto, Config, Cores, Idle, Offloads, XdpMode};
+use crate::config::{Auto, Config, Cores, Idle, Offloads, Rss, XdpMode};
 use crate::net::{Nic, frame_fits};
 use crate::publish::Publisher;
 use crate::requests::{Desk, REQUEST_RING};
@@ -16,10 +16,9 @@ use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
-use dataplane::rss::{BUCKETS, Fields};
 use dataplane::sets::SetAsk;
 use dataplane::worker::{
-    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Spread, Steering, Waker, Worker, WorkerCounters,
+    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Steering, Waker, Worker, WorkerCounters,
     note_rings,
 };
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
@@ -53,7 +52,7 @@ pub(super) struct Port {
     pub(super) mtu: u32,
     /// Longest frame our memory and sockets can carry for it.
     pub(super) frame_len_max: u32,
-    queues: u32,
+    pub(super) queues: u32,
 }
 
 /// A worker as control knows it.
@@ -101,9 +100,6 @@ impl Plane {
         publisher: impl FnOnce(&[String], usize) -> Result<Publisher, Fatal>,
     ) -> Result<Self, Fatal> {
         let nics = find_nics(config)?;
-        let names: Vec<String> = nics.iter().map(|(nic, _)| nic.name.clone()).collect();
-        let cores = choose_cores(config, &nics)?;
-        let publisher = Arc::new(publisher(&names, cores.len())?);
         // Programs are loaded before anything about a NIC is changed: a NIC that is taken stays as it is.
         let mut loaded = Vec::new();
         for (nic, queues) in nics {
@@ -111,7 +107,13 @@ impl Plane {
             let xdp = XdpPort::load(&nic.name, ifindex)?;
             loaded.push((nic, queues, xdp));
         }
+        align_queues(config, &mut loaded)?;
+        let names: Vec<String> = loaded.iter().map(|(nic, ..)| nic.name.clone()).collect();
+        let cores = choose_cores(config, &loaded)?;
+        let publisher = Arc::new(publisher(&names, cores.len())?);
         let mut ports = prepare(config, loaded)?;
+        let program = config.net.rss == Rss::Program;
+        let (spread, stride) = rss::agree(&mut ports, program);
         let geometry = Geometry::of(config, &ports, cores.len())?;
         capabilities::may_lock(geometry.umem_bytes(cores.len())).map_err(Fatal::Rights)?;
         let umem = Umem::new(&geometry.umem(config, cores.len()))?;
@@ -133,14 +135,26 @@ impl Plane {
             aged: Vec::new(),
             ports,
             states,
-            steering: Arc::new(Steering::new(Spread::Rss(Fields::ALL), cores.len(), BUCKETS)),
+            steering: Arc::new(Steering::new(spread, cores.len(), stride)),
             publisher,
             listening: Arc::default(),
             expectations: Arc::default(),
             set_asks: Vec::new(),
         };
         plane.make_workers(config, &cores, &umem, devices)?;
+        let lanes = plane.lanes();
+        rss::point(&mut plane.ports, &lanes, &plane.steering.owners(), program);
+        rss::report(&plane.ports, cores.len());
         Ok(plane)
+    }
+
+    /// NIC, queue and worker of every socket.
+    pub(super) fn lanes(&self) -> Vec<(usize, u32, WorkerId)> {
+        let ids = (0..).map(WorkerId);
+        let of = |(id, worker): (WorkerId, &WorkerHandle)| -> Vec<_> {
+            worker.lanes.iter().map(|(port, queue)| (port.index(), *queue, id)).collect()
+        };
+        ids.zip(&self.workers).flat_map(of).collect()
     }
 
     /// Deals out the devices and makes a worker of each hand.
@@ -306,14 +320,6 @@ fn find_nics(config: &Config) -> Result<Vec<(Nic, u32)>, Fatal> {
         for name in [&wire.left, &wire.right] {
             let nic = Nic::find(name)?;
             let have = nic.queues();
-            if let Some(wanted) = wire.queues.map(u32::from).filter(|wanted| *wanted != have) {
-                return Err(Fatal::Layout(format!(
-                    "{name} has {have} receive queue(s), but wire `{}` is configured for {wanted}: a queue without a \
-                     socket would lose its frames. Set the NIC's count (`ethtool -L {name} combined {wanted}`) or leave \
-                     `queues` out",
-                    wire.name
-                )));
-            }
             nics.push((nic, have));
         }
     }
@@ -326,10 +332,47 @@ fn find_nics(config: &Config) -> Result<Vec<(Nic, u32)>, Fatal> {
     Ok(nics)
 }
 
+/// Has both NICs of a wire use as many queues as is configured, or as many as the one with fewer has: packets of one
+/// bucket then find the same worker on both sides.
+fn align_queues(config: &Config, nics: &mut [(Nic, u32, XdpPort)]) -> Result<(), Fatal> {
+    for (wire, pair) in config.wires.iter().zip(nics.chunks_mut(2)) {
+        let fewest = pair.iter().map(|(_, queues, _)| *queues).min().unwrap_or(1);
+        let wanted = wire.queues.map_or(fewest, u32::from);
+        for (nic, queues, _) in pair.iter_mut().filter(|(_, queues, _)| *queues != wanted) {
+            let set = match config.net.rss {
+                Rss::Program => nic.set_queues(wanted, &config.net.journal_dir),
+                Rss::Leave => Err(std::io::Error::other("net.rss is \"leave\"")),
+            };
+            *queues = nic.queues();
+            let refusal = match set {
+                Ok(warning) => {
+                    warning.iter().for_each(|warning| warn!("{warning}"));
+                    continue;
+                }
+                Err(refusal) => refusal,
+            };
+            let name = &nic.name;
+            if wire.queues.is_some() {
+                return Err(Fatal::Layout(format!(
+                    "{name} has {queues} receive queue(s), but wire `{}` is configured for {wanted}: a queue without a \
+                     socket would lose its frames, and the count cannot be set ({refusal}). Set it by hand (`ethtool -L \
+                     {name} combined {wanted}`) or leave `queues` out",
+                    wire.name
+                )));
+            }
+            warn!(
+                "{name} has {queues} queues and its counterpart {wanted}, and that cannot be made alike ({refusal}): \
+                 packets may have to be handed from worker to worker"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// One core per worker. A worker needs a queue on both sides of every wire, so there are at most as many as the NIC
 /// with the fewest queues has.
-fn choose_cores(config: &Config, nics: &[(Nic, u32)]) -> Result<Vec<u16>, Fatal> {
-    let queues = nics.iter().map(|(_, queues)| *queues as usize).min().unwrap_or(1);
+fn choose_cores(config: &Config, nics: &[(Nic, u32, XdpPort)]) -> Result<Vec<u16>, Fatal> {
+    let queues = nics.iter().map(|(_, queues, _)| *queues as usize).min().unwrap_or(1);
     let allowed = cores::allowed();
     let chosen = match &config.workers.cores {
         Cores::Auto => cores::choose(queues.min(allowed.len().saturating_sub(1).max(1))),

@@ -14,8 +14,8 @@ use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
-    FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RulesView, SetsAnswer, SetsRequest,
-    Stats, Tally, TrackRow, UpdateRequest,
+    FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RssStats, RulesView, SetsAnswer,
+    SetsRequest, Stats, Tally, TrackRow, UpdateRequest,
 };
 use crate::config::Config;
 use crate::history::{History, Note};
@@ -46,6 +46,7 @@ struct PortFacts {
     name: String,
     wire: String,
     zero_copy: bool,
+    rss: RssStats,
 }
 
 /// One worker, for reading.
@@ -91,6 +92,7 @@ impl LiveBackend {
             name: port.nic.name.clone(),
             wire: port.wire.clone(),
             zero_copy: port.zero_copy,
+            rss: stats::rss_stats(port.nic.rss()),
         };
         let worker = |handle: &super::plane::WorkerHandle| WorkerFacts {
             core: handle.core,

@@ -2,15 +2,30 @@
 
 use super::LiveBackend;
 use crate::api::types::{
-    DropCount, FlowStats, PortMode, PortStats, QueueStats, Side, Stats, TrackRow, Traffic, WireStats,
-    WorkerStats,
+    DropCount, FlowStats, PortMode, PortStats, QueueStats, RssStats, RssWord, Side, Stats, TrackRow, Traffic,
+    WireStats, WorkerStats,
 };
+use crate::net::{Programmed, RssState};
 use dataplane::flow::InvalidReason;
 use dataplane::ids::{PortId, WorkerId};
 use dataplane::reason::DropReason;
 use dataplane::worker::Volume;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// What came of making a NIC's RSS agree.
+pub(super) fn rss_stats(rss: &Programmed) -> RssStats {
+    RssStats {
+        state: match rss.state {
+            RssState::SingleQueue => RssWord::SingleQueue,
+            RssState::Agrees => RssWord::Agrees,
+            RssState::Differs => RssWord::Differs,
+        },
+        refused: rss.refused.clone(),
+        entries: u32::try_from(rss.entries).unwrap_or(u32::MAX),
+        movable: rss.is_movable,
+    }
+}
 
 impl LiveBackend {
     /// Everything, now.
@@ -64,6 +79,7 @@ impl LiveBackend {
                 _ => PortMode::Native,
             },
             zero_copy: facts.zero_copy,
+            rss: facts.rss.clone(),
             link_up: state.link_up.load(Relaxed),
             mtu: state.frame_len_max.load(Relaxed).saturating_sub(18),
             ..PortStats::default()
