@@ -12,6 +12,7 @@ pub mod lint;
 pub mod net;
 pub mod packet_log;
 pub mod publish;
+pub mod rebalance;
 pub mod replay;
 pub mod reproducer;
 pub mod requests;

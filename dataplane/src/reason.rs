@@ -90,6 +90,8 @@ drop_reasons! {
     MtuExceeded => "mtu_exceeded",
     /// The owning worker's handoff ring had no room.
     HandoffFull => "handoff_full",
+    /// Its flow was changing its worker, and too many packets waited for that already.
+    BucketMoving => "bucket_moving",
 }
 
 /// How many reasons there are: the length of a reason-indexed counter array.

@@ -17,6 +17,7 @@ mod stats;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use flows::{
     Format, Output, write_deleted, write_event, write_expect_event, write_expectation, write_flow,
@@ -128,6 +129,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Rules(args) => rules::run(&client()?, args, out, err)?,
         Command::Flows(args) => return flows::run(&client()?, args, out, err),
         Command::Sysctl(args) => return sysctl::run(&client()?, args, out, err),
+        Command::Workers(args) => return workers::run(&client()?, args, out),
         Command::Set(args) => return set::run(&client()?, args, out, err),
         Command::Apply(args) => apply::run(&client()?, args, out, err)?,
         Command::Diff(args) => diff::run(&client()?, args, out, err)?,

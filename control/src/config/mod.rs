@@ -95,6 +95,8 @@ pub struct WorkersConfig {
     pub cores: Cores,
     /// What a worker does when no packet comes.
     pub idle: Idle,
+    /// Whether buckets of flows move from busy workers to idle ones by themselves.
+    pub rebalance: Rebalance,
 }
 
 /// Which cores the workers are pinned to.
@@ -200,6 +202,17 @@ words! {
         Fix => "fix",
         /// Left as they are.
         Leave => "leave",
+    }
+}
+
+words! {
+    /// When buckets of flows move from busy workers to idle ones.
+    Rebalance {
+        /// When `fwctl workers rebalance` says so.
+        #[default]
+        Manual => "manual",
+        /// Also when loads are far apart for a while.
+        Auto => "auto",
     }
 }
 

@@ -5,7 +5,7 @@ use dataplane::flow::TrackSettings;
 
 use super::field::{Field, Missing};
 use super::value::Value;
-use super::{Auto, Config, Full, Idle, LogLevel, Offloads, Rss, Tracking, WireConfig, XdpMode};
+use super::{Auto, Config, Full, Idle, LogLevel, Offloads, Rebalance, Rss, Tracking, WireConfig, XdpMode};
 
 pub use super::value::Kind;
 
@@ -72,6 +72,13 @@ pub const SETTINGS: &[Setting<Config>] = &[
         Kind::Words(Idle::words),
         |c| c.workers.idle,
         "What a worker does when no packet comes: \"spin\", \"sleep\", or \"adaptive\" for one, then the other."
+    ),
+    setting!(
+        "workers.rebalance",
+        Kind::Words(Rebalance::words),
+        |c| c.workers.rebalance,
+        "When flows move from busy workers to idle ones: \"manual\" on fwctl workers rebalance, \"auto\" also when the busiest \
+         has 30 % more than the mean, looked at twice a minute."
     ),
     setting!(
         "xdp.mode",

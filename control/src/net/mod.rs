@@ -12,4 +12,4 @@ mod rss;
 pub use ioctl::minutes_west;
 pub use nic::{LinkState, Nic, NicError, frame_fits};
 pub use offloads::{Feature, Offloads};
-pub use rss::{Programmed, RssState};
+pub use rss::{Programmed, RssState, RssTable};

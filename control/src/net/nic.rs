@@ -3,7 +3,7 @@
 use super::ioctl;
 use super::journal::{self, Entry, Queues};
 use super::offloads::Offloads;
-use super::rss::{self, KernelRss, Programmed};
+use super::rss::{self, KernelRss, Programmed, RssState, RssTable};
 use crate::config::names::nearest;
 use dataplane::rss::{BUCKETS, Fields};
 use rustix::fd::OwnedFd;
@@ -184,6 +184,17 @@ impl Nic {
         let agrees = rss::point(&self.ethtool(), &mut done, queues, program);
         self.rss = done;
         agrees
+    }
+
+    /// Its table, to be changed while packets come.
+    ///
+    /// # Errors
+    /// Says why it cannot be.
+    pub fn rss_table(&self) -> Result<RssTable, String> {
+        if self.rss.is_movable && self.rss.state == RssState::Agrees {
+            return Ok(RssTable { socket: Arc::clone(&self.socket), name: self.name.clone() });
+        }
+        Err(self.rss.refused.first().cloned().unwrap_or_else(|| "net.rss is \"leave\"".to_owned()))
     }
 
     /// How it spreads packets.

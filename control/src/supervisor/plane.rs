@@ -18,7 +18,7 @@ use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed,
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
 use dataplane::sets::SetAsk;
 use dataplane::worker::{
-    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Steering, Waker, Worker, WorkerCounters,
+    Handoff, IdlePolicy, Lane, Moves, NoteReader, Parts, PortState, Steering, Waker, Worker, WorkerCounters,
     note_rings,
 };
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
@@ -61,6 +61,7 @@ pub(super) struct WorkerHandle {
     pub(super) core: u16,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) region: Arc<Region>,
+    pub(super) waker: Arc<Waker>,
     /// Where it takes requests about its flows.
     pub(super) desk: Arc<Mutex<Desk>>,
     /// What happens to its flows.
@@ -86,6 +87,8 @@ pub(super) struct Plane {
     pub(super) states: Arc<[PortState]>,
     /// Which worker owns which flows.
     pub(super) steering: Arc<Steering>,
+    /// Buckets that NICs tell apart.
+    pub(super) stride: usize,
     pub(super) publisher: Arc<Publisher>,
     pub(super) listening: Arc<Listening>,
     pub(super) expectations: Arc<Expectations>,
@@ -136,6 +139,7 @@ impl Plane {
             ports,
             states,
             steering: Arc::new(Steering::new(spread, cores.len(), stride)),
+            stride,
             publisher,
             listening: Arc::default(),
             expectations: Arc::default(),
@@ -181,8 +185,9 @@ impl Plane {
         if let Some(tracker) = trackers.first() {
             self.expectations = Arc::clone(tracker.expectations());
         }
+        let meshes = meshes.into_iter().zip(Moves::mesh(&self.steering, cores.len()));
         let parts = hands.into_iter().zip(meshes).zip(wakers).zip(trackers);
-        for (index, (((lanes, handoff), waker), mut tracker)) in parts.enumerate() {
+        for (index, (((lanes, (handoff, moves)), waker), mut tracker)) in parts.enumerate() {
             let (out, events) = RingBuffer::<FlowEvent>::new(EVENT_RING);
             tracker.report_to(out, Arc::clone(&self.listening));
             let id = WorkerId(u8::try_from(index).unwrap_or(u8::MAX));
@@ -200,6 +205,7 @@ impl Plane {
                 core: cores[index],
                 counters: Arc::clone(&counters),
                 region,
+                waker: Arc::clone(&waker),
                 desk: Arc::new(Mutex::new(desk)),
                 events: Arc::new(Mutex::new(events)),
                 notes: Mutex::new(notes),
@@ -208,7 +214,7 @@ impl Plane {
                 worker: Some(Worker::new(
                     Parts {
                         id,
-                        steering: Arc::clone(&self.steering),
+                        moves,
                         umem: Arc::clone(umem),
                         pool: FramePool::new(umem, id),
                         lanes,

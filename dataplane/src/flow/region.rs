@@ -12,10 +12,10 @@
 #![allow(unsafe_code, reason = "maps memory and hands out views of it; everything above is safe code")]
 
 use super::bucket::Bucket;
-use super::key::Seed;
+use super::key::{Seed, flow_hash};
 use super::record::{Record, RecordV4, RecordV6, SLOTS_MAX, Slot};
 use crate::ids::WorkerId;
-use crate::packet::Family;
+use crate::packet::{Family, Tuple};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -285,6 +285,14 @@ impl Region {
         }
     }
 
+    /// The tuple of the packet that created the flow in a slot, or of what it was before; `None` without such a slot.
+    pub(super) fn orig(&self, slot: Slot) -> Option<Tuple> {
+        match slot.family() {
+            Family::V4 => self.v4().get(slot.index()).map(RecordV4::orig),
+            Family::V6 => self.v6().get(slot.index()).map(RecordV6::orig),
+        }
+    }
+
     /// Records of the family there is room for.
     pub(super) const fn capacity(&self, family: Family) -> u32 {
         match family {
@@ -352,6 +360,12 @@ impl Region {
     #[must_use]
     pub fn worker(&self) -> WorkerId {
         WorkerId(u8::try_from(self.header().worker.load(Relaxed)).unwrap_or(u8::MAX))
+    }
+
+    /// The secret hash of a flow's tuple, see [`flow_hash`].
+    #[must_use]
+    pub fn hash(&self, tuple: &Tuple) -> u64 {
+        flow_hash(&Seed(self.header().seed.each_ref().map(|word| word.load(Relaxed))), tuple)
     }
 
     /// Buckets of the index.

@@ -501,6 +501,11 @@ impl ConnBytes {
 }
 
 impl ConnLimit {
+    /// What it has counted.
+    pub(crate) fn count(&self) -> &ConnCount {
+        &self.count
+    }
+
     /// What a packet is counted under.
     const fn address(&self, tuple: &Tuple) -> u128 {
         self.mask & if self.by_dst { tuple.dst } else { tuple.src }

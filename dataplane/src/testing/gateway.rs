@@ -11,8 +11,8 @@ use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
 use crate::sets::SetAsk;
 use crate::worker::{
-    FamilyRules, Fate, Handoff, Lane, Mailbox, NoteReader, Observer, Parts, PortState, Settings, Snapshot,
-    Spread, Steering, Waker, Worker, WorkerCounters, note_rings,
+    FamilyRules, Fate, Handoff, Lane, Mailbox, Moves, NoteReader, Observer, Parts, PortState, Settings,
+    Snapshot, Spread, Stage, Steering, Waker, Worker, WorkerCounters, note_rings,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -186,8 +186,10 @@ impl Gateway {
         };
         let trackers = gateway.trackers()?;
         let handoffs = Handoff::mesh(&wakers, gateway.config.frames_per_worker as usize);
-        for (index, (handoff, tracker)) in handoffs.into_iter().zip(trackers).enumerate() {
-            gateway.add_worker(index, handoff, tracker, &wakers[index], &ports);
+        let moves = Moves::mesh(&gateway.steering, workers);
+        for (index, ((handoff, moves), tracker)) in handoffs.into_iter().zip(moves).zip(trackers).enumerate()
+        {
+            gateway.add_worker(index, (handoff, moves), tracker, &wakers[index], &ports);
         }
         Ok(gateway)
     }
@@ -211,7 +213,7 @@ impl Gateway {
     fn add_worker(
         &mut self,
         index: usize,
-        handoff: Handoff,
+        (handoff, moves): (Handoff, Moves),
         tracker: Tracker,
         waker: &Arc<Waker>,
         ports: &Arc<[PortState]>,
@@ -227,7 +229,7 @@ impl Gateway {
         let lane = |port| Lane { port, device: LoopbackDevice::new(Arc::clone(&self.umem), TX_RING) };
         let parts = Parts {
             id,
-            steering: Arc::clone(&self.steering),
+            moves,
             pool: FramePool::new(&self.umem, id),
             umem: Arc::clone(&self.umem),
             lanes: nics.iter().copied().map(lane).collect(),
@@ -292,8 +294,17 @@ impl Gateway {
         let has_more = |worker: &mut Worker<LoopbackDevice, Notes>| {
             worker.poll(now) > 0 || worker.tracker_mut().is_flushing()
         };
-        // All of them, every time.
-        while self.workers.iter_mut().map(has_more).fold(false, |any, more| any | more) {}
+        // All of them, every time. A move of a bucket goes on as if control were there.
+        loop {
+            let is_busy = self.workers.iter_mut().map(has_more).fold(false, |any, more| any | more);
+            let stage = self.steering.stage();
+            if stage == Stage::HandedOver {
+                self.steering.release();
+            }
+            if !is_busy && stage == Stage::Idle {
+                break;
+            }
+        }
     }
 
     fn collect(&mut self, side: PortId) -> Vec<Vec<u8>> {

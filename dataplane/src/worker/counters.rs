@@ -6,6 +6,7 @@ use crate::device::DeviceCounters;
 use crate::flow::{INVALID_REASONS, TrackStats};
 use crate::ids::PortId;
 use crate::reason::{DROP_REASONS, DropReason};
+use crate::rss::BUCKETS;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A number with one writing thread and any number of readers.
@@ -13,6 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Adds `n`. Only the owning thread may call this; a second writer would lose counts, nothing worse.
     #[inline]
     pub fn add(&self, n: u64) {
@@ -229,6 +234,8 @@ pub struct WorkerCounters {
     pub polls: LoopCounters,
     /// The flow table.
     pub track: TrackCounters,
+    /// Packets judged here, by bucket.
+    pub buckets: Box<[Counter; BUCKETS]>,
 }
 
 impl WorkerCounters {
@@ -240,6 +247,7 @@ impl WorkerCounters {
             ports: (0..ports).map(|_| PortCounters::default()).collect(),
             polls: LoopCounters::default(),
             track: TrackCounters::default(),
+            buckets: Box::new([const { Counter::new() }; BUCKETS]),
         }
     }
 

@@ -112,6 +112,11 @@ impl Peer {
         self.packets_out.push(handed).map_err(|rtrb::PushError::Full(back)| back)
     }
 
+    /// Has the worker woken with the next [`Handoff::flush`]: something else was left for it.
+    pub(super) const fn nudge(&mut self) {
+        self.dirty = true;
+    }
+
     /// Sends a frame back to the pool it comes from.
     ///
     /// # Panics

@@ -20,6 +20,7 @@ mod answers;
 mod counters;
 mod handoff;
 mod idle;
+mod moves;
 mod notes;
 mod observer;
 mod path;
@@ -31,10 +32,11 @@ pub use counters::{
 };
 pub use handoff::Handoff;
 pub use idle::{IdlePolicy, Waker};
+pub use moves::Moves;
 pub use notes::{LINE_BYTES, Note, NoteReader, NoteWriter, Why, note_rings};
 pub use observer::{Fate, Observer};
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
-pub use steering::{Spread, Steering};
+pub use steering::{BucketMove, Spread, Stage, Steering};
 
 use crate::clock::Now;
 use crate::device::{BURST_MAX, Device, FrameBurst};
@@ -76,8 +78,8 @@ pub struct PortState {
 pub struct Parts<D> {
     /// Which worker this is.
     pub id: WorkerId,
-    /// Which worker owns which flows.
-    pub steering: Arc<Steering>,
+    /// Which worker owns which flows, and how that changes.
+    pub moves: Moves,
     /// The memory all frames live in.
     pub umem: Arc<Umem>,
     /// This worker's share of the frames.
@@ -153,6 +155,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
             return 0;
         }
         let received = self.path.lanes[lane].device.rx_burst(&mut self.rx);
+        self.path.note_drained(lane, received);
         if received > 0 {
             self.parse(lane);
             self.prefetch();
@@ -190,11 +193,11 @@ impl<D: Device, O: Observer> Worker<D, O> {
             }
             path.steer(&frame, packet);
             let owner = path.owner(packet);
-            if owner == path.id {
+            if owner == path.id || path.is_let_in(owner, path.id) {
                 frames.push(frame);
             } else {
                 let packet = *packet;
-                path.hand_off(owner, Handed { frame, packet, ingress });
+                path.pass_on(owner, path.id, Handed { frame, packet, ingress });
             }
         }
         path.counters.port(ingress).rx.count_many(received, bytes);
@@ -202,6 +205,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
 
     /// Stage 3: asks the cache for what the judge stage will touch.
     fn prefetch(&mut self) {
+        let buckets = &self.path.counters.buckets;
+        for packet in &self.packets[..self.frames.len()] {
+            buckets[usize::from(packet.bucket)].add(1);
+        }
         self.path.tracker.prefetch(&mut self.packets[..self.frames.len()]);
     }
 
@@ -210,9 +217,17 @@ impl<D: Device, O: Observer> Worker<D, O> {
         let mut handled = 0;
         for peer in 0..self.path.handoff.peers.len() {
             let mut from = [PortId(0); BURST_MAX];
+            let source = self.path.handoff.peers[peer].id;
             while !self.frames.is_full()
                 && let Ok(Handed { frame, packet, ingress }) = self.path.handoff.peers[peer].packets_in.pop()
             {
+                self.path.moves.taken[source.index()] += 1;
+                if self.path.owner(&packet) != self.path.id && !self.is_let_in(source, &packet) {
+                    let owner = self.path.owner(&packet);
+                    self.path.pass_on(owner, source, Handed { frame, packet, ingress });
+                    handled += 1;
+                    continue;
+                }
                 let at = self.frames.len();
                 (self.packets[at], from[at]) = (packet, ingress);
                 self.frames.push(frame);
@@ -232,6 +247,14 @@ impl<D: Device, O: Observer> Worker<D, O> {
         handled
     }
 
+    /// Whether a handed packet of a bucket that is not ours, or was not when we last looked, is to be judged here.
+    #[cold]
+    fn is_let_in(&mut self, source: WorkerId, packet: &Packet) -> bool {
+        self.path.look_again(source);
+        let owner = self.path.owner(packet);
+        owner == self.path.id || self.path.is_let_in(owner, source)
+    }
+
     /// The devices this worker serves, for tests and for replay, which feed and empty them by hand.
     pub fn lanes_mut(&mut self) -> &mut [Lane<D>] {
         &mut self.path.lanes
@@ -247,10 +270,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
         &mut self.path.pool
     }
 
-    /// Chunks of frames held for datagrams that are not complete.
+    /// Chunks of frames held for datagrams that are not complete, or until their flows have come.
     #[must_use]
     pub fn frames_held(&self) -> usize {
-        self.path.frames_held()
+        self.path.frames_held() + self.path.moves.frames_held()
     }
 
     /// Chunks on their way back to this worker's pool, for the frame accounting.

@@ -3,6 +3,7 @@
 
 mod act;
 mod fragments;
+mod moving;
 mod rules;
 mod source;
 mod tidy;
@@ -13,7 +14,7 @@ use super::notes::NoteLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
 use super::steering::{Spread, meeting_tuple};
-use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
+use super::{Handoff, Lane, Moves, Parts, PortState, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::defrag::{Defrag, DefragLimits, Whole};
 use crate::device::Device;
@@ -41,6 +42,7 @@ pub(super) struct Path<D, O> {
     /// How a flow's bucket is found, and whose each bucket is.
     spread: Spread,
     owners: Box<[WorkerId; BUCKETS]>,
+    pub(super) moves: Moves,
     pub(super) umem: Arc<Umem>,
     pub(super) pool: FramePool,
     pub(super) lanes: Vec<Lane<D>>,
@@ -96,7 +98,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     pub(super) fn new(parts: Parts<D>, observer: O) -> Self {
         let Parts {
             id,
-            steering,
+            moves,
             umem,
             pool,
             lanes,
@@ -127,8 +129,9 @@ impl<D: Device, O: Observer> Path<D, O> {
             defrag: Defrag::new(limits),
             whole: Whole::new(),
             id,
-            spread: steering.spread(),
-            owners: Box::new(steering.owners()),
+            spread: moves.steering.spread(),
+            owners: Box::new(moves.steering.owners()),
+            moves,
             umem,
             pool,
             lanes,
@@ -210,7 +213,10 @@ impl<D: Device, O: Observer> Path<D, O> {
             None => Some(handed),
         };
         match back {
-            None => self.counters.polls.handed_off.add(1),
+            None => {
+                self.moves.sent[owner.index()] += 1;
+                self.counters.polls.handed_off.add(1);
+            }
             Some(Handed { frame, packet, ingress }) => {
                 self.drop_frame(frame, DropReason::HandoffFull, ingress, Some(&packet));
             }
@@ -383,6 +389,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                 Ok(Some(slot)) => {
                     self.tracker.count(slot, tracked.direction, l3_len);
                     self.join_counts(slot, now);
+                    self.note_new(packet, slot);
                 }
                 Ok(None) => {}
                 Err(TableFull) if claim.policy == FullPolicy::PassUntracked => return Ok(()),
@@ -398,6 +405,16 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.tracker.remove(slot);
         }
         Err(DropReason::HelperLine)
+    }
+
+    /// A new flow goes with its bucket, if that is about to go.
+    #[inline]
+    fn note_new(&mut self, packet: &Packet, slot: Slot) {
+        if self.moves.scanned() == Some(packet.bucket)
+            && let Some(giving) = &mut self.moves.giving
+        {
+            giving.flows.extend(self.tracker.flow_id(slot));
+        }
     }
 
     /// A flow that `connlimit` rules have counted exists now.

@@ -10,6 +10,7 @@ mod net;
 mod rules;
 mod sets;
 mod stats;
+mod workers;
 
 pub use changes::*;
 pub use events::*;
@@ -20,6 +21,7 @@ pub use net::*;
 pub use rules::*;
 pub use sets::*;
 pub use stats::*;
+pub use workers::*;
 
 use serde::{Deserialize, Serialize};
 

@@ -3,9 +3,10 @@
 use super::{HashConfig, Rss};
 use crate::net::ioctl;
 use dataplane::packet::{Family, proto};
-use dataplane::rss::FlowType;
+use dataplane::rss::{BUCKETS, FlowType};
 use rustix::fd::OwnedFd;
 use std::io;
+use std::sync::Arc;
 
 const GET_FIELDS: u32 = 0x29;
 const SET_FIELDS: u32 = 0x2a;
@@ -23,6 +24,23 @@ const KEY_MAX: u32 = 1 << 10;
 pub(in crate::net) struct KernelRss<'a> {
     pub(in crate::net) socket: &'a OwnedFd,
     pub(in crate::net) name: &'a str,
+}
+
+/// The table of a NIC that may be changed while packets come.
+#[derive(Debug)]
+pub struct RssTable {
+    pub(in crate::net) socket: Arc<OwnedFd>,
+    pub(in crate::net) name: String,
+}
+
+impl RssTable {
+    /// Points it at the queue of each bucket.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub fn point(&self, queues: &[u32; BUCKETS]) -> io::Result<()> {
+        super::set_table(&KernelRss { socket: &self.socket, name: &self.name }, queues)
+    }
 }
 
 /// `TCP_V4_FLOW` and so on.

@@ -8,6 +8,7 @@
 mod kernel;
 
 pub(super) use kernel::KernelRss;
+pub use kernel::RssTable;
 
 use dataplane::packet::{Family, proto};
 use dataplane::rss::{BUCKETS, Fields, FlowType, symmetric_key};
@@ -202,6 +203,17 @@ pub(super) fn narrow(nic: &impl Rss, done: &mut Programmed, common: Fields, prog
     }
 }
 
+/// Sets the table alone, and reads it back.
+fn set_table(nic: &impl Rss, queues: &[u32; BUCKETS]) -> io::Result<()> {
+    let now = nic.config()?;
+    let indirection: Vec<u32> = (0..now.indirection.len()).map(|entry| queues[entry % BUCKETS]).collect();
+    nic.set_config(&HashConfig { indirection: indirection.clone(), ..now })?;
+    if nic.config()?.indirection == indirection {
+        return Ok(());
+    }
+    Err(io::Error::other("the driver took it and has another one"))
+}
+
 /// Points a NIC's table at the queues of the workers that own its buckets: `queues` has the queue of each bucket. With
 /// `program` it is set; either way it is compared. Whether it agrees now.
 pub(super) fn point(nic: &impl Rss, done: &mut Programmed, queues: &[u32; BUCKETS], program: bool) -> bool {
@@ -212,11 +224,8 @@ pub(super) fn point(nic: &impl Rss, done: &mut Programmed, queues: &[u32; BUCKET
     let is_right = |nic: &_| Rss::config(nic).is_ok_and(|now| now.indirection == wanted);
     done.is_movable = program;
     if !is_right(nic) {
-        let set = if program {
-            nic.config().and_then(|now| nic.set_config(&HashConfig { indirection: wanted.clone(), ..now }))
-        } else {
-            Err(io::Error::other("net.rss is \"leave\""))
-        };
+        let set =
+            if program { set_table(nic, queues) } else { Err(io::Error::other("net.rss is \"leave\"")) };
         if let Err(error) = set {
             done.is_movable = false;
             done.refused.push(format!("its RSS table cannot be set: {error}"));

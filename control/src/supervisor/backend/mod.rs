@@ -9,13 +9,14 @@ mod rules;
 mod sets;
 mod settings;
 mod stats;
+mod workers;
 
 use super::plane::Plane;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
-    FlowFilter, FlowRow, HistoryEntry, HistoryReport, RollbackRequest, RssStats, RulesView, SetsAnswer,
-    SetsRequest, Stats, Tally, TrackRow, UpdateRequest,
+    FlowFilter, FlowRow, HistoryEntry, HistoryReport, RebalanceReport, RollbackRequest, RssStats, RulesView,
+    SetsAnswer, SetsRequest, Stats, Tally, TrackRow, UpdateRequest, WorkersReport,
 };
 use crate::config::Config;
 use crate::history::{History, Note};
@@ -82,6 +83,8 @@ pub(super) struct LiveBackend {
     /// Whoever listens to events.
     hub: Hub,
     expectations: Arc<Expectations>,
+    /// Who owns which flows.
+    ownership: workers::Ownership,
     /// How many listen to what becomes of these.
     expecting: Mutex<usize>,
 }
@@ -132,6 +135,20 @@ impl LiveBackend {
                 plane.publisher.track_settings().events.0 != 0,
             ),
             expectations: Arc::clone(&plane.expectations),
+            ownership: workers::Ownership {
+                steering: Arc::clone(&plane.steering),
+                wakers: plane.workers.iter().map(|handle| Arc::clone(&handle.waker)).collect(),
+                stride: plane.stride,
+                lanes: plane.lanes(),
+                tables: plane
+                    .ports
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, port)| port.queues > 1)
+                    .map(|(index, port)| (index, port.nic.rss_table()))
+                    .collect(),
+                moving: Mutex::new(()),
+            },
             expecting: Mutex::new(0),
         }
     }
@@ -229,6 +246,14 @@ impl Backend for LiveBackend {
 
     fn track_stats(&self) -> Vec<TrackRow> {
         self.tracked()
+    }
+
+    fn workers(&self, interval: Duration) -> WorkersReport {
+        self.look_at_workers(interval)
+    }
+
+    fn rebalance(&self, interval: Duration, dry_run: bool) -> RebalanceReport {
+        self.rebalance_workers(interval, dry_run)
     }
 
     fn settings(&self) -> Vec<(String, u32)> {

@@ -73,8 +73,9 @@ impl<D: Device, O: Observer> Path<D, O> {
         wire::take_as_whole(whole.bytes(), &mut packet);
         self.steer_whole(&mut packet, whole.bytes());
         let owner = self.owner(&packet);
-        if owner != self.id && packet.fragment == Fragment::Whole {
-            return self.hand_off(owner, Handed { frame, packet, ingress });
+        let is_ours = owner == self.id || self.is_let_in(owner, self.id);
+        if !is_ours && packet.fragment == Fragment::Whole {
+            return self.pass_on(owner, self.id, Handed { frame, packet, ingress });
         }
         let sentence = self.sentence(Source::Bytes(whole.bytes_mut()), &mut packet, ingress, now);
         self.write_back(&mut frame, whole.bytes());
@@ -98,7 +99,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     /// Drops what is not going to be part of a datagram.
-    fn drop_given_up(&mut self) {
+    pub(super) fn drop_given_up(&mut self) {
         while let Some(GivenUp { held, ingress, reason }) = self.defrag.next_given_up() {
             self.drop_frame(held.frame, reason, ingress, Some(&held.packet));
         }
@@ -116,11 +117,11 @@ impl<D: Device, O: Observer> Path<D, O> {
     ) {
         self.steer_whole(&mut packet, whole.bytes());
         let owner = self.owner(&packet);
-        if owner != self.id {
+        if owner != self.id && !self.is_let_in(owner, self.id) {
             for Held { frame, packet: mut fragment, .. } in all {
                 (fragment.hash, fragment.bucket) = (packet.hash, packet.bucket);
                 let packet = fragment;
-                self.hand_off(owner, Handed { frame, packet, ingress });
+                self.pass_on(owner, self.id, Handed { frame, packet, ingress });
             }
             return;
         }

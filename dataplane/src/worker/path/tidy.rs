@@ -62,9 +62,12 @@ impl<D: Device, O: Observer> Path<D, O> {
             lane.device.replenish(&mut self.pool);
         }
         self.expire_datagrams(now);
+        self.go_on_moving(now);
         // After all that frees frames.
         self.send_frames_home();
-        for _ in 0..EXPIRE_MAX {
+        // Flows that are being handed to another worker are left as they are.
+        let expire_max = if self.moves.is_handing() { 0 } else { EXPIRE_MAX };
+        for _ in 0..expire_max {
             let Ok(named) = self.expired.pop() else { break };
             self.tracker.expire(named, now);
         }
@@ -78,7 +81,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Does what control wants done to flows, in the order in which it asked.
     #[inline]
     fn serve_requests(&mut self, now: Now) {
-        if self.requests.is_empty() && !self.tracker.is_flushing() {
+        if self.requests.is_empty() && !self.tracker.is_flushing() || self.moves.is_handing() {
             return;
         }
         for _ in 0..REQUESTS_MAX {
@@ -117,6 +120,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Whether neither a ring nor the mailbox holds anything for us and nothing of ours waits for a kick.
     pub(in crate::worker) fn nothing_waits(&self) -> bool {
         self.handoff.peers.iter().all(|peer| peer.packets_in.is_empty() && peer.homecoming.is_empty())
+            && self.moves.is_quiet()
             && self.expired.is_empty()
             && self.requests.is_empty()
             && !self.tracker.is_flushing()
