@@ -86,6 +86,9 @@ impl Fields {
     /// Ports for every protocol that can have them.
     pub const ALL: Self = Self(0b11_1111);
 
+    /// Addresses alone.
+    pub const NONE: Self = Self(0);
+
     /// The same but for one flow type, whose packets are told apart by their addresses alone.
     #[must_use]
     pub const fn without(self, FlowType { proto, family }: FlowType) -> Self {

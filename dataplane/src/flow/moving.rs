@@ -6,7 +6,7 @@
 
 use super::helper::ftp::Lines;
 use super::key::flow_hash;
-use super::record::{FlowId, Record, copy_word};
+use super::record::{FlowId, Record};
 use super::tracker::Tracker;
 use super::view::Cursor;
 use crate::packet::Tuple;
@@ -68,8 +68,8 @@ impl Tracker {
     }
 
     /// Takes a flow of another worker in. Says what it is called here; `None` if the table has no room.
-    pub fn take_in(&mut self, passage: Passage) -> Option<FlowId> {
-        let Passage { id, lines, waiting } = passage;
+    pub fn take_in(&mut self, passage: &Passage) -> Option<FlowId> {
+        let Passage { id, lines, waiting } = *passage;
         let region = Arc::clone(self.peers.get(id.worker.index())?);
         let theirs = region.record(id.slot)?;
         let orig = region.orig(id.slot)?;
@@ -106,12 +106,9 @@ impl Tracker {
 }
 
 impl Record<'_> {
-    /// Copies all but what names the flow: its tuple, and which of the slot's flows it is.
+    /// Copies all but what names the flow, its tuple and which of the slot's flows it is, and cached verdicts: those are
+    /// numbers of the worker's own.
     fn copy_from(&self, from: Self) {
-        copy_word(&self.common.verdict_generation, &from.common.verdict_generation);
-        for (to, from) in self.common.verdicts.iter().zip(&from.common.verdicts) {
-            copy_word(to, from);
-        }
         self.common.set_life(from.common.life());
         self.counters.copy_from(from.counters);
         self.tail.copy_from(from.tail);

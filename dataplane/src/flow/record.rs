@@ -337,7 +337,7 @@ impl Counters {
     }
 }
 
-pub(super) fn copy_word(to: &AtomicU32, from: &AtomicU32) {
+fn copy_word(to: &AtomicU32, from: &AtomicU32) {
     to.store(from.load(Relaxed), Relaxed);
 }
 

@@ -6,13 +6,14 @@ use crate::clock::Now;
 use crate::flow::{Cursor, Expired, Request, Seed, Tracker, TrackerConfig};
 use crate::ids::{Generation, PortId, WorkerId};
 use crate::packet::{Family, Packet};
-use crate::rss::{BUCKETS, Fields};
+use crate::rss::{self, BUCKETS, Fields};
 use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
 use crate::sets::SetAsk;
+use crate::wire;
 use crate::worker::{
-    FamilyRules, Fate, Handoff, Lane, Mailbox, Moves, NoteReader, Observer, Parts, PortState, Settings,
-    Snapshot, Spread, Stage, Steering, Waker, Worker, WorkerCounters, note_rings,
+    BucketMove, FamilyRules, Fate, Handoff, Lane, Mailbox, Moves, NoteReader, Observer, Parts, PortState,
+    Settings, Snapshot, Spread, Stage, Steering, Waker, Worker, WorkerCounters, note_rings,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -42,6 +43,8 @@ pub struct GatewayConfig {
     pub workers: usize,
     /// By what.
     pub spread: Spread,
+    /// Whether with every packet the bucket it belongs to moves to another worker.
+    pub is_restless: bool,
     /// Settings of the first snapshot.
     pub settings: Settings,
     /// Whether packets are tracked even if no rule asks for a connection state.
@@ -61,6 +64,7 @@ impl Default for GatewayConfig {
             wires: 1,
             workers: 1,
             spread: Spread::Rss(Fields::ALL),
+            is_restless: false,
             settings: Settings::default(),
             track_always: true,
             max_flows: 4096,
@@ -266,6 +270,9 @@ impl Gateway {
         if let Some(frame) = frame {
             self.under_way.insert(frame, number);
         }
+        if self.config.is_restless {
+            self.stir(packet);
+        }
         self.settle();
         let (mut own, mut released) = (None, Vec::new());
         for (frame, family, fate) in
@@ -288,6 +295,17 @@ impl Gateway {
         }
     }
 
+    /// Has the bucket of a packet move on to the next worker, or that of its addresses alone, where fragments meet.
+    fn stir(&self, packet: &[u8]) {
+        let Ok(parsed) = wire::parse(packet, u32::try_from(packet.len()).unwrap_or(u32::MAX)) else { return };
+        let fields = if self.sent % 3 == 0 { Fields::NONE } else { Fields::ALL };
+        let bucket = rss::bucket(fields, &parsed.tuple);
+        let from = self.steering.owners()[usize::from(bucket)];
+        let to = (from.index() + 1) % self.workers.len();
+        let to = WorkerId(u8::try_from(to).expect("at most 64 workers"));
+        self.steering.ask(BucketMove { bucket, from, to });
+    }
+
     /// Polls until no worker finds anything to do.
     fn settle(&mut self) {
         let now = self.now;
@@ -296,12 +314,13 @@ impl Gateway {
         };
         // All of them, every time. A move of a bucket goes on as if control were there.
         loop {
-            let is_busy = self.workers.iter_mut().map(has_more).fold(false, |any, more| any | more);
+            // What waited for its flow is judged between bursts, and may be for a worker that was polled before.
             let stage = self.steering.stage();
+            let is_busy = self.workers.iter_mut().map(has_more).fold(false, |any, more| any | more);
             if stage == Stage::HandedOver {
                 self.steering.release();
             }
-            if !is_busy && stage == Stage::Idle {
+            if !is_busy && stage == Stage::Idle && self.steering.stage() == Stage::Idle {
                 break;
             }
         }

@@ -186,7 +186,7 @@ pub(super) fn agree(nic: &impl Rss, program: bool) -> Programmed {
 }
 
 fn without(done: &Programmed, refused: String) -> Programmed {
-    let fields = FlowType::ALL.into_iter().fold(done.fields, Fields::without);
+    let fields = Fields::NONE;
     Programmed { state: RssState::Differs, refused: vec![refused], fields, ..done.clone() }
 }
 

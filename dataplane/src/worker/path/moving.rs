@@ -120,7 +120,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                 Message::Begin { bucket } => self.begin_taking(bucket, peer),
                 Message::Flows(passages) => {
                     let taken: Vec<Option<FlowId>> =
-                        passages.into_iter().map(|passage| self.tracker.take_in(passage)).collect();
+                        passages.iter().map(|passage| self.tracker.take_in(passage)).collect();
                     self.say(peer, Message::Taken(taken));
                 }
                 Message::Datagrams(passages) => {
