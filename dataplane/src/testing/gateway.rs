@@ -298,7 +298,7 @@ impl Gateway {
     /// Has the bucket of a packet move on to the next worker, or that of its addresses alone, where fragments meet.
     fn stir(&self, packet: &[u8]) {
         let Ok(parsed) = wire::parse(packet, u32::try_from(packet.len()).unwrap_or(u32::MAX)) else { return };
-        let fields = if self.sent % 3 == 0 { Fields::NONE } else { Fields::ALL };
+        let fields = if self.sent.is_multiple_of(3) { Fields::NONE } else { Fields::ALL };
         let bucket = rss::bucket(fields, &parsed.tuple);
         let from = self.steering.owners()[usize::from(bucket)];
         let to = (from.index() + 1) % self.workers.len();
