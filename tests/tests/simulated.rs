@@ -348,7 +348,9 @@ fn any_number_of_workers_gives_the_same_verdicts_flows_and_counters() {
         let mut one = gateway(STATEFUL);
         let expected: Vec<_> = traffic.iter().map(|(side, packet)| one.send(*side, packet)).collect();
         let spreads = [Spread::Rss(Fields::ALL), Spread::Rss(BARE_UDP), Spread::Secret];
-        for (workers, spread) in [2, 4, 8].into_iter().zip(spreads.into_iter().cycle().skip(seed as usize)) {
+        for (workers, spread) in
+            [2, 4, 8].into_iter().zip(spreads.into_iter().cycle().skip(usize::try_from(seed).unwrap()))
+        {
             // Where NICs hash all ports, flows go from worker to worker besides.
             let is_restless = spread == Spread::Rss(Fields::ALL);
             let config = GatewayConfig { workers, spread, is_restless, ..GatewayConfig::default() };
