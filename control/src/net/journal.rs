@@ -3,6 +3,7 @@
 //! Written and synced before the first change, removed after the last one is undone. What the journal says wins over
 //! what the NIC says: after a crash the NIC shows our changes, not its original state.
 
+use super::napi::Napi;
 use super::offloads::Offloads;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -20,6 +21,9 @@ pub(super) struct Entry {
     pub(super) up: bool,
     /// Its offloads.
     pub(super) offloads: Offloads,
+    /// When its interrupts come, if we changed that.
+    #[serde(default)]
+    pub(super) napi: Option<Napi>,
 }
 
 /// Where a NIC's entry is kept. The number is part of the name because namespaces share a file system.
@@ -31,6 +35,16 @@ fn path(dir: &Path, name: &str, ifindex: u32) -> PathBuf {
 pub(super) fn left_behind(dir: &Path, name: &str, ifindex: u32) -> Option<Entry> {
     let text = fs::read(path(dir, name, ifindex)).ok()?;
     serde_json::from_slice::<Entry>(&text).ok().filter(|entry| entry.ifindex == ifindex && entry.name == name)
+}
+
+/// All entries of dead processes, or of one that runs.
+pub(super) fn all(dir: &Path) -> Vec<Entry> {
+    let Ok(files) = fs::read_dir(dir) else { return Vec::new() };
+    let ours = files
+        .flatten()
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "restore"));
+    ours.filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
 }
 
 /// Writes an entry so that it survives a crash right afterwards.
@@ -59,10 +73,11 @@ mod tests {
     fn an_entry_is_found_again_only_for_the_same_nic() {
         let dir = tempfile::tempdir().unwrap();
         let offloads = Offloads([("gro".to_owned(), true)].into());
-        let entry = Entry { name: "eth9".to_owned(), ifindex: 7, up: true, offloads };
+        let entry = Entry { name: "eth9".to_owned(), ifindex: 7, up: true, offloads, napi: None };
         write(dir.path(), &entry).unwrap();
         assert_eq!(left_behind(dir.path(), "eth9", 7), Some(entry.clone()));
         assert_eq!(left_behind(dir.path(), "eth9", 8), None);
+        assert_eq!(all(dir.path()), std::slice::from_ref(&entry));
         remove(dir.path(), &entry);
         assert_eq!(left_behind(dir.path(), "eth9", 7), None);
     }
@@ -71,6 +86,7 @@ mod tests {
     fn a_damaged_entry_is_no_entry() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(path(dir.path(), "eth9", 7), b"{\"name\": \"eth").unwrap();
+        assert_eq!(all(dir.path()), []);
         assert_eq!(left_behind(dir.path(), "eth9", 7), None);
     }
 }

@@ -5,6 +5,7 @@
 
 mod ioctl;
 mod journal;
+mod napi;
 mod nic;
 mod offloads;
 

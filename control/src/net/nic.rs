@@ -2,6 +2,7 @@
 
 use super::ioctl;
 use super::journal::{self, Entry};
+use super::napi::Napi;
 use super::offloads::Offloads;
 use crate::config::names::nearest;
 use rustix::fd::OwnedFd;
@@ -60,9 +61,9 @@ pub struct Nic {
     pub name: String,
     /// The kernel's number for it.
     pub ifindex: u32,
-    socket: OwnedFd,
+    pub(super) socket: OwnedFd,
     /// What to put back, and where that is written down.
-    before: Option<(Entry, PathBuf)>,
+    pub(super) before: Option<(Entry, PathBuf)>,
     _promiscuous: Option<OwnedFd>,
 }
 
@@ -130,6 +131,7 @@ impl Nic {
             ifindex: self.ifindex,
             up: flags & libc::IFF_UP != 0,
             offloads: Offloads::read(&self.socket, &self.name),
+            napi: None,
         });
         if let Err(error) = journal::write(journal_dir, &entry) {
             warnings.push(format!(
@@ -159,11 +161,32 @@ impl Nic {
         Ok(warnings)
     }
 
+    /// Puts the driver's interrupts off for as long as somebody polls, as busy polling needs it. For a NIC in our care.
+    /// Returns a warning if that cannot be.
+    pub fn defer_interrupts(&mut self) -> Option<String> {
+        let refused = |what: &str, error: io::Error| {
+            format!(
+                "{what}: {error}. Busy polling and interrupts will get in each other's way: set napi_defer_hard_irqs to 2 \
+                 and gro_flush_timeout to 200000 by hand"
+            )
+        };
+        let (entry, dir) = self.before.as_mut()?;
+        let now = match Napi::read(&self.name, self.ifindex) {
+            Ok(now) => now,
+            Err(error) => {
+                return Some(refused(&format!("{}: cannot see when its interrupts come", self.name), error));
+            }
+        };
+        // After a crash the NIC shows our own values.
+        let _ = entry.napi.get_or_insert(now);
+        let written = journal::write(dir, entry);
+        let set = written.and_then(|()| Napi::DEFERRED.write(&self.name, self.ifindex));
+        set.err().map(|error| refused(&format!("{}: its interrupts cannot be put off", self.name), error))
+    }
+
     /// A wire NIC with addresses would make the host's own stack answer, were it ever to see a frame.
     fn address_warning(&self) -> Option<String> {
-        let addresses = nix::ifaddrs::getifaddrs().ok()?;
-        let own = addresses.filter(|address| address.interface_name == self.name);
-        let count = own.filter(|address| address.address.as_ref().is_some_and(is_routable)).count();
+        let count = self.addresses();
         (count > 0).then(|| {
             format!(
                 "{} has {count} address(es): the host is not reachable through it while it is part of a wire",
@@ -172,10 +195,21 @@ impl Nic {
         })
     }
 
+    /// Its addresses, link-local ones aside.
+    #[must_use]
+    pub fn addresses(&self) -> usize {
+        let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return 0 };
+        let own = addresses.filter(|address| address.interface_name == self.name);
+        own.filter(|address| address.address.as_ref().is_some_and(is_routable)).count()
+    }
+
     /// Puts back what was changed. Returns what could not be.
-    fn restore(&mut self) -> Vec<String> {
+    pub(super) fn restore(&mut self) -> Vec<String> {
         let Some((entry, dir)) = self.before.take() else { return Vec::new() };
-        let failed = entry.offloads.restore(&self.socket, &self.name);
+        let mut failed = entry.offloads.restore(&self.socket, &self.name);
+        if entry.napi.is_some_and(|napi| napi.write(&self.name, self.ifindex).is_err()) {
+            failed.push("when its interrupts come".to_owned());
+        }
         if !entry.up
             && let Ok(flags) = ioctl::flags(&self.socket, &self.name)
         {

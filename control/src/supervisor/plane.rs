@@ -18,7 +18,8 @@ use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed,
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
 use dataplane::sets::SetAsk;
 use dataplane::worker::{
-    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Waker, Worker, WorkerCounters, note_rings,
+    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, SetAsks, Waker, Worker, WorkerCounters,
+    note_rings,
 };
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -88,6 +89,8 @@ pub(super) struct Plane {
     pub(super) expectations: Arc<Expectations>,
     /// What rules want done to sets.
     pub(super) set_asks: Vec<Consumer<SetAsk>>,
+    /// What wakes whoever does it.
+    pub(super) sets_waker: Arc<Waker>,
 }
 
 impl Plane {
@@ -121,6 +124,8 @@ impl Plane {
             port.frame_len_max = geometry.frame_len_max;
         }
         let states = port_states(&ports);
+        let made = |source| Fatal::System { what: "making an event descriptor", source };
+        let sets_waker = Arc::new(Waker::new().map_err(made)?);
         let mut plane = Self {
             stop: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
@@ -133,6 +138,7 @@ impl Plane {
             listening: Arc::default(),
             expectations: Arc::default(),
             set_asks: Vec::new(),
+            sets_waker,
         };
         plane.make_workers(config, &cores, &umem, devices)?;
         Ok(plane)
@@ -202,7 +208,7 @@ impl Plane {
                         expired,
                         requests,
                         notes: Some(noted),
-                        set_asks: Some(ask_sets),
+                        set_asks: Some(SetAsks::new(ask_sets, Arc::clone(&self.sets_waker))),
                     },
                     (),
                 )),
@@ -288,6 +294,7 @@ impl Drop for Plane {
         self.stop.store(true, Ordering::Relaxed);
         let workers = self.workers.iter_mut().filter_map(|handle| handle.thread.take());
         for thread in workers.chain(self.ager.take()) {
+            thread.thread().unpark();
             // A panic was reported when it happened.
             let _ = thread.join();
         }
@@ -352,6 +359,11 @@ fn prepare(config: &Config, loaded: Vec<(Nic, u32, XdpPort)>) -> Result<Vec<Port
     for (index, (mut nic, queues, xdp)) in loaded.into_iter().enumerate() {
         let offloads = config.net.offloads == Offloads::Fix;
         for warning in nic.prepare(&config.net.journal_dir, offloads, config.net.promiscuous)? {
+            warn!("{warning}");
+        }
+        if config.xdp.busy_poll_us > 0
+            && let Some(warning) = nic.defer_interrupts()
+        {
             warn!("{warning}");
         }
         let gone = |source| Fatal::System { what: "reading a NIC's MTU", source };

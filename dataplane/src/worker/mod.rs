@@ -23,6 +23,7 @@ mod idle;
 mod notes;
 mod observer;
 mod path;
+mod set_asks;
 mod snapshot;
 
 pub use counters::{
@@ -32,6 +33,7 @@ pub use handoff::Handoff;
 pub use idle::{IdlePolicy, Waker};
 pub use notes::{LINE_BYTES, Note, NoteReader, NoteWriter, Why, note_rings};
 pub use observer::{Fate, Observer};
+pub use set_asks::SetAsks;
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
 
 use crate::clock::Now;
@@ -39,12 +41,11 @@ use crate::device::{BURST_MAX, Device, FrameBurst};
 use crate::flow::{Expired, Request, Tracker};
 use crate::ids::{PortId, WorkerId};
 use crate::packet::{Kind, Packet};
-use crate::sets::SetAsk;
 use crate::wire;
 use crate::xsk::{FramePool, Umem};
 use handoff::Handed;
 use path::Path;
-use rtrb::{Consumer, Producer};
+use rtrb::Consumer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
@@ -101,7 +102,7 @@ pub struct Parts<D> {
     /// Where packets go that are to be logged, if anywhere.
     pub notes: Option<NoteWriter>,
     /// Where rules' orders about sets go, if anywhere.
-    pub set_asks: Option<Producer<SetAsk>>,
+    pub set_asks: Option<SetAsks>,
 }
 
 /// A worker. `O` watches what becomes of every packet; `()` watches nothing and costs nothing.

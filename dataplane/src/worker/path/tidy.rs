@@ -34,6 +34,9 @@ impl<D: Device, O: Observer> Path<D, O> {
             touched &= touched - 1;
         }
         self.handoff.flush();
+        if let Some(asks) = &mut self.set_asks {
+            asks.flush();
+        }
     }
 
     /// Everything that waits for the gap between bursts, in bounded slices.
