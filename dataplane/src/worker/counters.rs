@@ -100,6 +100,14 @@ pub struct LoopCounters {
     pub served: Counter,
 }
 
+impl LoopCounters {
+    /// Polls of any kind so far: grows as long as the worker polls.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.busy_polls.get().wrapping_add(self.idle_polls.get())
+    }
+}
+
 /// Ring health of one queue, copied out of its device by the worker every [`super::PUBLISH_NANOS`].
 #[derive(Debug)]
 pub struct LaneCounters {
