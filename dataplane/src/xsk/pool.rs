@@ -5,6 +5,7 @@
 
 use super::{Frame, HEADROOM, Umem};
 use crate::ids::WorkerId;
+use arrayvec::ArrayVec;
 use std::sync::Arc;
 
 /// Free chunks.
@@ -76,9 +77,10 @@ impl FramePool {
 
     /// Puts back the chunks of a frame behind its first `keep` segments.
     fn free_chain(&mut self, frame: &Frame, keep: usize) {
-        let umem = Arc::clone(&self.umem);
-        for (addr, _) in umem.segments(frame).skip(keep) {
-            self.put(umem.chunk(addr));
+        let mut chunks: ArrayVec<u32, { super::SEGMENTS_MAX }> = ArrayVec::new();
+        chunks.extend(self.umem.segments(frame).skip(keep).map(|(addr, _)| self.umem.chunk(addr)));
+        for chunk in chunks {
+            self.put(chunk);
         }
     }
 
@@ -122,10 +124,11 @@ impl FramePool {
         if pieces > self.free.len() || pieces > super::SEGMENTS_MAX {
             return None;
         }
-        let umem = Arc::clone(&self.umem);
+        // No count of the `Arc` is touched: workers share its cache line.
+        let Self { umem, free, .. } = self;
         let mut whole: Option<(Frame, u64)> = None;
         for piece in packet.chunks(room).chain(packet.is_empty().then_some(&[][..])) {
-            let addr = umem.chunk_addr(self.free.pop()?) + u64::from(HEADROOM);
+            let addr = umem.chunk_addr(free.pop()?) + u64::from(HEADROOM);
             let len = u32::try_from(piece.len()).unwrap_or(0);
             let mut single = umem.frame(addr, len);
             umem.buffer_mut(&mut single)[..piece.len()].copy_from_slice(piece);
