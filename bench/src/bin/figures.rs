@@ -2,7 +2,7 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, classifier, conditions, conntrack, gateway, sets, wire_rules};
+use bench::{Error, classifier, conditions, conntrack, cores, gateway, sets, wire_rules};
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +39,8 @@ enum Group {
     Rules,
     /// Of these only the classifier, beside DPDK's `rte_acl`.
     Classifier,
+    /// Two workers beside one, what handing packets over costs, and what that comes to with more cores.
+    Cores,
 }
 
 fn main() -> ExitCode {
@@ -81,6 +83,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| only == Group::Rules) {
         wire_rules::measure(&plan, &mut report)?;
+    }
+    if args.only.is_none_or(|only| only == Group::Cores) {
+        cores::measure(&plan, &mut report)?;
     }
     println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
     Ok(report.missed())

@@ -1,0 +1,390 @@
+//! Workers on cores without a kernel: real ones, on [`Conveyor`]s, with stateful rules and flows that are open already.
+//!
+//! Whoever owns a flow is found by trying, so that nothing here knows how ownership is decided: its first packet comes in
+//! at the first worker, and the one that sends it out owns it. Flows are taken until every worker owns as many as the
+//! others.
+
+use super::device::{Conveyor, PACKET};
+use crate::{Error, affinity};
+use dataplane::clock::Now;
+use dataplane::device::{Device, DeviceCounters};
+use dataplane::flow::{Seed, Tracker, TrackerConfig};
+use dataplane::ids::{Generation, PortId, WorkerId};
+use dataplane::packet::Family;
+use dataplane::rules::Compiled;
+use dataplane::rules::model::Ruleset;
+use dataplane::testing::gateway::{LEFT, RIGHT};
+use dataplane::testing::packets::udp;
+use dataplane::worker::{
+    FamilyRules, Handoff, IdlePolicy, Lane, Mailbox, Parts, PortState, Settings, Snapshot, Waker, Worker,
+    WorkerCounters,
+};
+use dataplane::xsk::{FramePool, Umem, UmemConfig};
+use rtrb::RingBuffer;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Ten rules; the last one accepts the load's first packets.
+pub const RULES: &str = include_str!("../../../tests/data/rules/bench10.v4.rules");
+const NAMES: [&str; 2] = ["left", "right"];
+const SIDES: [PortId; 2] = [LEFT, RIGHT];
+
+/// Packet buffers of each worker. All of them fit a handoff ring, so that not even a worker that handles nothing makes
+/// the other drop anything: who has none left receives none.
+const FRAMES: u32 = 512;
+
+/// Which worker a packet arrives at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rss {
+    /// The one that owns its flow.
+    Agrees,
+    /// Always another one.
+    IsWrong,
+}
+
+/// A flow's packets, one from each side.
+type Talk = [[u8; PACKET]; 2];
+
+/// Workers, and what they share.
+#[derive(Debug)]
+pub struct Crew {
+    workers: Vec<Worker<Conveyor>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    mailbox: Arc<Mailbox>,
+    /// The clock's zero.
+    started: Instant,
+    /// Flows by owner.
+    owned: Vec<Vec<Talk>>,
+}
+
+/// What workers did in one measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Shift {
+    /// Packets sent by all of them.
+    pub packets: u64,
+    /// Seconds it took, on average over the workers.
+    pub secs: f64,
+    /// Of the workers' time, what the machine gave them: less than one when others wanted the cores too.
+    pub share: f64,
+    /// How many there were.
+    pub workers: usize,
+}
+
+impl Shift {
+    /// Packets per second, in millions.
+    #[must_use]
+    pub fn mpps(&self) -> f64 {
+        self.packets as f64 / self.secs / 1e6
+    }
+
+    /// Nanoseconds of a core's time per packet.
+    #[must_use]
+    pub fn nanos(&self) -> f64 {
+        self.secs * 1e9 * self.workers as f64 / self.packets as f64
+    }
+}
+
+impl Crew {
+    /// Workers with `flows` open flows, the same number each.
+    ///
+    /// # Errors
+    /// If memory is short or the rules do not compile.
+    ///
+    /// # Panics
+    /// If a packet does not pass.
+    pub fn new(workers: usize, flows: usize) -> Result<Self, Error> {
+        let mut crew = Self::idle(workers, flows)?;
+        let wanted = flows / workers;
+        for number in 0_u32.. {
+            if crew.owned.iter().all(|owned| owned.len() == wanted) {
+                break;
+            }
+            let talk = talk(number);
+            let owner = crew.carry(LEFT, &talk[0]);
+            if crew.owned[owner].len() < wanted {
+                assert_eq!(crew.carry(RIGHT, &talk[1]), owner, "a flow has one owner");
+                crew.owned[owner].push(talk);
+            }
+        }
+        // Neighbours in time are not neighbours in the table.
+        for owned in &mut crew.owned {
+            shuffle(owned);
+        }
+        Ok(crew)
+    }
+
+    fn idle(count: usize, flows: usize) -> Result<Self, Error> {
+        let first = snapshot(Generation(1), RULES, count)?;
+        let mailbox = Arc::new(Mailbox::new(first, count));
+        let umem = Umem::new(&UmemConfig::plain(FRAMES, u32::try_from(count)?))?;
+        let state = || PortState { frame_len_max: AtomicU32::new(1518), link_up: AtomicBool::new(true) };
+        let ports: Arc<[PortState]> = SIDES.iter().map(|_| state()).collect();
+        let wakers = (0..count).map(|_| Waker::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        let seed = Seed::random();
+        let ids: Vec<_> = (0..u8::try_from(count)?).map(WorkerId).collect();
+        let table = |&worker: &WorkerId| {
+            // Flows that are tried and not wanted stay until they expire.
+            let max_flows = u32::try_from(flows * 2 + 1024).unwrap_or(u32::MAX);
+            Tracker::new(&TrackerConfig {
+                max_flows,
+                max_flows_v6: 64,
+                worker,
+                seed,
+                hugepages: true,
+                prefault: true,
+            })
+        };
+        let mut trackers = ids.iter().map(table).collect::<Result<Vec<_>, _>>()?;
+        Tracker::join(&mut trackers);
+        let (mut workers, mut counters) = (Vec::new(), Vec::new());
+        let handoffs = Handoff::mesh(&wakers, FRAMES as usize);
+        for (((id, handoff), tracker), waker) in ids.into_iter().zip(handoffs).zip(trackers).zip(wakers) {
+            let own = Arc::new(WorkerCounters::new(SIDES.len(), &SIDES));
+            counters.push(Arc::clone(&own));
+            let parts = Parts {
+                id,
+                workers: count,
+                pool: FramePool::new(&umem, id),
+                umem: Arc::clone(&umem),
+                lanes: SIDES.map(|port| Lane { port, device: Conveyor::new() }).into(),
+                ports: Arc::clone(&ports),
+                tracker,
+                mailbox: Arc::clone(&mailbox),
+                counters: own,
+                handoff,
+                waker,
+                expired: RingBuffer::new(1).1,
+                requests: RingBuffer::new(1).1,
+                notes: None,
+                set_asks: None,
+            };
+            workers.push(Worker::new(parts, ()));
+        }
+        let owned = vec![Vec::new(); count];
+        Ok(Self { workers, counters, mailbox, started: Instant::now(), owned })
+    }
+
+    /// Sends one packet in at the first worker; which one sent it out.
+    fn carry(&mut self, side: PortId, packet: &[u8; PACKET]) -> usize {
+        let before: Vec<_> = self.each_sent();
+        self.workers[0].lanes_mut()[side.index()].device.play([*packet].into(), 1);
+        self.drain();
+        let after = self.each_sent();
+        let found = before.iter().zip(&after).position(|(before, after)| after > before);
+        found.expect("every packet passes")
+    }
+
+    /// Polls until nobody has anything to do.
+    fn drain(&mut self) {
+        let now = Now::since(self.started);
+        // What is polled may give work to one that was polled before it.
+        let mut quiet = 0;
+        while quiet < 2 {
+            let handled: usize = self.workers.iter_mut().map(|worker| worker.poll(now)).sum();
+            quiet = if handled == 0 { quiet + 1 } else { 0 };
+        }
+    }
+
+    fn each_sent(&mut self) -> Vec<u64> {
+        let sent = |worker: &mut Worker<Conveyor>| count(worker, |counters| counters.tx_descs);
+        self.workers.iter_mut().map(sent).collect()
+    }
+
+    /// Lets all flows speak, arriving where `rss` says.
+    pub fn load(&mut self, rss: Rss) {
+        let workers = self.workers.len();
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            let owner = if rss == Rss::Agrees { index } else { (index + 1) % workers };
+            for (side, lane) in worker.lanes_mut().iter_mut().enumerate() {
+                lane.device.play(self.owned[owner].iter().map(|talk| talk[side]).collect(), 0);
+            }
+        }
+    }
+
+    /// Packets of one side, for the queue by itself.
+    #[must_use]
+    pub fn packets(&self) -> Vec<[u8; PACKET]> {
+        self.owned.iter().flatten().map(|talk| talk[0]).collect()
+    }
+
+    /// All workers at once, the first on `core` and each other one on the next, for this long.
+    ///
+    /// # Errors
+    /// If a thread cannot be pinned.
+    ///
+    /// # Panics
+    /// If a packet was not forwarded.
+    pub fn work(&mut self, core: usize, length: Duration) -> Result<Shift, Error> {
+        let shifts = side_by_side(&mut [self], core, length)?;
+        Ok(shifts[0])
+    }
+
+    /// The same, each poll that found packets timed: nanoseconds, sorted, by worker. `control` runs meanwhile on the
+    /// calling thread and says when it is over.
+    ///
+    /// # Errors
+    /// If a thread cannot be pinned, or what `control` returns.
+    ///
+    /// # Panics
+    /// If a packet was not forwarded.
+    pub fn polls(
+        &mut self,
+        control: impl FnOnce(&Mailbox) -> Result<(), Error>,
+    ) -> Result<Vec<Vec<u32>>, Error> {
+        let stop = AtomicBool::new(false);
+        self.allow(u64::MAX);
+        let (started, mailbox) = (self.started, Arc::clone(&self.mailbox));
+        let timed = thread::scope(|scope| {
+            let (stop, mut threads) = (&stop, Vec::new());
+            for (core, worker) in self.workers.iter_mut().enumerate() {
+                threads.push(scope.spawn(move || timed_polls(core, worker, started, stop)));
+            }
+            let done = control(&mailbox);
+            stop.store(true, Ordering::Relaxed);
+            let joined = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+            let timed = joined.collect::<Result<Vec<_>, Error>>();
+            done.and(timed)
+        })?;
+        self.check();
+        Ok(timed)
+    }
+
+    fn allow(&mut self, budget: u64) {
+        for worker in &mut self.workers {
+            worker.lanes_mut().iter_mut().for_each(|lane| lane.device.allow(budget));
+        }
+    }
+
+    /// Packets handed from worker to worker so far.
+    #[must_use]
+    pub fn handed_off(&self) -> u64 {
+        self.counters.iter().map(|counters| counters.polls.handed_off.get()).sum()
+    }
+
+    /// Every packet that came in has gone out, once those on their way are through.
+    fn check(&mut self) {
+        self.allow(0);
+        self.drain();
+        let received: u64 =
+            self.workers.iter_mut().map(|worker| count(worker, |counters| counters.rx_descs)).sum();
+        assert_eq!(received, self.each_sent().iter().sum::<u64>(), "a packet was not forwarded");
+        let taken_over: u64 = self.counters.iter().map(|counters| counters.polls.taken_over.get()).sum();
+        assert_eq!(self.handed_off(), taken_over, "a packet was lost between workers");
+    }
+}
+
+/// Crews that share nothing, all at once, for this long: the first worker on `core`, each other one on the next.
+///
+/// # Errors
+/// If a thread cannot be pinned.
+///
+/// # Panics
+/// If a packet was not forwarded.
+pub fn side_by_side(crews: &mut [&mut Crew], core: usize, length: Duration) -> Result<Vec<Shift>, Error> {
+    let (stop, count) = (AtomicBool::new(false), crews.iter().map(|crew| crew.workers.len()).sum());
+    let barrier = Barrier::new(count + 1);
+    let before: Vec<u64> = crews.iter_mut().map(|crew| crew.each_sent().iter().sum()).collect();
+    let times = thread::scope(|scope| {
+        let mut cores = core..;
+        let threads: Vec<Vec<_>> = crews
+            .iter_mut()
+            .map(|crew| {
+                crew.allow(u64::MAX);
+                let started = crew.started;
+                let workers = crew.workers.iter_mut().zip(cores.by_ref());
+                let work = |(worker, core): (&mut Worker<Conveyor>, usize)| {
+                    let (stop, barrier) = (&stop, &barrier);
+                    scope.spawn(move || {
+                        let pinned = affinity::pin_to(core);
+                        barrier.wait();
+                        let (from, cpu) = (Instant::now(), affinity::thread_secs());
+                        worker.run(started, IdlePolicy::Spin, stop);
+                        pinned.map(|()| (from.elapsed().as_secs_f64(), affinity::thread_secs() - cpu))
+                    })
+                };
+                workers.map(work).collect()
+            })
+            .collect();
+        barrier.wait();
+        thread::sleep(length);
+        stop.store(true, Ordering::Relaxed);
+        let join = |thread: thread::ScopedJoinHandle<'_, Result<_, Error>>| thread.join().expect("no panic");
+        let joined = threads.into_iter().map(|crew| crew.into_iter().map(join).collect());
+        joined.collect::<Result<Vec<Vec<(f64, f64)>>, Error>>()
+    })?;
+    let shift = |((crew, before), times): ((&mut &mut Crew, u64), Vec<(f64, f64)>)| {
+        let packets = crew.each_sent().iter().sum::<u64>() - before;
+        crew.check();
+        let [wall, cpu] = times.iter().fold([0.0, 0.0], |sum, time| [sum[0] + time.0, sum[1] + time.1]);
+        Shift { packets, secs: wall / times.len() as f64, share: cpu / wall, workers: times.len() }
+    };
+    Ok(crews.iter_mut().zip(before).zip(times).map(shift).collect())
+}
+
+/// Polls on a core until told to stop; nanoseconds of each poll that found packets, sorted.
+fn timed_polls(
+    core: usize,
+    worker: &mut Worker<Conveyor>,
+    started: Instant,
+    stop: &AtomicBool,
+) -> Result<Vec<u32>, Error> {
+    affinity::pin_to(core)?;
+    let mut times = Vec::with_capacity(1 << 22);
+    while !stop.load(Ordering::Relaxed) {
+        let from = Instant::now();
+        if worker.poll(Now::since(started)) > 0 && times.len() < times.capacity() {
+            times.push(u32::try_from(from.elapsed().as_nanos()).unwrap_or(u32::MAX));
+        }
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+fn count(worker: &mut Worker<Conveyor>, what: fn(&DeviceCounters) -> u64) -> u64 {
+    worker.lanes_mut().iter().map(|lane| what(&lane.device.counters())).sum()
+}
+
+/// Rules in force for so many workers.
+///
+/// # Errors
+/// If they do not compile.
+///
+/// # Panics
+/// If they are not rules.
+pub fn snapshot(generation: Generation, rules: &str, workers: usize) -> Result<Snapshot, Error> {
+    let loaded = control::rules_file::understand(rules.as_bytes(), "bench", Family::V4, &[]);
+    let v4 = loaded.ruleset.expect("good rules");
+    let names = NAMES.map(str::to_owned);
+    let family = |ruleset: Ruleset| -> Result<_, Error> {
+        let compiled = Compiled::new(Arc::new(ruleset), &names)?;
+        Ok(Arc::new(FamilyRules::new(compiled, generation, workers, false)))
+    };
+    let (v4, v6) = (family(v4)?, family(Ruleset::empty(Family::V6))?);
+    Ok(Snapshot { generation, v4, v6, settings: Settings::default() })
+}
+
+/// A datagram that the last rule accepts and the answer to it.
+fn talk(number: u32) -> Talk {
+    let host = Ipv4Addr::from(0x0a00_0000 + number / 16);
+    let web = Ipv4Addr::new(203, 0, 113, 5);
+    let (sport, dport) = (10_000 + u16::try_from(number % 16).unwrap_or(0), 7000);
+    let payload = [b'x'; PACKET - 42];
+    let frame = |builder: dataplane::testing::packets::Builder| {
+        builder.payload(&payload).build().try_into().expect("64 bytes")
+    };
+    [frame(udp(host, web).ports(sport, dport)), frame(udp(web, host).ports(dport, sport))]
+}
+
+/// Another order, always the same.
+fn shuffle<T>(items: &mut [T]) {
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for at in (1..items.len()).rev() {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        items.swap(at, usize::try_from(random % (at as u64 + 1)).unwrap_or(0));
+    }
+}
