@@ -81,7 +81,7 @@ pub enum GatewayError {
 }
 
 /// What became of one packet sent through the gateway, and of others that it freed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Which packet it is: they are counted from zero.
     pub number: u64,
@@ -100,7 +100,7 @@ pub struct Outcome {
 }
 
 /// What became of a packet that was held.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released {
     /// Which packet, see [`Outcome::number`].
     pub number: u64,

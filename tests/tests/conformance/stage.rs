@@ -4,6 +4,7 @@ use super::hear::{self, Ears};
 use super::join::join;
 use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
+use super::ours::Ours;
 use control::cli::{Format, Output};
 use control::config::Config;
 use control::net::minutes_west;
@@ -11,11 +12,11 @@ use control::rules_file::understand_with_sets;
 use control::sets::Store;
 use control::sets::file::services;
 use dataplane::clock::Now;
-use dataplane::flow::{Policies, Request};
+use dataplane::flow::Policies;
 use dataplane::ids::PortId;
 use dataplane::packet::{Family, proto};
 use dataplane::rules::model::CtState;
-use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, RIGHT};
+use dataplane::testing::gateway::{GatewayConfig, LEFT, RIGHT};
 use dataplane::worker::AnswerRate;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -47,7 +48,7 @@ struct Sent {
 #[derive(Debug)]
 pub(crate) struct Stage<'a> {
     kernel: &'a mut Kernel,
-    ours: Gateway,
+    ours: Ours,
     started: Instant,
     store: Store,
     serial: u32,
@@ -109,7 +110,7 @@ impl<'a> Stage<'a> {
         config.settings.policies = Policies::new(known.clone().into(), &config.settings.track).unwrap();
         Self {
             kernel,
-            ours: Gateway::new(&rules, config).unwrap(),
+            ours: Ours::new(&rules, &config),
             started,
             store,
             serial: 0,
@@ -174,13 +175,14 @@ impl<'a> Stage<'a> {
 
     fn hear(&mut self) {
         if let Some(ears) = &mut self.ears {
-            ears.hear();
+            ears.hear(&self.ours.hear());
         }
     }
 
     /// Compares what was told since the last time.
     pub(crate) fn compare_events(&mut self) {
         self.compare();
+        self.hear();
         let ears = self.ears.as_mut().expect("somebody listens");
         for difference in ears.differences(self.kernel) {
             self.note(difference, false);
@@ -256,10 +258,7 @@ impl<'a> Stage<'a> {
         self.compare();
         self.kernel.forget();
         self.tick();
-        for worker in 0..self.ours.workers.len() {
-            self.ours.ask(worker, Request::Flush).expect("there is room for one request");
-        }
-        self.ours.age();
+        self.ours.flush();
         self.hear();
     }
 
@@ -270,11 +269,11 @@ impl<'a> Stage<'a> {
             let text = self.kernel.connections(family);
             let theirs = list::theirs(&text);
             self.tick();
-            let ours = list::ours(&mut self.ours, family);
+            let ours = list::ours(self.ours.one(), family);
             let mut found = differences(&theirs, &ours);
             if found.is_empty() {
                 // The same flows: then every line must be the same too, but for those about to end.
-                let printed = list::lines(&list::our_text(&mut self.ours, family, &Output::default()));
+                let printed = list::lines(&list::our_text(self.ours.one(), family, &Output::default()));
                 let known = list::lines(&text);
                 found.extend(
                     printed
@@ -297,7 +296,7 @@ impl<'a> Stage<'a> {
             for (option, format) in [("xml", Format::Xml), ("save", Format::Save)] {
                 let theirs = self.kernel.connections_as(family, &["-o", option]);
                 let output = Output { format, ..Output::default() };
-                let ours = list::our_text(&mut self.ours, family, &output);
+                let ours = list::our_text(self.ours.one(), family, &output);
                 for difference in hear::differences(&theirs, &ours) {
                     self.note(format!("{option}: {difference}"), false);
                 }
@@ -311,7 +310,7 @@ impl<'a> Stage<'a> {
         self.tick();
         for family in [Family::V4, Family::V6] {
             let theirs = list::lines_of_expectations(&self.kernel.expectations(family));
-            let ours = list::lines_of_expectations(&list::our_expectations(&mut self.ours, family));
+            let ours = list::lines_of_expectations(&list::our_expectations(self.ours.one(), family));
             if theirs != ours {
                 self.note(format!("expectations: kernel {theirs:#?}, we {ours:#?}"), false);
             }
