@@ -198,9 +198,11 @@ struct Judge {
 
 impl Judge {
     fn ours(&self, text: &str) -> Ours {
-        let loaded = understand(text.as_bytes(), "rule", self.family, &[]);
-        let rules = loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics));
-        Ours::new(&[rules], &GatewayConfig { track_always: false, ..GatewayConfig::default() })
+        let rules = || {
+            let loaded = understand(text.as_bytes(), "rule", self.family, &[]);
+            vec![loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics))]
+        };
+        Ours::new(rules, &GatewayConfig { track_always: false, ..GatewayConfig::default() })
     }
 
     /// Sends frames from one side into both, and compares what comes out of the other.
@@ -295,8 +297,8 @@ fn answers_quote_the_changed_packet() {
     let mut kernel = Kernel::new(Topology::Router);
     let text = "*mangle\n-A PREROUTING -j TOS --set-tos 0x5c\n-A FORWARD -j TTL --ttl-set 99\nCOMMIT\n*filter\n-A FORWARD -s 10.0.0.1 -p udp -j REJECT\nCOMMIT\n";
     kernel.load_bare(&[(Family::V4, text)]);
-    let loaded = understand(text.as_bytes(), "rule", Family::V4, &[]);
-    let mut ours = Ours::new(&[loaded.ruleset.unwrap()], &GatewayConfig::default());
+    let rules = || vec![understand(text.as_bytes(), "rule", Family::V4, &[]).ruleset.unwrap()];
+    let mut ours = Ours::new(rules, &GatewayConfig::default());
     let _ = kernel.collect_bare();
     let frame = udp(CLIENT, SERVER).ports(5, 6).payload(b"hello").build();
     kernel.send(LEFT.index(), &frame);

@@ -156,10 +156,12 @@ fn lines_are_those_that_the_kernel_writes() {
         .flat_map(|family| rules(&word).into_iter().map(move |text| (family, text)))
     {
         kernel.load_bare(&[(family, &text)]);
-        let loaded = understand(text.as_bytes(), "rule", family, &[]);
-        let rules = loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics));
+        let rules = || {
+            let loaded = understand(text.as_bytes(), "rule", family, &[]);
+            vec![loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics))]
+        };
         let config = GatewayConfig { track_always: false, ..GatewayConfig::default() };
-        let mut gateway = Ours::new(&[rules], &config);
+        let mut gateway = Ours::new(rules, &config);
         let _ = kernel.collect_bare();
         let _ = log.lines(&word);
         // A router has counted hops by the time of FORWARD.

@@ -17,7 +17,7 @@ use dataplane::sets::SetAsk;
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, Outcome, RIGHT};
 use rtrb::{Consumer, RingBuffer};
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -63,11 +63,11 @@ impl Side {
 }
 
 impl Ours {
-    /// Gateways with these rules, each with rules of its own.
+    /// Gateways with these rules, which are made anew for each: what rules count goes with them.
     #[must_use]
-    pub(crate) fn new(rules: &[Ruleset], config: &GatewayConfig) -> Self {
+    pub(crate) fn new(rules: impl Fn() -> Vec<Ruleset>, config: &GatewayConfig) -> Self {
         let side = |workers| {
-            let gateway = Gateway::new(rules, GatewayConfig { workers, ..config.clone() }).unwrap();
+            let gateway = Gateway::new(&rules(), GatewayConfig { workers, ..config.clone() }).unwrap();
             Side { gateway, events: Vec::new(), heard: Vec::new() }
         };
         Self {
@@ -86,7 +86,7 @@ impl Ours {
     /// Reads the same off all gateways, which must be equal. The first one's.
     pub(crate) fn read<T: PartialEq + Debug>(
         &mut self,
-        what: &str,
+        what: impl Display,
         mut read: impl FnMut(&mut Gateway) -> T,
     ) -> T {
         let mut of = self.sides.iter_mut().map(|side| (side.workers(), read(&mut side.gateway)));
@@ -104,7 +104,7 @@ impl Ours {
         self.frames += 1;
         let lot = usize::try_from(self.random.below(840)).unwrap();
         let number = self.frames;
-        self.read(&format!("frame {number} from {side:?}, {frame:02x?}"), |gateway| {
+        self.read(format_args!("frame {number} from {side:?}, {frame:02x?}"), |gateway| {
             let mut outcome = gateway.send_via(lot % gateway.workers.len(), side, frame);
             // Between datagrams given up there is no order.
             outcome.released.sort_by_key(|released| released.number);
@@ -149,12 +149,11 @@ impl Ours {
         for side in &mut self.sides {
             let listening = Arc::new(Listening::default());
             listening.on.store(true, Relaxed);
-            let tell = |worker: &mut dataplane::worker::Worker<_, _>| {
+            for worker in &mut side.gateway.workers {
                 let (out, events) = RingBuffer::new(EVENTS);
                 worker.tracker_mut().report_to(out, Arc::clone(&listening));
-                events
-            };
-            side.events = side.gateway.workers.iter_mut().map(tell).collect();
+                side.events.push(events);
+            }
         }
         // A poll looks up that somebody listens.
         self.age();
@@ -177,13 +176,13 @@ impl Ours {
         // Between flows there is no order.
         self.read("events", |_| heard.pop());
         for family in [Family::V4, Family::V6] {
-            self.read(&format!("{family:?} connections"), |gateway| {
+            self.read(format_args!("{family:?} connections"), |gateway| {
                 sorted(&list::our_text(gateway, family, &Output::default()))
             });
-            self.read(&format!("{family:?} expectations"), |gateway| {
+            self.read(format_args!("{family:?} expectations"), |gateway| {
                 sorted(&list::our_expectations(gateway, family))
             });
-            self.read(&format!("{family:?} rule counters"), |gateway| rule_counters(gateway, family));
+            self.read(format_args!("{family:?} rule counters"), |gateway| rule_counters(gateway, family));
         }
         self.read("counters of NICs", port_counters);
         self.read("counters of connection tracking", track_counters);

@@ -83,18 +83,13 @@ impl<'a> Stage<'a> {
         let _ = kernel.collect();
         let known = Config::from_settings(&[format!("rules.timeout_policies={TIMEOUT_POLICIES:?}")]).unwrap();
         let known = &known.rules.timeout_policies;
-        let rules: Vec<_> = [(Family::V4, setting.v4), (Family::V6, setting.v6)]
-            .into_iter()
-            .map(|(family, text)| {
-                let text = if text.contains("*filter") {
-                    text.to_owned()
-                } else {
-                    format!("{text}*filter\nCOMMIT\n")
-                };
-                let loaded = understand_with_sets(text.as_bytes(), "scenario", family, known, &store.slots());
-                loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
-            })
-            .collect();
+        let ruleset = |(family, text): (Family, &str)| {
+            let text =
+                if text.contains("*filter") { text.to_owned() } else { format!("{text}*filter\nCOMMIT\n") };
+            let loaded = understand_with_sets(text.as_bytes(), "scenario", family, known, &store.slots());
+            loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
+        };
+        let rules = || [(Family::V4, setting.v4), (Family::V6, setting.v6)].map(ruleset).to_vec();
         // So many packet buffers that no fragment goes for want of one.
         let mut config =
             GatewayConfig { max_flows: 65_536, frames_per_worker: 65_536, ..GatewayConfig::default() };
@@ -108,9 +103,10 @@ impl<'a> Stage<'a> {
             track.set(name, value).unwrap();
         }
         config.settings.policies = Policies::new(known.clone().into(), &config.settings.track).unwrap();
+        let ours = Ours::new(rules, &config);
         Self {
             kernel,
-            ours: Ours::new(&rules, &config),
+            ours,
             started,
             store,
             serial: 0,

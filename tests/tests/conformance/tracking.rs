@@ -125,10 +125,12 @@ fn tracking_is_on_for_the_families_whose_rules_speak_of_connections() {
         for (rule, of) in RULES.iter().flat_map(|rule| [(rule, Family::V4), (rule, Family::V6)]) {
             let text = tables(rule, of);
             kernel.load_bare(&[(of, &text)]);
-            let loaded = understand(text.as_bytes(), "rule", of, &known.rules.timeout_policies);
-            let rules = loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+            let rules = || {
+                let loaded = understand(text.as_bytes(), "rule", of, &known.rules.timeout_policies);
+                vec![loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))]
+            };
             let config = GatewayConfig { track_always: false, ..GatewayConfig::default() };
-            let mut ours = Ours::new(&[rules], &config);
+            let mut ours = Ours::new(rules, &config);
             for family in [Family::V4, Family::V6] {
                 let (theirs, own) = (kernel_says(&mut kernel, family), we_say(&mut ours, family));
                 if theirs != own {
