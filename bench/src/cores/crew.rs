@@ -22,8 +22,8 @@ use dataplane::worker::{
 use dataplane::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::RingBuffer;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,16 @@ const SIDES: [PortId; 2] = [LEFT, RIGHT];
 /// Packet buffers of each worker. All of them fit a handoff ring, so that not even a worker that handles nothing makes
 /// the other drop anything: who has none left receives none.
 const FRAMES: u32 = 512;
+
+/// Time that workers work at a stretch. So short that on a machine where others work too there are stretches in which
+/// nobody took a core away from them.
+const SLICE: Duration = Duration::from_millis(3);
+
+/// Share of its cores from which on a slice counts as left alone. Those that were not are left out, unless there are no others.
+const QUIET: f64 = 0.97;
+
+/// How many times the length of a measurement may be spent on waiting for such slices.
+const PATIENCE: u32 = 8;
 
 /// Which worker a packet arrives at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +58,29 @@ pub enum Rss {
 /// A flow's packets, one from each side.
 type Talk = [[u8; PACKET]; 2];
 
+/// A worker that shares no cache line with its neighbour in the list: the daemon's live on their own threads.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Apart(Worker<Conveyor>);
+
+impl std::ops::Deref for Apart {
+    type Target = Worker<Conveyor>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Apart {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
 /// Workers, and what they share.
 #[derive(Debug)]
 pub struct Crew {
-    workers: Vec<Worker<Conveyor>>,
+    workers: Vec<Apart>,
     counters: Vec<Arc<WorkerCounters>>,
     mailbox: Arc<Mailbox>,
     /// The clock's zero.
@@ -61,11 +90,11 @@ pub struct Crew {
 }
 
 /// What workers did in one measurement.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Shift {
     /// Packets sent by all of them.
     pub packets: u64,
-    /// Seconds it took, on average over the workers.
+    /// Seconds it took, from the first one's beginning to the last one's end.
     pub secs: f64,
     /// Of the workers' time, what the machine gave them: less than one when others wanted the cores too.
     pub share: f64,
@@ -74,6 +103,12 @@ pub struct Shift {
 }
 
 impl Shift {
+    fn add(&mut self, other: &Self) {
+        let secs = self.secs + other.secs;
+        let share = (self.share * self.secs + other.share * other.secs) / secs;
+        *self = Self { packets: self.packets + other.packets, secs, share, workers: other.workers };
+    }
+
     /// Packets per second, in millions.
     #[must_use]
     pub fn mpps(&self) -> f64 {
@@ -161,7 +196,7 @@ impl Crew {
                 notes: None,
                 set_asks: None,
             };
-            workers.push(Worker::new(parts, ()));
+            workers.push(Apart(Worker::new(parts, ())));
         }
         let owned = vec![Vec::new(); count];
         Ok(Self { workers, counters, mailbox, started: Instant::now(), owned })
@@ -189,7 +224,7 @@ impl Crew {
     }
 
     fn each_sent(&mut self) -> Vec<u64> {
-        let sent = |worker: &mut Worker<Conveyor>| count(worker, |counters| counters.tx_descs);
+        let sent = |worker: &mut Apart| count(worker, |counters| counters.tx_descs);
         self.workers.iter_mut().map(sent).collect()
     }
 
@@ -284,44 +319,60 @@ impl Crew {
 /// # Panics
 /// If a packet was not forwarded.
 pub fn side_by_side(crews: &mut [&mut Crew], core: usize, length: Duration) -> Result<Vec<Shift>, Error> {
-    let (stop, count) = (AtomicBool::new(false), crews.iter().map(|crew| crew.workers.len()).sum());
-    let barrier = Barrier::new(count + 1);
+    let mut shifts = vec![Shift::default(); crews.len()];
+    let mut disturbed = shifts.clone();
+    let start = Instant::now();
+    while shifts[0].secs < length.as_secs_f64() && start.elapsed() < length * PATIENCE {
+        let slice = slice(crews, core)?;
+        let is_quiet = slice.iter().all(|shift| shift.share > QUIET);
+        let sums = if is_quiet { &mut shifts } else { &mut disturbed };
+        sums.iter_mut().zip(&slice).for_each(|(sum, shift)| sum.add(shift));
+    }
+    Ok(if shifts[0].packets > 0 { shifts } else { disturbed })
+}
+
+/// All at once for [`SLICE`].
+fn slice(crews: &mut [&mut Crew], core: usize) -> Result<Vec<Shift>, Error> {
+    let (stop, ready) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let count: usize = crews.iter().map(|crew| crew.workers.len()).sum();
     let before: Vec<u64> = crews.iter_mut().map(|crew| crew.each_sent().iter().sum()).collect();
     let times = thread::scope(|scope| {
-        let mut cores = core..;
-        let threads: Vec<Vec<_>> = crews
-            .iter_mut()
-            .map(|crew| {
-                crew.allow(u64::MAX);
-                let started = crew.started;
-                let workers = crew.workers.iter_mut().zip(cores.by_ref());
-                let work = |(worker, core): (&mut Worker<Conveyor>, usize)| {
-                    let (stop, barrier) = (&stop, &barrier);
-                    scope.spawn(move || {
-                        let pinned = affinity::pin_to(core);
-                        barrier.wait();
-                        let (from, cpu) = (Instant::now(), affinity::thread_secs());
-                        worker.run(started, IdlePolicy::Spin, stop);
-                        pinned.map(|()| (from.elapsed().as_secs_f64(), affinity::thread_secs() - cpu))
-                    })
-                };
-                workers.map(work).collect()
-            })
-            .collect();
-        barrier.wait();
-        thread::sleep(length);
+        let (stop, ready, mut cores, mut threads) = (&stop, &ready, core.., Vec::new());
+        for crew in crews.iter_mut() {
+            crew.allow(u64::MAX);
+            let started = crew.started;
+            for (worker, core) in crew.workers.iter_mut().zip(cores.by_ref()) {
+                threads.push(scope.spawn(move || {
+                    let pinned = affinity::pin_to(core);
+                    // Nobody begins before all have their cores.
+                    ready.fetch_add(1, Ordering::AcqRel);
+                    while ready.load(Ordering::Acquire) < count {
+                        std::hint::spin_loop();
+                    }
+                    let (from, cpu) = (Instant::now(), affinity::thread_secs());
+                    worker.run(started, IdlePolicy::Spin, stop);
+                    pinned.map(|()| (from, Instant::now(), affinity::thread_secs() - cpu))
+                }));
+            }
+        }
+        while ready.load(Ordering::Acquire) < count {
+            thread::sleep(Duration::from_micros(50));
+        }
+        thread::sleep(SLICE);
         stop.store(true, Ordering::Relaxed);
         let join = |thread: thread::ScopedJoinHandle<'_, Result<_, Error>>| thread.join().expect("no panic");
-        let joined = threads.into_iter().map(|crew| crew.into_iter().map(join).collect());
-        joined.collect::<Result<Vec<Vec<(f64, f64)>>, Error>>()
+        threads.into_iter().map(join).collect::<Result<Vec<(Instant, Instant, f64)>, Error>>()
     })?;
-    let shift = |((crew, before), times): ((&mut &mut Crew, u64), Vec<(f64, f64)>)| {
+    let from = times.iter().map(|time| time.0).min().unwrap_or_else(Instant::now);
+    let to = times.iter().map(|time| time.1).max().unwrap_or(from);
+    let secs = (to - from).as_secs_f64();
+    let share = times.iter().map(|time| time.2).sum::<f64>() / (secs * count as f64);
+    let shift = |(crew, before): (&mut &mut Crew, u64)| {
         let packets = crew.each_sent().iter().sum::<u64>() - before;
         crew.check();
-        let [wall, cpu] = times.iter().fold([0.0, 0.0], |sum, time| [sum[0] + time.0, sum[1] + time.1]);
-        Shift { packets, secs: wall / times.len() as f64, share: cpu / wall, workers: times.len() }
+        Shift { packets, secs, share, workers: crew.workers.len() }
     };
-    Ok(crews.iter_mut().zip(before).zip(times).map(shift).collect())
+    Ok(crews.iter_mut().zip(before).map(shift).collect())
 }
 
 /// Polls on a core until told to stop; nanoseconds of each poll that found packets, sorted.
