@@ -97,12 +97,16 @@ pub(super) fn note(facts: &Facts<'_>, marks: &Marks, step: Step) {
 
 /// Follows the compiled form from match to match.
 pub(super) trait Trail {
+    /// A rule or policy is the next whose conditions are asked with success, or with the packet's end.
+    fn comes_to(&mut self, by: RuleRef, facts: &Facts<'_>, marks: &Marks);
     /// A rule's or policy's conditions hold, and nothing is done yet.
     fn meets(&mut self, by: RuleRef, facts: &Facts<'_>, marks: &Marks);
 }
 
 /// Nobody wants to know.
 impl Trail for () {
+    #[inline(always)]
+    fn comes_to(&mut self, _: RuleRef, _: &Facts<'_>, _: &Marks) {}
     #[inline(always)]
     fn meets(&mut self, _: RuleRef, _: &Facts<'_>, _: &Marks) {}
 }
@@ -129,22 +133,32 @@ pub(super) struct Tracing<'a> {
     pub(super) position: &'a mut Position,
 }
 
+impl Tracing<'_> {
+    /// Where the chain stands that the packet came from.
+    fn hook(&self) -> Hook {
+        let first = self.position.0.first();
+        first.and_then(|chain| self.ruleset.hook_of(*chain)).unwrap_or(Hook::Forward)
+    }
+}
+
 impl Trail for Tracing<'_> {
-    fn meets(&mut self, by: RuleRef, facts: &Facts<'_>, marks: &Marks) {
-        let Self { ruleset, position: Position(open) } = self;
+    fn comes_to(&mut self, by: RuleRef, facts: &Facts<'_>, marks: &Marks) {
+        let open = &mut self.position.0;
         // Only a table's end leads to a chain that is not open: no chain calls itself.
         if !open.contains(&by.chain) {
             open.clear();
             open.push(by.chain);
         }
-        let hook = open.first().and_then(|chain| ruleset.hook_of(*chain)).unwrap_or(Hook::Forward);
-        while let Some(&chain) = open.last()
-            && chain != by.chain
-        {
+        let hook = self.hook();
+        while let Some(chain) = self.position.0.pop_if(|chain| *chain != by.chain) {
             note(facts, marks, Step { at: RuleRef { chain, rule: None }, hook });
-            open.pop();
         }
-        note(facts, marks, Step { at: by, hook });
+    }
+
+    fn meets(&mut self, by: RuleRef, facts: &Facts<'_>, marks: &Marks) {
+        self.comes_to(by, facts, marks);
+        note(facts, marks, Step { at: by, hook: self.hook() });
+        let Self { ruleset, position: Position(open) } = self;
         let rule = by.rule.and_then(|at| ruleset.chain(by.chain).rules.get(at as usize));
         let is_built_in = open.len() == 1;
         match rule.map(|rule| rule.target) {

@@ -178,6 +178,7 @@ pub(super) fn walk<'a>(
         let (line, number) = way.next(facts);
         if !line.more.is_empty() && !more_match(line, facts, marks, &mut invariant) {
             if marks.hotdrop {
+                trail.comes_to(way.by(line), facts, marks);
                 matched.decider = number;
                 return dropped(way.by(line));
             }
