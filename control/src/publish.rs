@@ -226,6 +226,8 @@ impl Publisher {
 
     /// Compiles edited rules as a whole, until there are no edits left beside what is compiled.
     fn compile_behind(&self, mut rules: Arc<Rules>, family: Family) {
+        // Behind whatever else there is to do, the next edit first of all; if it cannot be, it is only slower.
+        let _ = rustix::process::nice(19);
         loop {
             let running = Arc::clone(self.mailbox.newest().rules(family));
             if let Err(error) = running.compiled.recheck(&self.ports) {
