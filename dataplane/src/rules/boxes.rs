@@ -54,8 +54,8 @@ fn rule(line: &Line, hides_to: u32) -> Rule {
     }
 }
 
-/// Lines behind this one up to here do not matter to a packet that matches it.
-const fn hides_to(line: &Line) -> u32 {
+/// Lines behind this one up to here do not matter to a packet that matches it; 0 if all of them do.
+pub(super) const fn hides_to(line: &Line) -> u32 {
     match line.action {
         Action::Decide(_) => u32::MAX,
         Action::Skip(to) | Action::SkipSilently(to) | Action::Pass(to) => to,

@@ -4,12 +4,12 @@
 //! line dies, or may now be skipped, those behind it that it could hide are looked at one by one instead.
 
 use super::patch::Patch;
-use super::{Extra, Overlay, now};
+use super::{Extra, Overlay, leads_to, now};
 use crate::rules::line::{ANY_PROTO, Action, Line};
 use crate::rules::model::{ChainId, Hook, RuleRef, Ruleset};
 use crate::rules::program::{Flatten, Instance};
 use crate::rules::walk::{Place, Program};
-use crate::rules::{CompileError, LineInfo};
+use crate::rules::{CompileError, LineInfo, boxes};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -174,8 +174,9 @@ fn bared(
     let was_dead = |line: u32| before.is_some_and(|before| before.dead_to(line).is_some());
     for at in dead.iter().flat_map(Clone::clone).filter(|line| !was_dead(*line)) {
         let line = &program.lines[at as usize];
-        if let Some(to) = covered_to(line) {
-            bare(line, at + 1, to)?;
+        // Only one that asks nothing beyond its fields hides another.
+        if line.more.is_empty() {
+            bare(line, at + 1, boxes::hides_to(line))?;
         }
     }
     // Behind what may be skipped now, all that it could have hidden.
@@ -185,16 +186,6 @@ fn bared(
         }
     }
     Some(bared)
-}
-
-/// Up to which line this one may hide those behind it from a packet that matches it.
-fn covered_to(line: &Line) -> Option<u32> {
-    match line.action {
-        _ if !line.more.is_empty() => None,
-        Action::Decide(_) => Some(u32::MAX),
-        Action::Skip(to) | Action::SkipSilently(to) | Action::Pass(to) => Some(to),
-        Action::Count | Action::Do(_) | Action::Gate(_) => None,
-    }
 }
 
 /// Whether the fields of two lines leave room for a packet that matches both.
@@ -221,12 +212,7 @@ fn assemble(
     for &at in bared {
         let mut line = program.lines[at as usize].clone();
         line.by = now(work.patches, line.by).unwrap_or(line.by);
-        let to = match line.action {
-            Action::Skip(to) | Action::SkipSilently(to) => To::Out(to, line.depth),
-            Action::Gate(to) => To::Out(to, line.depth + 1),
-            Action::Pass(to) => To::Out(to, u8::MAX),
-            Action::Count | Action::Do(_) | Action::Decide(_) => To::Nowhere,
-        };
+        let to = leads_to(&line).map_or(To::Nowhere, |(to, depth)| To::Out(to, depth));
         groups.push(Group { at, depth: 0, lines: vec![(line, to)] });
         dead.push(at..at + 1);
     }

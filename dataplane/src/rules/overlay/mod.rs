@@ -14,7 +14,7 @@ use super::classifier::{self, Cursor};
 use super::compile::{Base, LineInfo};
 use super::conn::Marks;
 use super::line::{Action, Line};
-use super::model::{ChainId, Rule, RuleRef, Ruleset, Target};
+use super::model::{ChainId, Match, Rule, RuleRef, Ruleset, Target};
 use super::trace::Trail;
 use super::validate::{self, CompileError};
 use super::walk::{self, Matched, Place, Program, Way};
@@ -173,7 +173,6 @@ impl Edits {
 
 /// Whether a rule has a state of its own, or one that it shares by name: those are bound when rules are loaded.
 fn keeps_state(rule: &Rule) -> bool {
-    use super::model::Match;
     rule.matches.iter().any(|condition| matches!(condition, Match::Rate(rate) if rate.counts()))
 }
 
@@ -200,18 +199,19 @@ impl Overlay {
         }
         Place { line, extra: u32::try_from(extra).unwrap_or(u32::MAX) }
     }
+}
 
-    /// Where a packet goes on that a compiled line sends ahead.
-    fn behind(&self, line: &Line) -> Option<Place> {
-        Some(match line.action {
-            // Out of the chain it is in.
-            Action::Skip(to) | Action::SkipSilently(to) => self.before(to, line.depth),
-            // Past the chain it would have called.
-            Action::Gate(to) => self.before(to, line.depth + 1),
-            // To the next table.
-            Action::Pass(to) => self.before(to, u8::MAX),
-            Action::Count | Action::Do(_) | Action::Decide(_) => return None,
-        })
+/// Where a compiled line sends a packet ahead to: in front of which line, past what was added to chains of which depth and
+/// deeper.
+fn leads_to(line: &Line) -> Option<(u32, u8)> {
+    match line.action {
+        // Out of the chain it is in.
+        Action::Skip(to) | Action::SkipSilently(to) => Some((to, line.depth)),
+        // Past the chain it would have called.
+        Action::Gate(to) => Some((to, line.depth + 1)),
+        // To the next table.
+        Action::Pass(to) => Some((to, u8::MAX)),
+        Action::Count | Action::Do(_) | Action::Decide(_) => None,
     }
 }
 
@@ -274,7 +274,11 @@ impl<'a> Way<'a> for Edited<'a> {
 
     fn skip(&mut self, _: u32) {
         match self.last {
-            Last::Compiled(line) => self.place = self.overlay.behind(line).unwrap_or(self.place),
+            Last::Compiled(line) => {
+                if let Some((to, depth)) = leads_to(line) {
+                    self.place = self.overlay.before(to, depth);
+                }
+            }
             Last::Extra(extra) => self.place = self.overlay.extras[extra].to,
         }
     }
