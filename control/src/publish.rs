@@ -16,6 +16,7 @@ use dataplane::rules::{CompileError, Compiled, RuleEdit};
 use dataplane::worker::{FamilyRules, Mailbox, Settings, Snapshot};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Packets and bytes (IP lengths, as iptables counts them).
@@ -94,6 +95,7 @@ struct Compiling {
     rules: Arc<Rules>,
     /// Edits that came since that began.
     steps: Vec<RuleEdit>,
+    thread: JoinHandle<()>,
 }
 
 impl Behind {
@@ -208,18 +210,16 @@ impl Publisher {
         *state.rules.family_mut(family) = Arc::clone(&rules);
         let generation = self.offer_rules(&mut state, family, compiled);
         let behind = state.behind.get_mut(family);
-        match behind {
-            Some(compiling) => compiling.steps.extend_from_slice(steps),
-            None => {
-                *behind = Some(Compiling { rules: Arc::clone(&rules), steps: Vec::new() });
-                let publisher = Arc::clone(self);
-                let thread = std::thread::Builder::new().name("compiler".to_owned());
-                if let Err(error) = thread.spawn(move || publisher.compile_behind(rules, family)) {
-                    // Rules are right as they are; packets pay a little more until the next change.
-                    *state.behind.get_mut(family) = None;
-                    tracing::warn!("edited rules cannot be compiled as a whole: no thread: {error}");
-                }
-            }
+        if let Some(compiling) = behind.as_mut().filter(|compiling| !compiling.thread.is_finished()) {
+            compiling.steps.extend_from_slice(steps);
+            return Ok(generation);
+        }
+        let (publisher, started) = (Arc::clone(self), Arc::clone(&rules));
+        let thread = std::thread::Builder::new().name("compiler".to_owned());
+        match thread.spawn(move || publisher.compile_behind(started, family)) {
+            Ok(thread) => *behind = Some(Compiling { rules, steps: Vec::new(), thread }),
+            // Rules are right as they are; packets pay a little more until the next change.
+            Err(error) => tracing::warn!("edited rules cannot be compiled as a whole: no thread: {error}"),
         }
         Ok(generation)
     }
@@ -288,8 +288,8 @@ impl Publisher {
     /// Whether edited rules are still to be compiled as a whole.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        let state = self.state();
-        state.behind.v4.is_some() || state.behind.v6.is_some()
+        let Behind { v4, v6 } = &self.state().behind;
+        v4.iter().chain(v6).any(|compiling| !compiling.thread.is_finished())
     }
 
     /// Changes a connection tracking setting; the rules stay as they are. Returns the new generation.
@@ -569,6 +569,25 @@ mod tests {
             adopt(&publisher);
         }
         assert!(!publisher.mailbox.newest().v4.tenure().keeps());
+    }
+
+    #[test]
+    fn an_edit_is_met_at_once_and_the_whole_is_compiled_behind_it() {
+        use crate::api::types::EditKind;
+        use crate::iptables::edit::{Edit, Edited, edit};
+        let publisher = Arc::new(publisher());
+        let running = publisher.running().v4;
+        let words = ["-p", "udp", "-j", "DROP"].map(str::to_owned);
+        let wanted = Edit { kind: EditKind::Add, table: Table::Filter, chain: "FORWARD", words: &words };
+        let read = |text: &[u8]| understand(text, "test", Family::V4, &[]);
+        let Edited { ruleset, file, steps } = edit(&running.ruleset, &running.file, wanted, read).unwrap();
+        let rules = Rules { ruleset: Arc::new(ruleset), file: Arc::new(file) };
+        let generation = publisher.publish_edited(rules, &steps.unwrap()).unwrap();
+        assert_eq!(generation, Generation(2));
+        publisher.wait_until_whole();
+        let newest = publisher.mailbox.newest();
+        assert_eq!((newest.generation, newest.v4.compiled.is_edited()), (Generation(3), false));
+        assert_eq!(newest.v4.compiled.ruleset().rules().count(), 2);
     }
 
     /// Whether rules of a generation let a packet pass.

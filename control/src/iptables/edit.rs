@@ -73,11 +73,11 @@ pub fn edit(
     let mut editing = Editing::new(ruleset, file, at);
     let there = file.chains[at].rules.len();
     let place = |number: u32| usize::try_from(number).unwrap_or(usize::MAX) - 1;
-    let unknown = |_| refuse(edit, "it cannot stand here".to_owned());
+    let refused = |message| refuse(edit, message);
     match (edit.kind, number) {
         (EditKind::Add, _) => {
             for (rule, at) in rules.iter().zip(there..) {
-                editing.add(at, rule).ok_or(()).map_err(unknown)?;
+                editing.add(at, rule).map_err(refused)?;
             }
         }
         (EditKind::Insert, number) => {
@@ -87,7 +87,7 @@ pub fn edit(
             }
             // One after the other at the same place, as iptables does with address lists: the last comes first.
             for rule in &rules {
-                editing.add(at, rule).ok_or(()).map_err(unknown)?;
+                editing.add(at, rule).map_err(refused)?;
             }
         }
         (EditKind::Delete, Some(number)) if place(number) < there => editing.remove(place(number)),
@@ -108,13 +108,18 @@ pub fn edit(
                 return Err(refuse(edit, beyond(edit.chain, there)));
             }
             editing.remove(place(number));
-            editing.add(place(number), rule).ok_or(()).map_err(unknown)?;
+            editing.add(place(number), rule).map_err(refused)?;
         }
     }
     editing.finish(&rules).map_err(|diagnostics| Refused {
         line: line_of(edit),
         diagnostics: diagnostics.into_iter().map(placeless).collect(),
     })
+}
+
+/// A place as it is counted in rules, of which there are never so many.
+fn number(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 /// Rules on their way to others.
@@ -134,18 +139,18 @@ impl Editing {
     }
 
     fn chain(&self) -> ChainId {
-        ChainId(u32::try_from(self.at).unwrap_or(u32::MAX))
+        ChainId(number(self.at))
     }
 
-    fn add(&mut self, at: usize, rule: &Rule) -> Option<()> {
-        let lowered = Arc::new(lower::lower_one(&self.file, self.at, rule)?);
+    fn add(&mut self, at: usize, rule: &Rule) -> Result<(), String> {
+        let lowered = lower::lower_one(&self.file, self.at, rule).ok_or("it cannot stand here")?;
+        let lowered = Arc::new(lowered);
         let rules = &mut self.ruleset.chains[self.at].rules;
         self.twins |= rules.iter().any(|there| there.id == lowered.id);
         rules.insert(at, Arc::clone(&lowered));
         self.file.chains[self.at].rules.insert(at, Arc::new(rule.clone()));
-        let place = u32::try_from(at).ok()?;
-        self.steps.push(RuleEdit::Add { chain: self.chain(), at: place, rule: lowered });
-        Some(())
+        self.steps.push(RuleEdit::Add { chain: self.chain(), at: number(at), rule: lowered });
+        Ok(())
     }
 
     /// The first rule that says the same.
@@ -164,8 +169,7 @@ impl Editing {
         let written = self.file.chains[self.at].rules.remove(at);
         let first = lower::first_id(&self.file.chains[self.at], &written);
         self.twins |= gone.id != first || rules.iter().any(|there| there.id == lower::twin(first, 2));
-        let (chain, at) = (self.chain(), u32::try_from(at).unwrap_or(u32::MAX));
-        self.steps.push(RuleEdit::Remove { chain, at });
+        self.steps.push(RuleEdit::Remove { chain: self.chain(), at: number(at) });
     }
 
     fn finish(mut self, added: &[Rule]) -> Result<Edited, Vec<Diagnostic>> {
