@@ -16,16 +16,25 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 
 /// Whether namespaces other than the first one may log.
-pub(super) const SWITCH: &str = "/proc/sys/net/netfilter/nf_log_all_netns";
+const SWITCH: &str = "/proc/sys/net/netfilter/nf_log_all_netns";
 
 /// The kernel's log from here on.
 pub(super) struct KernelLog(File);
 
 impl KernelLog {
+    /// The log, namespaces made to write to it; `None` if this cannot be, which is said.
     pub(super) fn open() -> Option<Self> {
         let nonblocking = libc::O_NONBLOCK;
-        let mut file = OpenOptions::new().read(true).custom_flags(nonblocking).open("/dev/kmsg").ok()?;
-        file.seek(SeekFrom::End(0)).ok()?;
+        let file = OpenOptions::new().read(true).custom_flags(nonblocking).open("/dev/kmsg");
+        let Some(file) = file.ok().filter(|file| (&*file).seek(SeekFrom::End(0)).is_ok()) else {
+            println!("skipped: the kernel's log cannot be read");
+            return None;
+        };
+        // Left on: other tests of this kind may run beside this one, and it is no harm.
+        if fs::write(SWITCH, "1").is_err() {
+            println!("skipped: namespaces cannot be made to log");
+            return None;
+        }
         Some(Self(file))
     }
 
@@ -142,15 +151,7 @@ fn lines_are_those_that_the_kernel_writes() {
     if !super::may_run() {
         return;
     }
-    let Some(mut log) = KernelLog::open() else {
-        println!("skipped: the kernel's log cannot be read");
-        return;
-    };
-    // Left on: other tests of this kind may run beside this one, and it is no harm.
-    if fs::write(SWITCH, "1").is_err() {
-        println!("skipped: namespaces cannot be made to log");
-        return;
-    }
+    let Some(mut log) = KernelLog::open() else { return };
     let word = format!("plsd{}", std::process::id());
     let mut kernel = Kernel::new(Topology::Router);
     let (mut failures, mut count) = (Vec::new(), 0);
