@@ -17,6 +17,7 @@ pub mod flow;
 pub mod ids;
 pub mod packet;
 pub mod pages;
+mod prefetch;
 pub mod reason;
 pub mod rules;
 pub mod sets;

@@ -1,93 +1,120 @@
-//! The giver's end of a ring, with room for what is to be published together. Owned by the giving thread.
+//! The giver's end of a ring, where items are written that the taker does not see yet. Owned by the giving thread.
+//!
+//! Invariant: the first `staged` places behind what was published hold items, written by [`Outbox::stage`] and by nobody
+//! else: the giver has the ring's only writing end, and the taker reads no place that was not published.
+#![allow(unsafe_code, reason = "places are published that were written before, one by one")]
 
 #[cfg(loom)]
-use crate::ring_model::Producer;
-use arrayvec::ArrayVec;
+use crate::ring_model::{Producer, WriteChunk};
 #[cfg(not(loom))]
-use rtrb::Producer;
+use rtrb::{Producer, chunks::WriteChunkUninit as WriteChunk};
 
-/// Gathers up to `BATCH` items and publishes them in one go. What was staged has its place in the ring: publishing
-/// never fails, and nothing is ever staged beyond the ring's capacity.
+/// Gathers items and publishes them in one go. They are written where the taker will find them: a batch that is copied
+/// when it is published waits for every cache line that the taker has had, one after the other, and this way the lines come
+/// while the next packet is looked at (`./scripts/bench figures --only cores`).
 #[derive(Debug)]
-pub struct Outbox<T, const BATCH: usize> {
+pub struct Outbox<T> {
     ring: Producer<T>,
-    staged: ArrayVec<T, BATCH>,
-    /// Places in the ring known to be free and not promised to what is staged.
-    room: usize,
+    staged: usize,
 }
 
-impl<T, const BATCH: usize> Outbox<T, BATCH> {
+impl<T> Outbox<T> {
     /// An outbox for this ring.
     #[must_use]
     pub fn new(ring: Producer<T>) -> Self {
-        Self { ring, staged: ArrayVec::new(), room: 0 }
+        Self { ring, staged: 0 }
     }
 
-    /// Takes an item to be published, in order. A full batch goes out at once, otherwise [`Self::publish`] sends it.
+    /// Takes an item to be published by [`Self::publish`], in order. One that never is is leaked with the ring.
     ///
     /// # Errors
     /// Gives it back when the ring is full.
     #[inline]
     pub fn stage(&mut self, item: T) -> Result<(), T> {
-        if self.room == 0 {
-            // Only now: the taker writes its index, so reading it costs a cache miss.
-            self.room = self.ring.slots() - self.staged.len();
-            if self.room == 0 {
-                return Err(item);
-            }
-        }
-        if self.staged.is_full() {
-            self.publish();
-        }
-        self.room -= 1;
-        self.staged.push(item);
+        let Ok(mut places) = self.ring.write_chunk_uninit(self.staged + 1) else { return Err(item) };
+        write(&mut places, self.staged, item);
+        self.staged += 1;
         Ok(())
     }
 
     /// Makes everything staged visible to the taker, with one store.
     #[inline]
     pub fn publish(&mut self) {
-        let count = self.staged.len();
-        if count > 0 {
-            let places = self.ring.write_chunk_uninit(count).ok();
+        if self.staged > 0 {
+            let places = self.ring.write_chunk_uninit(self.staged).ok();
             let places = places.expect("every staged item has its place in the ring");
-            places.fill_from_iter(self.staged.drain(..));
+            // SAFETY: the module's invariant: these are the places that `stage` has written since the last time.
+            unsafe { places.commit_all() };
+            self.staged = 0;
         }
     }
 
-    /// What is staged and not published, in order.
-    #[must_use]
-    pub fn staged(&self) -> &[T] {
-        &self.staged
+    /// Looks at what is staged and not published, in order.
+    #[cfg(not(loom))]
+    pub fn look(&mut self, look: impl FnMut(&T)) {
+        let places = self.ring.write_chunk_uninit(self.staged).ok();
+        let mut places = places.expect("every staged item has its place in the ring");
+        let (first, second) = places.as_mut_slices();
+        // SAFETY: the module's invariant.
+        first.iter().chain(&*second).map(|place| unsafe { place.assume_init_ref() }).for_each(look);
     }
+}
+
+/// Writes an item into one of the places.
+#[cfg(not(loom))]
+#[inline]
+fn write<T>(places: &mut WriteChunk<'_, T>, at: usize, item: T) {
+    let (first, second) = places.as_mut_slices();
+    match at.checked_sub(first.len()) {
+        None => first[at].write(item),
+        Some(at) => second[at].write(item),
+    };
+}
+
+#[cfg(loom)]
+fn write<T>(places: &mut WriteChunk<'_, T>, at: usize, item: T) {
+    places.write(at, item);
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
+    fn staged(outbox: &mut Outbox<u32>) -> Vec<u32> {
+        let mut items = Vec::new();
+        outbox.look(|item| items.push(*item));
+        items
+    }
+
     #[test]
     fn what_is_staged_is_seen_when_it_is_published_and_all_at_once() {
         let (ring, mut taker) = crate::ring(8);
-        let mut outbox = Outbox::<u32, 4>::new(ring);
+        let mut outbox = Outbox::new(ring);
         (0..3).for_each(|item| outbox.stage(item).unwrap());
-        assert_eq!((outbox.staged(), taker.slots()), (&[0, 1, 2][..], 0));
+        assert_eq!((staged(&mut outbox), taker.slots()), (vec![0, 1, 2], 0));
         outbox.publish();
-        assert_eq!((outbox.staged(), taker.slots()), (&[][..], 3));
+        assert_eq!((staged(&mut outbox), taker.slots()), (vec![], 3));
         assert!((0..3).all(|item| taker.pop() == Ok(item)));
     }
 
     #[test]
-    fn a_full_batch_goes_out_and_a_full_ring_takes_no_more() {
+    fn a_full_ring_takes_no_more_and_batches_go_round_it() {
         let (ring, mut taker) = crate::ring(6);
-        let mut outbox = Outbox::<u32, 4>::new(ring);
-        let refused: Vec<u32> = (0..9).filter_map(|item| outbox.stage(item).err()).collect();
-        assert_eq!(refused, [6, 7, 8]);
-        assert_eq!((outbox.staged(), taker.slots()), (&[4, 5][..], 4));
-        assert_eq!(taker.pop(), Ok(0));
-        outbox.stage(9).unwrap();
-        assert_eq!(outbox.stage(10), Err(10));
-        outbox.publish();
-        assert!([1, 2, 3, 4, 5, 9].iter().all(|item| taker.pop() == Ok(*item)));
+        let mut outbox = Outbox::new(ring);
+        let mut next = 0;
+        for _ in 0..5 {
+            let accepted = (next..).take_while(|item| outbox.stage(*item).is_ok()).count();
+            assert_eq!((accepted, outbox.stage(99)), (6, Err(99)));
+            assert_eq!(staged(&mut outbox), (next..next + 6).collect::<Vec<_>>());
+            outbox.publish();
+            assert_eq!(outbox.stage(99), Err(99));
+            // One remains, so that the next batch begins at another place.
+            assert!((next..next + 5).all(|item| taker.pop() == Ok(item)));
+            next += 6;
+            (next..next + 5).for_each(|item| outbox.stage(item).unwrap());
+            outbox.publish();
+            assert!((next - 1..next + 5).all(|item| taker.pop() == Ok(item)));
+            next += 5;
+        }
     }
 }

@@ -80,17 +80,21 @@ impl<T> Producer<T> {
 }
 
 impl<T> WriteChunk<'_, T> {
-    /// Fills the places and makes them visible; returns how many it filled.
-    pub fn fill_from_iter(self, items: impl Iterator<Item = T>) -> usize {
+    /// Fills a place, which is not visible yet.
+    pub fn write(&mut self, at: usize, item: T) {
+        assert!(at < self.1, "of these places");
         let ring = &self.0.0;
-        let tail = ring.tail.load(Relaxed);
-        let mut end = tail;
-        for item in items.take(self.1) {
-            ring.place(end).put(Some(item));
-            end += 1;
-        }
-        ring.tail.store(end, Release);
-        end - tail
+        ring.place(ring.tail.load(Relaxed) + at).put(Some(item));
+    }
+
+    /// Makes all places visible.
+    ///
+    /// # Safety
+    /// None here, but `rtrb`'s: every place was written.
+    #[allow(unsafe_code, reason = "so that it is called as the real one is")]
+    pub unsafe fn commit_all(self) {
+        let ring = &self.0.0;
+        ring.tail.store(ring.tail.load(Relaxed) + self.1, Release);
     }
 }
 

@@ -73,7 +73,7 @@ fn batches_arrive_in_order_and_no_wake_up_is_lost() {
         let (out, coming) = ring::<usize>(4);
         let sleeper = Arc::clone(&waker);
         let taker = thread::spawn(move || take(&mut [coming], 3, &sleeper));
-        let mut outbox = Outbox::<usize, 2>::new(out);
+        let mut outbox = Outbox::new(out);
         outbox.stage(1).unwrap();
         outbox.stage(2).unwrap();
         outbox.publish();
@@ -92,7 +92,7 @@ fn two_givers_wake_one_sleeper() {
         let (first, from_first) = ring::<usize>(1);
         let (second, from_second) = ring::<usize>(1);
         let give = |ring, item: usize, waker: &Waker| {
-            let mut outbox = Outbox::<usize, 1>::new(ring);
+            let mut outbox = Outbox::new(ring);
             outbox.stage(item).unwrap();
             outbox.publish();
             waker.wake();
@@ -118,7 +118,7 @@ fn a_worker_without_frames_is_woken_when_they_come_home() {
         let (homeward, mut homecoming) = ring::<usize>(1);
         let (owner, receiver) = (Arc::clone(&wakers[1]), Arc::clone(&wakers[0]));
         let taker = thread::spawn(move || {
-            let mut homeward = Outbox::<usize, 1>::new(homeward);
+            let mut homeward = Outbox::new(homeward);
             for _ in 0..2 {
                 for frame in take(std::slice::from_mut(&mut coming), 1, &owner) {
                     homeward.stage(frame).expect("the return ring holds every frame of its home");
@@ -127,7 +127,7 @@ fn a_worker_without_frames_is_woken_when_they_come_home() {
                 receiver.wake();
             }
         });
-        let mut outbox = Outbox::<usize, 1>::new(packets);
+        let mut outbox = Outbox::new(packets);
         let mut frame = 7;
         for _ in 0..2 {
             outbox.stage(frame).unwrap();
@@ -151,7 +151,7 @@ fn a_full_ring_refuses_and_loses_nothing() {
             }
             (taken, coming)
         });
-        let mut outbox = Outbox::<usize, 2>::new(out);
+        let mut outbox = Outbox::new(out);
         let given: Vec<usize> = (1..=3).filter(|item| outbox.stage(*item).is_ok()).collect();
         outbox.publish();
         let (mut taken, mut coming) = taker.join().unwrap();

@@ -107,6 +107,29 @@ fn fragments_of_any_worker_meet_and_leave_together() {
     });
 }
 
+/// What says that it is the last may be ignored, because what it carries is there already. Fragments that go on to their
+/// flow's worker have to say it themselves then.
+#[test]
+fn the_end_is_known_from_a_fragment_that_was_ignored() {
+    for_each_size(|config| {
+        let workers = config.workers;
+        let mut gateway =
+            gateway_with("*filter\n-A FORWARD -m conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n", config);
+        for round in 0..16_u16 {
+            let whole = udp(CLIENT, SERVER).ports(round, 2).payload(&[5; 96]).build();
+            let (first, last) = (piece(&whole, round, (0, 48)), piece(&whole, round, (48, 104)));
+            let mut unsaid = last.clone();
+            unsaid[20] |= 0x20;
+            reseal(&mut unsaid);
+            gateway.send_via(usize::from(round) % workers, LEFT, &unsaid);
+            gateway.send_via(usize::from(round + 2) % workers, LEFT, &last);
+            let came = gateway.send_via(usize::from(round + 1) % workers, LEFT, &first);
+            assert_eq!(came.forwarded, [first, last]);
+        }
+        assert!(is_accounted_for(&mut gateway));
+    });
+}
+
 /// The first fragment of an IPv6 datagram knows its protocol, the others know what follows the fragment header: they meet
 /// all the same.
 #[test]

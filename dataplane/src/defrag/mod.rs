@@ -26,7 +26,7 @@ mod tests;
 mod whole;
 
 pub use piece::{Piece, Unfit};
-pub use whole::Whole;
+pub use whole::{Whole, settle_end};
 
 use crate::clock::Now;
 use crate::flow::TrackSettings;

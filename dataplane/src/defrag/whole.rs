@@ -39,6 +39,33 @@ fn write_v4(header: &mut [u8], len: u16, fragment: u16) {
     wire::seal_ipv4(header);
 }
 
+/// Has the fragments of a complete datagram say themselves which of them is the last. One that said so may have been
+/// ignored, because all it carried was there already; where they are put together once more it would be missed.
+pub fn settle_end(umem: &Umem, fragments: &mut [Held]) {
+    let end = fragments.last().map_or(0, |last| last.piece.end);
+    for Held { frame, packet, piece } in fragments {
+        let is_last = piece.end == end;
+        if piece.is_last == is_last {
+            continue;
+        }
+        piece.is_last = is_last;
+        match packet.tuple.family {
+            Family::V4 => {
+                let l3 = usize::from(packet.l3_offset);
+                if let Some(header) = umem.buffer_mut(frame).get_mut(l3..l3 + piece.header_len) {
+                    // Bits of the flags and the offset: more fragments.
+                    header[6] = (header[6] & !0x20) | if is_last { 0 } else { 0x20 };
+                    wire::seal_ipv4(header);
+                }
+            }
+            Family::V6 => {
+                let field = u16::try_from(piece.offset).unwrap_or(0) | u16::from(!is_last);
+                umem.copy_in(frame, piece.payload_at - V6_FRAGMENT_LEN + 2, &field.to_be_bytes());
+            }
+        }
+    }
+}
+
 /// Room for one datagram, made once per worker.
 #[derive(Debug, Default)]
 pub struct Whole {

@@ -22,6 +22,7 @@ use super::record::{LabelWords, Record, RecordV4, RecordV6, SLOTS_MAX, Slot};
 use crate::ids::WorkerId;
 use crate::packet::Family;
 use crate::pages::HUGE_PAGE_BYTES;
+use crate::prefetch::{FAR, prefetch};
 use memory::Memory;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -340,27 +341,6 @@ pub(super) const fn family_index(family: Family) -> usize {
     match family {
         Family::V4 => 0,
         Family::V6 => 1,
-    }
-}
-
-/// Into the second level of cache. Some processors have too few fill buffers of the first level for a burst's lines and
-/// drop what does not fit: all into the first level, packets of 1 million flows cost 101 ns instead of 42, of 10 million
-/// 83 instead of 52 (`./scripts/bench figures --only conntrack` on an AMD EPYC).
-pub(super) const FAR: i32 = 2;
-
-/// Into the first level.
-pub(super) const NEAR: i32 = 3;
-
-#[inline]
-fn prefetch<const LEVEL: i32>(start: *const u8, bytes: usize) {
-    for offset in (0..bytes).step_by(64) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch of any address is harmless, and SSE is part of every x86-64.
-        unsafe {
-            core::arch::x86_64::_mm_prefetch::<LEVEL>(start.wrapping_add(offset).cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (start, offset);
     }
 }
 

@@ -13,9 +13,10 @@
 use super::bucket::{Bucket, Entry, LANES};
 use super::key::{Seed, flow_hash};
 use super::record::{ProbeV4, ProbeV6, Record, Slot};
-use super::region::{FAR, NEAR, Region, family_index};
+use super::region::{Region, family_index};
 use super::tracked::Direction;
 use crate::packet::{Family, Hint, Packet, Tuple};
+use crate::prefetch::{FAR, NEAR};
 use crate::rules::conn::Zone;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, Ordering::Relaxed, fence};

@@ -43,9 +43,8 @@ use crate::flow::{Expired, Request, Tracker};
 use crate::ids::{PortId, WorkerId};
 use crate::packet::{Kind, Packet};
 use crate::sets::SetAsk;
-use crate::wire;
 use crate::xsk::{FramePool, Umem};
-use handoff::{Errand, Handed};
+use handoff::{Errand, Parcels};
 use path::Path;
 use rtrb::{Consumer, Producer};
 use std::sync::Arc;
@@ -116,6 +115,10 @@ pub struct Worker<D, O = ()> {
     frames: FrameBurst,
     /// Parsed headers of `frames`, at the same positions.
     packets: Box<[Packet; BURST_MAX]>,
+    /// Packets taken over from another worker.
+    parcels: Parcels,
+    /// Where `frames` that were taken over came in, at the same positions.
+    from: [PortId; BURST_MAX],
 }
 
 impl<D: Device, O: Observer> Worker<D, O> {
@@ -129,6 +132,8 @@ impl<D: Device, O: Observer> Worker<D, O> {
             rx: FrameBurst::new(),
             frames: FrameBurst::new(),
             packets: Box::new([Packet::EMPTY; BURST_MAX]),
+            parcels: Parcels::new(),
+            from: [PortId(0); BURST_MAX],
         }
     }
 
@@ -171,32 +176,23 @@ impl<D: Device, O: Observer> Worker<D, O> {
 
     /// Stage 2: from frames to packets. What cannot or need not be judged here leaves the burst.
     fn parse(&mut self, lane: usize) {
-        let Self { path, rx, frames, packets } = self;
+        let Self { path, rx, frames, packets, .. } = self;
         let ingress = path.lanes[lane].port;
         let mut bytes = 0;
         let received = rx.len() as u64;
         for frame in rx.drain(..) {
             bytes += u64::from(frame.len());
             let packet = &mut packets[frames.len()];
-            let mut parsed = wire::parse_into(path.umem.head(&frame), frame.len(), packet);
-            if frame.segments() > 1 && (parsed.is_err() || packet.l4_fault.is_some()) {
-                parsed = path.parse_spread(&frame, packet);
-            }
-            if let Err(reason) = parsed {
-                path.drop_frame(frame, reason, ingress, None);
-                continue;
-            }
+            let Some(frame) = path.parse(frame, packet, ingress) else { continue };
             if packet.kind == Kind::NonIp {
                 path.pass_l2(frame, packet, ingress);
                 continue;
             }
-            packet.hash = path.flow_hash(&frame, packet);
             let owner = path.owner(packet.hash);
             if owner == path.id {
                 frames.push(frame);
             } else {
-                let packet = *packet;
-                path.hand_off(owner, Handed { frame, packet, ingress });
+                path.hand_off(owner, frame, packet, ingress);
             }
         }
         path.counters.port(ingress).rx.count_many(received, bytes);
@@ -208,43 +204,46 @@ impl<D: Device, O: Observer> Worker<D, O> {
     }
 
     /// Takes over what other workers have for us: judges packets whose flows live here, and sends those that were judged
-    /// elsewhere. One burst from each of them.
+    /// elsewhere. One burst from each of them, and more of what waits by now if it can be sent: it has cost others work
+    /// already, and a worker with more queues than one hands over more than a burst in a round.
     fn serve_handed(&mut self, now: Now) -> usize {
         let mut handled = 0;
         for peer in 0..self.path.handoff.peer_count() {
-            let taken = self.take_over(peer, now);
-            handled += taken;
-            if taken > 0 {
+            let waiting = self.path.handoff.waiting(peer);
+            let mut taken = 0;
+            while taken < waiting && (taken == 0 || self.path.all_have_tx_room()) {
+                taken += self.take_over(peer, now);
                 self.path.flush();
             }
+            handled += taken;
         }
         handled
     }
 
+    /// One burst from another worker.
     fn take_over(&mut self, peer: usize, now: Now) -> usize {
-        let Self { path, frames, packets, .. } = self;
-        let mut from = [PortId(0); BURST_MAX];
-        let mut taken = 0;
-        while taken < BURST_MAX
-            && let Some((handed, errand)) = path.handoff.take(peer, &path.counters.handoff)
-        {
-            taken += 1;
-            let Handed { frame, packet, ingress } = handed;
+        let Self { path, parcels, packets, .. } = self;
+        path.handoff.take(peer, &path.counters.handoff, &path.umem, parcels);
+        let taken = parcels.len();
+        let Self { frames, from, .. } = self;
+        for (frame, ingress, errand) in parcels.drain(..) {
             match errand {
                 Errand::Judge(_) => {
                     let at = frames.len();
-                    (packets[at], from[at]) = (packet, ingress);
+                    let Some(frame) = path.parse(frame, &mut packets[at], ingress) else { continue };
+                    from[at] = ingress;
                     frames.push(frame);
                 }
+                Errand::JudgeAlone => path.judge_alone(frame, ingress, now),
                 Errand::Forward => path.forward_for_other(frame, ingress),
-                Errand::Answer => path.answer(frame, &packet, ingress),
+                Errand::Answer => path.answer_for_other(frame, ingress),
             }
         }
         self.prefetch();
         let packets = &mut self.packets[..self.frames.len()];
         for (at, frame) in self.frames.drain(..).enumerate() {
             self.path.tracker.prefetch_next(packets.get(at + 2));
-            self.path.judge(frame, &mut packets[at], from[at], now);
+            self.path.judge(frame, &mut packets[at], self.from[at], now);
         }
         taken
     }

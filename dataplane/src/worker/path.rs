@@ -8,7 +8,7 @@ mod source;
 mod tidy;
 
 use super::answers::AnswerBucket;
-use super::handoff::{self, Errand, Handed};
+use super::handoff::{self, Errand};
 use super::notes::NoteLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
@@ -21,7 +21,7 @@ use crate::flow::{
     Tracker,
 };
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
-use crate::packet::{Family, Fragment, Packet, Tuple, proto};
+use crate::packet::{Family, Fragment, Kind, Packet, Tuple, proto};
 use crate::reason::DropReason;
 use crate::rules::Matched;
 use crate::rules::conn::{Flows, Marks, Orders};
@@ -158,9 +158,26 @@ impl<D: Device, O: Observer> Path<D, O> {
         path
     }
 
+    /// Reads what a frame holds, and the hash of its flow unless it is no IP packet. A malformed one is dropped.
+    #[inline]
+    pub(super) fn parse(&mut self, frame: Frame, packet: &mut Packet, ingress: PortId) -> Option<Frame> {
+        let mut parsed = wire::parse_into(self.umem.head(&frame), frame.len(), packet);
+        if frame.segments() > 1 && (parsed.is_err() || packet.l4_fault.is_some()) {
+            parsed = self.parse_spread(&frame, packet);
+        }
+        if let Err(reason) = parsed {
+            self.drop_frame(frame, reason, ingress, None);
+            return None;
+        }
+        if packet.kind != Kind::NonIp {
+            packet.hash = self.flow_hash(&frame, packet);
+        }
+        Some(frame)
+    }
+
     /// Parses a frame whose headers may go on behind its first chunk: IPv6 extension headers can be as long as that.
     #[cold]
-    pub(super) fn parse_spread(&mut self, frame: &Frame, packet: &mut Packet) -> Result<(), DropReason> {
+    fn parse_spread(&mut self, frame: &Frame, packet: &mut Packet) -> Result<(), DropReason> {
         self.whole.copy(&self.umem, frame);
         wire::parse_into(self.whole.bytes(), frame.len(), packet)
     }
@@ -198,13 +215,18 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     /// Gives a packet to the worker that owns its flow.
-    pub(super) fn hand_off(&mut self, owner: WorkerId, handed: Handed) {
-        let packet = &handed.packet;
+    #[inline]
+    pub(super) fn hand_off(&mut self, owner: WorkerId, frame: Frame, packet: &Packet, ingress: PortId) {
         let is_icmp = matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6);
-        let is_error = is_icmp && flow::error_about(packet, self.umem.head(&handed.frame)).is_some();
-        let errand = Errand::Judge(handoff::cause(packet, is_error));
-        if let Err((Handed { frame, packet, ingress }, reason)) = self.give(owner, errand, handed) {
-            self.drop_frame(frame, reason, ingress, Some(&packet));
+        let is_error = is_icmp && flow::error_about(packet, self.umem.head(&frame)).is_some();
+        self.hand(owner, Errand::Judge(handoff::cause(packet, is_error)), frame, packet, ingress);
+    }
+
+    /// Gives a packet that was not judged to another worker, or drops it.
+    #[inline]
+    fn hand(&mut self, to: WorkerId, errand: Errand, frame: Frame, packet: &Packet, ingress: PortId) {
+        if let Err((frame, reason)) = self.give(to, errand, frame, ingress) {
+            self.drop_frame(frame, reason, ingress, Some(packet));
         }
     }
 
@@ -212,13 +234,18 @@ impl<D: Device, O: Observer> Path<D, O> {
     ///
     /// # Errors
     /// Gives it back, with what it is to be dropped for.
-    #[expect(clippy::result_large_err, reason = "what was not given stays with its owner, by value")]
-    fn give(&mut self, to: WorkerId, errand: Errand, handed: Handed) -> Result<(), (Handed, DropReason)> {
-        if !self.may_lend(&handed.frame) {
-            return Err((handed, DropReason::FramesLent));
+    #[inline]
+    fn give(
+        &mut self,
+        to: WorkerId,
+        errand: Errand,
+        frame: Frame,
+        ingress: PortId,
+    ) -> Result<(), (Frame, DropReason)> {
+        if !self.may_lend(&frame) {
+            return Err((frame, DropReason::FramesLent));
         }
-        let given = self.handoff.hand(to, handed, errand, &self.counters.handoff);
-        given.map_err(|handed| (handed, DropReason::HandoffFull))
+        self.handoff.hand(to, frame, ingress, errand).map_err(|frame| (frame, DropReason::HandoffFull))
     }
 
     /// Whether another worker may have this frame for a while, which then counts as lent.

@@ -1,5 +1,10 @@
 //! A frame in somebody's hands.
 
+use super::SEGMENTS_MAX;
+
+/// Bytes of the largest chunk.
+const FRAME_SIZE_MAX: u32 = 4096;
+
 /// A packet's place in the UMEM: its first chunk, and through the UMEM's links the chunks of a jumbo packet. Neither
 /// `Copy` nor `Clone`: handing it to a ring moves it. Dropping one loses its chunks, so give it to a ring or a pool.
 #[derive(Debug)]
@@ -37,5 +42,64 @@ impl Frame {
     #[must_use]
     pub const fn segments(&self) -> u32 {
         self.segments
+    }
+}
+
+/// A frame that travels between workers, and a word about it, in a quarter of a cache line.
+#[derive(Debug)]
+#[must_use = "a frame that is dropped is lost to the UMEM"]
+pub(crate) struct PackedFrame {
+    /// The word over 48 bits of address: no mapping has more.
+    place: u64,
+    /// Segments (8 bits) over bytes of the first one (16) over bytes (32).
+    size: u64,
+}
+
+const _: () = assert!(size_of::<PackedFrame>() == 16 && SEGMENTS_MAX <= 0xff && FRAME_SIZE_MAX <= 0xffff);
+
+impl PackedFrame {
+    #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "the frame goes on its way")]
+    pub(crate) fn new(frame: Frame, word: u16) -> Self {
+        let Frame { addr, head_len, len, segments } = frame;
+        debug_assert!(addr >> 48 == 0);
+        let size = u64::from(segments) << 48 | u64::from(head_len) << 32 | u64::from(len);
+        Self { place: u64::from(word) << 48 | addr, size }
+    }
+
+    /// The frame and the word.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "fields of a word")]
+    pub(crate) const fn unpack(self) -> (Frame, u16) {
+        let Self { place, size } = self;
+        let (segments, head_len, len) = (size >> 48, size >> 32 & 0xffff, size as u32);
+        let (segments, head_len) = (segments as u32, head_len as u32);
+        (Frame { addr: place & ((1 << 48) - 1), head_len, len, segments }, (place >> 48) as u16)
+    }
+
+    /// How many chunks the packet spans.
+    pub(crate) const fn segments(&self) -> usize {
+        (self.size >> 48) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_packed_comes_out_again(
+            addr in 0_u64..1 << 48, head_len in 0..=FRAME_SIZE_MAX, len: u32, segments in 0_u32..=255, word: u16,
+        ) {
+            let packed = PackedFrame::new(Frame { addr, head_len, len, segments }, word);
+            prop_assert_eq!(packed.segments(), segments as usize);
+            let (frame, said) = packed.unpack();
+            prop_assert_eq!(
+                (frame.addr, frame.head_len, frame.len, frame.segments, said),
+                (addr, head_len, len, segments, word)
+            );
+        }
     }
 }

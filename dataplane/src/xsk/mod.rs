@@ -33,6 +33,7 @@ mod umem;
 
 pub use error::XskError;
 pub use frame::Frame;
+pub(crate) use frame::PackedFrame;
 pub use pool::FramePool;
 pub use socket::{BindMode, QueueSpec, SocketOptions, XskDevice, open_all};
 pub use umem::{Backing, Umem, UmemConfig};

@@ -5,6 +5,7 @@
 
 use super::{Frame, HEADROOM, Umem};
 use crate::ids::WorkerId;
+use arrayvec::ArrayVec;
 use std::sync::Arc;
 
 /// Chunks of one other worker there is room for from the start.
@@ -57,7 +58,7 @@ impl FramePool {
 
     /// Our own chunks that are free.
     #[inline]
-    pub(crate) fn available(&self) -> usize {
+    pub fn available(&self) -> usize {
         self.free.len()
     }
 
@@ -95,9 +96,10 @@ impl FramePool {
 
     /// Puts back the chunks of a frame behind its first `keep` segments.
     fn free_chain(&mut self, frame: &Frame, keep: usize) {
-        let umem = Arc::clone(&self.umem);
-        for (addr, _) in umem.segments(frame).skip(keep) {
-            self.put(umem.chunk(addr));
+        let mut chunks: ArrayVec<u32, { super::SEGMENTS_MAX }> = ArrayVec::new();
+        chunks.extend(self.umem.segments(frame).skip(keep).map(|(addr, _)| self.umem.chunk(addr)));
+        for chunk in chunks {
+            self.put(chunk);
         }
     }
 
@@ -133,11 +135,14 @@ impl FramePool {
         self.foreign.get(home.index()).map_or(0, Vec::len)
     }
 
-    /// Takes them out, as frames to send home.
-    pub(crate) fn take_foreign(&mut self, home: WorkerId) -> impl Iterator<Item = Frame> {
-        let umem = &self.umem;
-        let chunks = self.foreign.get_mut(home.index()).map(|chunks| chunks.drain(..));
-        chunks.into_iter().flatten().map(|chunk| umem.frame(umem.chunk_addr(chunk), 0))
+    /// Takes them out, to send them home.
+    pub(crate) fn foreign_of(&mut self, home: WorkerId) -> impl Iterator<Item = u32> {
+        self.foreign.get_mut(home.index()).into_iter().flat_map(|chunks| chunks.drain(..))
+    }
+
+    /// Takes back chunks of our own that were sent home.
+    pub(crate) fn take_back(&mut self, chunks: impl IntoIterator<Item = u32>) {
+        self.free.extend(chunks);
     }
 
     /// A frame holding a copy of `packet`, over as many chunks as it takes; `None` if there are not enough.
@@ -147,10 +152,11 @@ impl FramePool {
         if pieces > self.free.len() || pieces > super::SEGMENTS_MAX {
             return None;
         }
-        let umem = Arc::clone(&self.umem);
+        // No count of the `Arc` is touched: workers share its cache line.
+        let Self { umem, free, .. } = self;
         let mut whole: Option<(Frame, u64)> = None;
         for piece in packet.chunks(room).chain(packet.is_empty().then_some(&[][..])) {
-            let addr = umem.chunk_addr(self.free.pop()?) + u64::from(HEADROOM);
+            let addr = umem.chunk_addr(free.pop()?) + u64::from(HEADROOM);
             let len = u32::try_from(piece.len()).unwrap_or(0);
             let mut single = umem.frame(addr, len);
             umem.buffer_mut(&mut single)[..piece.len()].copy_from_slice(piece);
@@ -208,7 +214,7 @@ mod tests {
         assert_eq!((pools[0].len(), pools[1].len()), (2, 6));
         assert_eq!(pools.each_ref().map(|pool| pool.foreign_count(WorkerId(0))), [0, 2]);
         let [home, elsewhere] = &mut pools;
-        elsewhere.take_foreign(WorkerId(0)).for_each(|frame| home.free(frame));
+        home.take_back(elsewhere.foreign_of(WorkerId(0)));
         assert_eq!((pools[0].len(), pools[1].len()), (4, 4));
     }
 

@@ -298,11 +298,12 @@ impl Device for XskDevice {
         if segments == 1 {
             self.tx.push(libc::xdp_desc { addr: frame.addr, len: frame.head_len, options: 0 });
         } else {
-            let umem = Arc::clone(&self.umem);
+            // No count of the `Arc` is touched: workers share its cache line.
+            let Self { umem, tx, .. } = self;
             for (index, (addr, len)) in umem.segments(&frame).enumerate() {
                 let last = index + 1 == segments as usize;
                 let options = if last { 0 } else { libc::XDP_PKT_CONTD };
-                self.tx.push(libc::xdp_desc { addr, len, options });
+                tx.push(libc::xdp_desc { addr, len, options });
             }
         }
         self.counters.tx_descs += u64::from(segments);

@@ -7,6 +7,7 @@
 use super::{Frame, HEADROOM, XskError};
 use crate::ids::WorkerId;
 use crate::pages::{HUGE_PAGE_BYTES, Mapping};
+use crate::prefetch::{NEAR, prefetch};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -284,14 +285,7 @@ impl Umem {
     /// Asks the cache for the packet's headers.
     #[inline]
     pub fn prefetch(&self, frame: &Frame) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch of an address within the mapping; it reads nothing and cannot fault.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(at(frame.addr)).cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = frame;
+        prefetch::<NEAR>(self.base.as_ptr().wrapping_add(at(frame.addr)), 1);
     }
 
     /// Appends a copy of the whole packet to `out`.

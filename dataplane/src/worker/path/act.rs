@@ -9,7 +9,7 @@ use crate::packet::Packet;
 use crate::reason::DropReason;
 use crate::rules::model::RejectWith;
 use crate::wire;
-use crate::worker::handoff::{Errand, Handed};
+use crate::worker::handoff::Errand;
 use crate::worker::observer::{Fate, Observer};
 use crate::xsk::Frame;
 use std::sync::atomic::Ordering::Relaxed;
@@ -46,19 +46,23 @@ impl<D: Device, O: Observer> Path<D, O> {
         fate.dropped = Some(DropReason::RuleReject);
         self.note_drop(frame.id(), Some(packet), packet.frame_len, &fate);
         let frame = self.pool.shorten(frame, len);
-        self.answer(frame, packet, fate.ingress);
+        self.answer(frame, fate.ingress);
         DropReason::RuleReject
     }
 
     /// Sends an answer to a packet back where that came in.
-    pub(in crate::worker) fn answer(&mut self, frame: Frame, packet: &Packet, ingress: PortId) {
+    fn answer(&mut self, frame: Frame, ingress: PortId) {
         if let Some(sender) = self.sends_elsewhere(ingress) {
-            let handed = Handed { frame, packet: *packet, ingress };
-            if let Err((handed, _)) = self.give(sender, Errand::Answer, handed) {
-                self.free(handed.frame);
+            if let Err((frame, _)) = self.give(sender, Errand::Answer, frame, ingress) {
+                self.free(frame);
             }
             return;
         }
+        self.answer_for_other(frame, ingress);
+    }
+
+    /// Sends an answer to a packet that perhaps another worker has judged.
+    pub(in crate::worker) fn answer_for_other(&mut self, frame: Frame, ingress: PortId) {
         match self.send(frame, ingress) {
             Ok(len) => self.counters.port(ingress).answers.count(u64::from(len)),
             Err((frame, _)) => self.free(frame),
@@ -94,10 +98,9 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// dropped there after all, that is counted.
     fn forward_by(&mut self, sender: WorkerId, frame: Frame, packet: &Packet, mut fate: Fate) {
         let id = frame.id();
-        let handed = Handed { frame, packet: *packet, ingress: fate.ingress };
-        match self.give(sender, Errand::Forward, handed) {
+        match self.give(sender, Errand::Forward, frame, fate.ingress) {
             Ok(()) => self.observer.fate(id, Some(packet), &fate),
-            Err((Handed { frame, .. }, reason)) => {
+            Err((frame, reason)) => {
                 fate.dropped = Some(reason);
                 self.discard(frame, Some(packet), fate);
             }

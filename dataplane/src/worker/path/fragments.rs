@@ -3,14 +3,14 @@
 
 use super::{Path, Sentence, Source};
 use crate::clock::Now;
-use crate::defrag::{Added, GivenUp, Held, Piece, Unfit, Whole};
+use crate::defrag::{Added, GivenUp, Held, Piece, Unfit, Whole, settle_end};
 use crate::device::{BURST_MAX, Device};
 use crate::ids::PortId;
 use crate::packet::{Family, Fragment, Packet};
 use crate::reason::DropReason;
 use crate::wire;
 use crate::worker::Observer;
-use crate::worker::handoff::Handed;
+use crate::worker::handoff::Errand;
 use crate::xsk::Frame;
 
 /// Most incomplete datagrams given up between two bursts: as many as a burst can begin.
@@ -39,26 +39,33 @@ impl<D: Device, O: Observer> Path<D, O> {
                 match added {
                     Added::Held | Added::GivenUp => {}
                     Added::Alone(Held { frame, packet, .. }) => {
-                        self.judge_alone(frame, packet, ingress, now, &mut whole);
+                        self.judge_loner(frame, packet, ingress, now, &mut whole);
                     }
-                    Added::Complete(mut all) => {
-                        let packet = whole.build(&self.umem, &all);
-                        let is_one = whole.unify(&self.umem, &mut self.pool, &mut all);
-                        match packet.filter(|_| is_one) {
-                            Some(packet) => self.judge_whole(all, packet, &mut whole, ingress, now),
-                            None => self.drop_held(all, DropReason::FragmentBad, ingress),
-                        }
-                    }
+                    Added::Complete(all) => match whole.build(&self.umem, &all) {
+                        Some(packet) => self.judge_whole(all, packet, &mut whole, ingress, now),
+                        None => self.drop_held(all, DropReason::FragmentBad, ingress),
+                    },
                 }
             }
-            Err(Unfit::Alone) => self.judge_alone(frame, *packet, ingress, now, &mut whole),
+            Err(Unfit::Alone) => self.judge_loner(frame, *packet, ingress, now, &mut whole),
             Err(Unfit::Cut) => self.drop_frame(frame, DropReason::FragmentBad, ingress, Some(packet)),
         }
         self.whole = whole;
     }
 
-    /// Judges a fragment that is none to the tracker.
-    fn judge_alone(
+    /// A fragment that is none to the tracker, from the worker where it met others.
+    #[cold]
+    pub(in crate::worker) fn judge_alone(&mut self, frame: Frame, ingress: PortId, now: Now) {
+        let mut packet = Packet::EMPTY;
+        if let Some(frame) = self.parse(frame, &mut packet, ingress) {
+            let mut whole = std::mem::take(&mut self.whole);
+            self.judge_loner(frame, packet, ingress, now, &mut whole);
+            self.whole = whole;
+        }
+    }
+
+    /// Judges a fragment that is none to the tracker, where its flow lives.
+    fn judge_loner(
         &mut self,
         frame: Frame,
         mut packet: Packet,
@@ -72,7 +79,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         packet.hash = self.hash_of(&packet, whole.bytes());
         let owner = self.owner(packet.hash);
         if owner != self.id && packet.fragment == Fragment::Whole {
-            return self.hand_off(owner, Handed { frame, packet, ingress });
+            return self.hand(owner, Errand::JudgeAlone, frame, &packet, ingress);
         }
         let sentence = self.sentence(Source::Bytes(whole.bytes_mut()), &mut packet, ingress, now);
         self.write_back(&mut frame, whole.bytes());
@@ -103,7 +110,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     /// Judges a datagram whose fragments are all here; they share its verdict. If its flow lives elsewhere the
-    /// fragments go there, to be put together once more.
+    /// fragments go there as they came, to be put together once more.
     fn judge_whole(
         &mut self,
         mut all: Vec<Held>,
@@ -115,10 +122,14 @@ impl<D: Device, O: Observer> Path<D, O> {
         packet.hash = self.hash_of(&packet, whole.bytes());
         let owner = self.owner(packet.hash);
         if owner != self.id {
+            settle_end(&self.umem, &mut all);
             for Held { frame, packet, .. } in all {
-                self.hand_off(owner, Handed { frame, packet, ingress });
+                self.hand_off(owner, frame, &packet, ingress);
             }
             return;
+        }
+        if !whole.unify(&self.umem, &mut self.pool, &mut all) {
+            return self.drop_held(all, DropReason::FragmentBad, ingress);
         }
         let Sentence { mut fate, tracked, reject } =
             self.sentence(Source::Bytes(whole.bytes_mut()), &mut packet, ingress, now);

@@ -21,7 +21,16 @@ impl<D: Device, O: Observer> Path<D, O> {
             // Another worker sends: it drops what does not fit, and counts it.
             return true;
         }
-        let device = &mut self.lanes[usize::from(egress)].device;
+        self.lane_has_tx_room(usize::from(egress))
+    }
+
+    /// Whether a burst would fit every ring we send by.
+    pub(in crate::worker) fn all_have_tx_room(&mut self) -> bool {
+        (0..self.lanes.len()).all(|lane| self.lane_has_tx_room(lane))
+    }
+
+    fn lane_has_tx_room(&mut self, lane: usize) -> bool {
+        let device = &mut self.lanes[lane].device;
         if device.tx_room() >= BURST_MAX || device.is_link_down() {
             return true;
         }
@@ -37,7 +46,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.lanes[touched.trailing_zeros() as usize].device.flush();
             touched &= touched - 1;
         }
-        self.handoff.flush();
+        self.handoff.flush(&self.counters.handoff);
     }
 
     /// Everything that waits for the gap between bursts, in bounded slices.
