@@ -84,7 +84,7 @@ pub enum GatewayError {
 }
 
 /// What became of one packet sent through the gateway, and of others that it freed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// Which packet it is: they are counted from zero.
     pub number: u64,
@@ -103,7 +103,7 @@ pub struct Outcome {
 }
 
 /// What became of a packet that was held.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released {
     /// Which packet, see [`Outcome::number`].
     pub number: u64,
@@ -265,25 +265,19 @@ impl Gateway {
     pub fn send_via(&mut self, worker: usize, side: PortId, packet: &[u8]) -> Outcome {
         let number = self.sent;
         self.sent += 1;
+        // What waited and has ended meanwhile: its frames may be given out again.
+        let mut released = self.fates();
         let frame = self.deliver_via(worker, side, packet);
         if let Some(frame) = frame {
             self.under_way.insert(frame, number);
         }
         self.settle();
-        let (mut own, mut released) = (None, Vec::new());
-        for (frame, family, fate) in
-            self.workers.iter_mut().flat_map(|worker| worker.observer_mut().0.drain(..))
-        {
-            match self.under_way.remove(&frame) {
-                Some(sent) if sent == number => own = Some((family, fate)),
-                Some(number) => released.push(Released { number, family, fate }),
-                None => {}
-            }
-        }
+        released.extend(self.fates());
+        let own = released.iter().position(|fate| fate.number == number).map(|at| released.remove(at));
         Outcome {
             number,
-            fate: own.map(|(_, fate)| fate),
-            family: own.and_then(|(family, _)| family),
+            fate: own.map(|own| own.fate),
+            family: own.and_then(|own| own.family),
             is_held: frame.is_some() && own.is_none(),
             released,
             forwarded: self.collect(side.peer()),
@@ -303,6 +297,15 @@ impl Gateway {
         let (worker, lane) = found.expect("every NIC has a queue");
         let (lanes, pool) = self.workers[worker].lanes_and_pool();
         lanes[lane].device.deliver(pool, packet)
+    }
+
+    /// Packets whose fate workers have noted since the last time.
+    fn fates(&mut self) -> Vec<Released> {
+        let noted = self.workers.iter_mut().flat_map(|worker| worker.observer_mut().0.drain(..));
+        let under_way = &mut self.under_way;
+        let numbered =
+            |(frame, family, fate)| under_way.remove(&frame).map(|number| Released { number, family, fate });
+        noted.filter_map(numbered).collect()
     }
 
     /// Polls until no worker finds anything to do.

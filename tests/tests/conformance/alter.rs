@@ -3,12 +3,13 @@
 
 use super::join::join;
 use super::kernel::{Kernel, Seen, Topology};
+use super::ours::Ours;
 use super::stage::{comparable, hex};
 use super::talk::{CLIENT, CLIENT6, SERVER, SERVER6, SYN_OPTIONS};
 use control::rules_file::understand;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
-use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, RIGHT};
+use dataplane::testing::gateway::{GatewayConfig, LEFT, RIGHT};
 use dataplane::testing::packets::{Builder, ip, ping, tcp, udp};
 use std::net::IpAddr;
 
@@ -196,14 +197,16 @@ struct Judge {
 }
 
 impl Judge {
-    fn ours(&self, text: &str) -> Gateway {
-        let loaded = understand(text.as_bytes(), "rule", self.family, &[]);
-        let rules = loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics));
-        Gateway::new(&[rules], GatewayConfig { track_always: false, ..GatewayConfig::default() }).unwrap()
+    fn ours(&self, text: &str) -> Ours {
+        let rules = || {
+            let loaded = understand(text.as_bytes(), "rule", self.family, &[]);
+            vec![loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics))]
+        };
+        Ours::new(rules, &GatewayConfig { track_always: false, ..GatewayConfig::default() })
     }
 
     /// Sends frames from one side into both, and compares what comes out of the other.
-    fn send(&mut self, ours: &mut Gateway, side: PortId, frames: &[Vec<u8>], what: &str) {
+    fn send(&mut self, ours: &mut Ours, side: PortId, frames: &[Vec<u8>], what: &str) {
         let topology = self.kernel.topology();
         let mut own = Vec::new();
         for frame in frames {
@@ -294,8 +297,8 @@ fn answers_quote_the_changed_packet() {
     let mut kernel = Kernel::new(Topology::Router);
     let text = "*mangle\n-A PREROUTING -j TOS --set-tos 0x5c\n-A FORWARD -j TTL --ttl-set 99\nCOMMIT\n*filter\n-A FORWARD -s 10.0.0.1 -p udp -j REJECT\nCOMMIT\n";
     kernel.load_bare(&[(Family::V4, text)]);
-    let loaded = understand(text.as_bytes(), "rule", Family::V4, &[]);
-    let mut ours = Gateway::new(&[loaded.ruleset.unwrap()], GatewayConfig::default()).unwrap();
+    let rules = || vec![understand(text.as_bytes(), "rule", Family::V4, &[]).ruleset.unwrap()];
+    let mut ours = Ours::new(rules, &GatewayConfig::default());
     let _ = kernel.collect_bare();
     let frame = udp(CLIENT, SERVER).ports(5, 6).payload(b"hello").build();
     kernel.send(LEFT.index(), &frame);

@@ -2,22 +2,16 @@
 //! them. Lines are compared flow by flow, in their order; times and numbers that name a flow only by their shape.
 
 use super::kernel::{Kernel, numbered};
+use super::ours::Ours;
 use control::api::{Shown, Wall, event_row};
 use control::cli::{Output, write_event};
-use dataplane::flow::{FlowEvent, Listening};
-use dataplane::testing::gateway::Gateway;
+use dataplane::flow::FlowEvent;
 use palisade_tests::lab::Process;
-use rtrb::{Consumer, RingBuffer};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// Seconds two timers may differ by.
 const TIMER_TOLERANCE: u32 = 2;
-
-/// Events that may wait to be written down.
-const RING: usize = 1 << 14;
 
 /// Events after which conntrack gets time to read: its socket holds some 160, whatever `-b` says.
 const BATCH: usize = 50;
@@ -31,7 +25,6 @@ pub(crate) struct Ears {
     kernel: Process,
     /// Lines of the kernel's that were compared already.
     compared: usize,
-    rings: Vec<Consumer<FlowEvent>>,
     output: Output,
     heard: Vec<String>,
     /// How many of them there were when conntrack last got time to read.
@@ -40,47 +33,32 @@ pub(crate) struct Ears {
 
 /// An event's line, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Line {
+pub(crate) struct Line {
     /// All but the timer.
     text: String,
     timer: Option<u32>,
 }
 
+/// An event as fwctl prints it.
+pub(crate) fn line(event: &FlowEvent, output: &Output) -> String {
+    let mut line = Vec::new();
+    let wall = Wall { tick: event.at.tick(), micros: event.at.nanos / 1000 };
+    let row = event_row(event, &Shown { start: None, ..Shown::default() }, wall);
+    write_event(&row, output, &mut line).unwrap();
+    String::from_utf8(line).unwrap().trim_end_matches('\n').to_owned()
+}
+
 impl Ears {
     /// Has both sides tell, with these options of conntrack's to print by.
-    pub(crate) fn new(kernel: &mut Kernel, ours: &mut Gateway, options: &str, output: Output) -> Self {
-        let listening = Arc::new(Listening::default());
-        listening.on.store(true, Relaxed);
-        let rings = ours.workers.iter_mut().map(|worker| {
-            let (out, events) = RingBuffer::new(RING);
-            worker.tracker_mut().report_to(out, Arc::clone(&listening));
-            events
-        });
-        let rings = rings.collect();
-        // A poll looks up that somebody listens.
-        ours.age();
+    pub(crate) fn new(kernel: &mut Kernel, ours: &mut Ours, options: &str, output: Output) -> Self {
+        ours.listen();
         let kernel = kernel.listen(options);
-        Self {
-            compared: kernel.stdout().lines().count(),
-            kernel,
-            rings,
-            output,
-            heard: Vec::new(),
-            rested: 0,
-        }
+        Self { compared: kernel.stdout().lines().count(), kernel, output, heard: Vec::new(), rested: 0 }
     }
 
     /// Writes down what our side has told.
-    pub(crate) fn hear(&mut self) {
-        for ring in &mut self.rings {
-            while let Ok(event) = ring.pop() {
-                let mut line = Vec::new();
-                let wall = Wall { tick: event.at.tick(), micros: event.at.nanos / 1000 };
-                let row = event_row(&event, &Shown { start: None, ..Shown::default() }, wall);
-                write_event(&row, &self.output, &mut line).unwrap();
-                self.heard.push(String::from_utf8(line).unwrap().trim_end_matches('\n').to_owned());
-            }
-        }
+    pub(crate) fn hear(&mut self, events: &[FlowEvent]) {
+        self.heard.extend(events.iter().map(|event| line(event, &self.output)));
         if self.heard.len() >= self.rested + BATCH {
             self.rested = self.heard.len();
             let start = Instant::now();
@@ -94,7 +72,6 @@ impl Ears {
 
     /// How the two differ, flow by flow; empty if they do not.
     pub(crate) fn differences(&mut self, kernel: &mut Kernel) -> Vec<String> {
-        self.hear();
         kernel.wait_for_events(&self.kernel);
         let text = numbered(&self.kernel.stdout());
         assert!(
@@ -149,7 +126,7 @@ pub(crate) fn differences(theirs: &str, ours: &str) -> Vec<String> {
 }
 
 /// Lines by the flow they are about.
-fn by_flow(lines: &[String]) -> BTreeMap<String, Vec<Line>> {
+pub(crate) fn by_flow(lines: &[String]) -> BTreeMap<String, Vec<Line>> {
     let mut flows = BTreeMap::<String, Vec<Line>>::new();
     for line in lines {
         let (key, line) = take_apart(line);

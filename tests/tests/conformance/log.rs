@@ -1,13 +1,14 @@
 //! `-j LOG`: the lines that the kernel writes about packets, and ours about the same. A router names NICs as a wire does.
 
 use super::kernel::{Kernel, Topology};
+use super::ours::Ours;
 use super::talk::{CLIENT, CLIENT6, SERVER, SERVER6, SYN_OPTIONS};
 use control::packet_log::{Around, TRACE_STYLE, line, trace_prefix};
 use control::rules_file::understand;
 use dataplane::ids::PortId;
 use dataplane::packet::Family;
 use dataplane::rules::log::LogTo;
-use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT};
+use dataplane::testing::gateway::{GatewayConfig, LEFT};
 use dataplane::testing::packets::{Builder, icmp, icmp_error, ip, ping, tcp, udp, udplite};
 use dataplane::worker::{NoteReader, Why};
 use std::fs::{self, File, OpenOptions};
@@ -160,10 +161,12 @@ fn lines_are_those_that_the_kernel_writes() {
         .flat_map(|family| rules(&word).into_iter().map(move |text| (family, text)))
     {
         kernel.load_bare(&[(family, &text)]);
-        let loaded = understand(text.as_bytes(), "rule", family, &[]);
-        let rules = loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics));
+        let rules = || {
+            let loaded = understand(text.as_bytes(), "rule", family, &[]);
+            vec![loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics))]
+        };
         let config = GatewayConfig { track_always: false, ..GatewayConfig::default() };
-        let mut gateway = Gateway::new(&[rules], config).unwrap();
+        let mut gateway = Ours::new(rules, &config);
         let _ = kernel.collect_bare();
         let _ = log.lines(&word);
         // A router has counted hops by the time of FORWARD.
@@ -180,7 +183,7 @@ fn lines_are_those_that_the_kernel_writes() {
                 false => line,
             };
             let theirs: Vec<_> = log.lines(&word).into_iter().filter(is_ours).map(uniform).collect();
-            let own: Vec<_> = ours(&mut gateway.notes[0]).into_iter().map(uniform).collect();
+            let own: Vec<_> = gateway.log().into_iter().map(uniform).collect();
             count += theirs.len();
             if theirs != own {
                 failures.push(format!("{text}  kernel {theirs:#?}\n  we     {own:#?}"));

@@ -3,7 +3,7 @@
 //! what came back; then the lists of connections: tuple, state, flags and timer; and what is told of them meanwhile. No
 //! expected value is written down anywhere.
 //!
-//! `kernel` is the judge in network namespaces, `stage` drives both sides and compares, `list` and `hear` what is compared,
+//! `kernel` is the judge in network namespaces, `ours` our side, `stage` drives both and compares, `list` and `hear` what is compared,
 //! `talk` lets a scenario read as a conversation; the other files are scenarios. Needs root; skips otherwise. `PALISADE_SEED` and `PALISADE_PACKETS`
 //! choose another or a longer random run.
 
@@ -24,6 +24,7 @@ mod kernel;
 mod labels;
 mod list;
 mod log;
+mod ours;
 mod packets;
 mod random;
 mod rates;

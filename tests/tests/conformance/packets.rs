@@ -3,9 +3,10 @@
 //! as they come. Questions marked `never` must never hold, all others of some frame but not of all.
 
 use super::kernel::{Kernel, Topology};
+use super::ours::Ours;
 use control::rules_file::understand;
 use dataplane::packet::Family;
-use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT};
+use dataplane::testing::gateway::{GatewayConfig, LEFT};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 mod frames;
@@ -76,10 +77,12 @@ fn ask(kernel: &mut Kernel, group: &Group, place: (&str, &str), failures: &mut V
     let family = if group.six { Family::V6 } else { Family::V4 };
     let text = group.rules(place);
     kernel.load_bare(&[(family, &text)]);
-    let loaded = understand(text.as_bytes(), "questions", family, &[]);
-    let rules = loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+    let rules = || {
+        let loaded = understand(text.as_bytes(), "questions", family, &[]);
+        vec![loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))]
+    };
     let config = GatewayConfig { track_always: false, ..GatewayConfig::default() };
-    let mut ours = Gateway::new(&[rules], config).unwrap();
+    let mut ours = Ours::new(rules, &config);
     let may_be_asked = |frame: &Frame| topology == Topology::Bridge || !frame.bridge_only;
     let nobody = Key::new(NOBODY, group.six, group.by_port);
     // A router drops some of them itself.
@@ -440,9 +443,10 @@ fn ports_of_a_bridge_are_known_where_the_kernel_knows_them() {
         let family = if six { Family::V6 } else { Family::V4 };
         let text = group.rules(place);
         kernel.load_bare(&[(family, &text)]);
-        let rules = understand(text.as_bytes(), "questions", family, &[]).ruleset.expect("understood");
+        let rules =
+            || vec![understand(text.as_bytes(), "questions", family, &[]).ruleset.expect("understood")];
         let config = GatewayConfig { track_always: false, ..GatewayConfig::default() };
-        let mut ours = Gateway::new(&[rules], config).unwrap();
+        let mut ours = Ours::new(rules, &config);
         for (key, question) in group.keys() {
             let frame = &frames::one(&key)[0].bytes;
             for side in [LEFT, LEFT.peer()] {

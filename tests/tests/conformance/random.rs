@@ -288,10 +288,18 @@ fn run(talk: &mut Talk<'_>, seed: u64, packets: u64) {
     }
 }
 
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// What random scenarios start from.
+pub(crate) fn seed() -> u64 {
+    number("PALISADE_SEED", 0x5eed)
+}
+
 /// Seed and number of packets.
 fn length() -> (u64, u64) {
-    let number = |name: &str, default: u64| env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (seed, packets) = (number("PALISADE_SEED", 0x5eed), number("PALISADE_PACKETS", PACKETS));
+    let (seed, packets) = (seed(), number("PALISADE_PACKETS", PACKETS));
     println!("PALISADE_SEED={seed} PALISADE_PACKETS={packets}");
     (seed, packets)
 }

@@ -4,19 +4,19 @@ use super::hear::{self, Ears};
 use super::join::join;
 use super::kernel::{Kernel, Seen, TIMEOUT_POLICIES, Topology, reseal};
 use super::list::{self, differences};
+use super::ours::Ours;
 use control::cli::{Format, Output};
 use control::config::Config;
 use control::labels::LabelNames;
 use control::net::minutes_west;
 use control::rules_file::{Named, understand_with};
 use control::sets::Store;
-use control::sets::file::services;
 use dataplane::clock::Now;
-use dataplane::flow::{Policies, Request};
+use dataplane::flow::Policies;
 use dataplane::ids::PortId;
 use dataplane::packet::{Family, proto};
 use dataplane::rules::model::CtState;
-use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, RIGHT};
+use dataplane::testing::gateway::{GatewayConfig, LEFT, RIGHT};
 use dataplane::worker::AnswerRate;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -48,9 +48,8 @@ struct Sent {
 #[derive(Debug)]
 pub(crate) struct Stage<'a> {
     kernel: &'a mut Kernel,
-    ours: Gateway,
+    ours: Ours,
     started: Instant,
-    store: Store,
     serial: u32,
     batch: Vec<Sent>,
     /// What has come out on our side and was not compared yet, by side. Fragments come out when their datagram is whole.
@@ -73,20 +72,16 @@ impl<'a> Stage<'a> {
     pub(crate) fn new(kernel: &'a mut Kernel, setting: &Setting<'_>, sets: &str) -> Self {
         kernel.load_sets(sets);
         let started = Instant::now();
-        let store = Store::new(&["left".to_owned(), "right".to_owned()]);
-        store.restore(sets.as_bytes(), false, &services()).unwrap();
-        // Our clock begins at one second.
-        store.start_clock(started.checked_sub(Duration::from_secs(1)).unwrap());
         let restore: Vec<_> =
             setting.sysctls.iter().map(|(name, _)| ((*name).to_owned(), kernel.sysctl(name))).collect();
         kernel.load(&[(Family::V4, setting.v4), (Family::V6, setting.v6)], setting.sysctls);
         let _ = kernel.collect();
         let known = Config::from_settings(&[format!("rules.timeout_policies={TIMEOUT_POLICIES:?}")]).unwrap();
         let (policies, labels) = (&known.rules.timeout_policies, LabelNames::none());
-        let named = Named { policies, sets: &store.slots(), labels: &labels };
-        let rules: Vec<_> = [(Family::V4, setting.v4), (Family::V6, setting.v6)]
-            .into_iter()
-            .map(|(family, text)| {
+        let rules = |store: &Store| {
+            let slots = store.slots();
+            let named = Named { policies, sets: &slots, labels: &labels };
+            let ruleset = |(family, text): (Family, &str)| {
                 let text = if text.contains("*filter") {
                     text.to_owned()
                 } else {
@@ -94,8 +89,9 @@ impl<'a> Stage<'a> {
                 };
                 let loaded = understand_with(text.as_bytes(), "scenario", family, named);
                 loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))
-            })
-            .collect();
+            };
+            [(Family::V4, setting.v4), (Family::V6, setting.v6)].map(ruleset).to_vec()
+        };
         // So many packet buffers that no fragment goes for want of one.
         let mut config =
             GatewayConfig { max_flows: 65_536, frames_per_worker: 65_536, ..GatewayConfig::default() };
@@ -109,11 +105,11 @@ impl<'a> Stage<'a> {
             track.set(name, value).unwrap();
         }
         config.settings.policies = Policies::new(policies.clone().into(), &config.settings.track).unwrap();
+        let ours = Ours::with_sets(sets, started, rules, &config);
         Self {
             kernel,
-            ours: Gateway::new(&rules, config).unwrap(),
+            ours,
             started,
-            store,
             serial: 0,
             batch: Vec::new(),
             out: [Vec::new(), Vec::new()],
@@ -146,8 +142,6 @@ impl<'a> Stage<'a> {
         self.kernel.send(side, &frame);
         self.tick();
         let outcome = self.ours.send(if side == 0 { LEFT } else { RIGHT }, &frame);
-        // The kernel does it while the packet passes.
-        self.ours.set_asks().iter().for_each(|ask| self.store.carry_out(ask));
         self.hear();
         self.frames += 1;
         let state = outcome.fate.and_then(|fate| fate.ct_state).map(CtState::name);
@@ -176,13 +170,14 @@ impl<'a> Stage<'a> {
 
     fn hear(&mut self) {
         if let Some(ears) = &mut self.ears {
-            ears.hear();
+            ears.hear(&self.ours.hear());
         }
     }
 
     /// Compares what was told since the last time.
     pub(crate) fn compare_events(&mut self) {
         self.compare();
+        self.hear();
         let ears = self.ears.as_mut().expect("somebody listens");
         for difference in ears.differences(self.kernel) {
             self.note(difference, false);
@@ -258,10 +253,7 @@ impl<'a> Stage<'a> {
         self.compare();
         self.kernel.forget();
         self.tick();
-        for worker in 0..self.ours.workers.len() {
-            self.ours.ask(worker, Request::Flush).expect("there is room for one request");
-        }
-        self.ours.age();
+        self.ours.flush();
         self.hear();
     }
 
@@ -272,11 +264,11 @@ impl<'a> Stage<'a> {
             let text = self.kernel.connections(family);
             let theirs = list::theirs(&text);
             self.tick();
-            let ours = list::ours(&mut self.ours, family);
+            let ours = list::ours(self.ours.one(), family);
             let mut found = differences(&theirs, &ours);
             if found.is_empty() {
                 // The same flows: then every line must be the same too, but for those about to end.
-                let printed = list::lines(&list::our_text(&mut self.ours, family, &Output::default()));
+                let printed = list::lines(&list::our_text(self.ours.one(), family, &Output::default()));
                 let known = list::lines(&text);
                 found.extend(
                     printed
@@ -298,13 +290,13 @@ impl<'a> Stage<'a> {
         let output = Output { labels: true, ..Output::default() };
         for family in [Family::V4, Family::V6] {
             let theirs = list::lines(&self.kernel.connections_as(family, &["-o", "labels"]));
-            let ours = list::lines(&list::our_text(&mut self.ours, family, &output));
+            let ours = list::lines(&list::our_text(self.ours.one(), family, &output));
             for line in ours.into_iter().filter(|line| !theirs.contains(line)) {
                 self.note(format!("labels: only we: {line}"), false);
             }
             let theirs = self.kernel.connections_as(family, &["-o", "xml,labels"]);
             let output = Output { format: Format::Xml, ..output };
-            let ours = list::our_text(&mut self.ours, family, &output);
+            let ours = list::our_text(self.ours.one(), family, &output);
             for difference in hear::differences(&theirs, &ours) {
                 self.note(format!("labels: {difference}"), false);
             }
@@ -319,7 +311,7 @@ impl<'a> Stage<'a> {
             for (option, format) in [("xml", Format::Xml), ("save", Format::Save)] {
                 let theirs = self.kernel.connections_as(family, &["-o", option]);
                 let output = Output { format, ..Output::default() };
-                let ours = list::our_text(&mut self.ours, family, &output);
+                let ours = list::our_text(self.ours.one(), family, &output);
                 for difference in hear::differences(&theirs, &ours) {
                     self.note(format!("{option}: {difference}"), false);
                 }
@@ -333,7 +325,7 @@ impl<'a> Stage<'a> {
         self.tick();
         for family in [Family::V4, Family::V6] {
             let theirs = list::lines_of_expectations(&self.kernel.expectations(family));
-            let ours = list::lines_of_expectations(&list::our_expectations(&mut self.ours, family));
+            let ours = list::lines_of_expectations(&list::our_expectations(self.ours.one(), family));
             if theirs != ours {
                 self.note(format!("expectations: kernel {theirs:#?}, we {ours:#?}"), false);
             }
@@ -344,7 +336,7 @@ impl<'a> Stage<'a> {
     pub(crate) fn change_sets(&mut self, commands: &str) {
         self.compare();
         self.kernel.ipset(&["restore"], commands);
-        self.store.restore(commands.as_bytes(), false, &services()).unwrap();
+        self.ours.change_sets(commands);
         self.history.push(commands.to_owned());
     }
 
@@ -352,7 +344,7 @@ impl<'a> Stage<'a> {
     pub(crate) fn compare_sets(&mut self) {
         self.compare();
         let theirs = list::lines_of_sets(&self.kernel.ipset(&["save"], ""));
-        let ours = list::lines_of_sets(&self.store.command(b"save", &services()).unwrap().text);
+        let ours = self.ours.sets();
         if theirs != ours {
             self.note(format!("sets: kernel {theirs:#?}, we {ours:#?}"), false);
         }

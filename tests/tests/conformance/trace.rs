@@ -2,10 +2,11 @@
 //! go elsewhere, and are called otherwise.
 
 use super::kernel::{Kernel, Topology};
-use super::log::{KernelLog, ours, packets};
+use super::log::{KernelLog, packets};
+use super::ours::Ours;
 use control::rules_file::understand;
 use dataplane::packet::Family;
-use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT};
+use dataplane::testing::gateway::{GatewayConfig, LEFT};
 
 /// Rules of every table; the kernel's markers pass them. `MARK` is what tells this run's lines from others', `PING` the family's ICMP.
 const TABLES: [&str; 3] = [
@@ -126,10 +127,12 @@ fn every_step_of_a_traced_packet_is_logged_as_in_the_kernel() {
         let text = written(tables, family, mark);
         kernel.load_legacy(family, &text);
         kernel.forget();
-        let loaded = understand(text.as_bytes(), "rule", family, &[]);
-        let rules = loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics));
-        let config = GatewayConfig { track_always: false, ..GatewayConfig::default() };
-        let mut gateway = Gateway::new(&[rules], config).unwrap();
+        let rules = || {
+            let loaded = understand(text.as_bytes(), "rule", family, &[]);
+            vec![loaded.ruleset.unwrap_or_else(|| panic!("{text}: {:?}", loaded.diagnostics))]
+        };
+        let mut gateway =
+            Ours::new(rules, &GatewayConfig { track_always: false, ..GatewayConfig::default() });
         let _ = kernel.collect_bare();
         let _ = log.lines(&word);
         for packet in packets(family).into_iter().take(8) {
@@ -138,7 +141,7 @@ fn every_step_of_a_traced_packet_is_logged_as_in_the_kernel() {
             let _ = gateway.send(LEFT, &kernel.addressed(LEFT.index(), &frame));
             let _ = kernel.collect_bare();
             let theirs: Vec<_> = log.lines(&word).iter().map(|line| uniform(line)).collect();
-            let own: Vec<_> = ours(&mut gateway.notes[0]).iter().map(|line| uniform(line)).collect();
+            let own: Vec<_> = gateway.log().iter().map(|line| uniform(line)).collect();
             count += theirs.len();
             if theirs != own {
                 failures.push(format!("{text}  kernel {theirs:#?}\n  we     {own:#?}"));

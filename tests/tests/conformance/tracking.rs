@@ -2,11 +2,12 @@
 //! A later fragment of a datagram that never comes shows it: only conntrack holds it back.
 
 use super::kernel::{Kernel, TIMEOUT_POLICIES, Topology};
+use super::ours::Ours;
 use super::talk::{CLIENT, CLIENT6, SERVER, SERVER6};
 use control::config::Config;
 use control::rules_file::understand;
 use dataplane::packet::Family;
-use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT};
+use dataplane::testing::gateway::{GatewayConfig, LEFT};
 use dataplane::testing::packets::udp;
 use std::net::IpAddr;
 
@@ -96,11 +97,12 @@ fn kernel_says(kernel: &mut Kernel, family: Family) -> Word {
     (passes, list.lines().filter(|line| line.contains("sport=7 dport=8")).count())
 }
 
-fn we_say(ours: &mut Gateway, family: Family) -> Word {
+fn we_say(ours: &mut Ours, family: Family) -> Word {
     let [fragment, datagram] = frames(family);
     let passes = !ours.send(LEFT, &fragment).forwarded.is_empty();
     assert_eq!(ours.send(LEFT, &datagram).forwarded, [datagram], "no rule drops it");
     let mut connections = 0;
+    let ours = ours.one();
     let now = ours.now().tick();
     for worker in &mut ours.workers {
         worker.tracker_mut().region().walk(now, |view| {
@@ -124,10 +126,12 @@ fn tracking_is_on_for_the_families_whose_rules_speak_of_connections() {
         for (rule, of) in RULES.iter().flat_map(|rule| [(rule, Family::V4), (rule, Family::V6)]) {
             let text = tables(rule, of);
             kernel.load_bare(&[(of, &text)]);
-            let loaded = understand(text.as_bytes(), "rule", of, &known.rules.timeout_policies);
-            let rules = loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics));
+            let rules = || {
+                let loaded = understand(text.as_bytes(), "rule", of, &known.rules.timeout_policies);
+                vec![loaded.ruleset.unwrap_or_else(|| panic!("{:?}", loaded.diagnostics))]
+            };
             let config = GatewayConfig { track_always: false, ..GatewayConfig::default() };
-            let mut ours = Gateway::new(&[rules], config).unwrap();
+            let mut ours = Ours::new(rules, &config);
             for family in [Family::V4, Family::V6] {
                 let (theirs, own) = (kernel_says(&mut kernel, family), we_say(&mut ours, family));
                 if theirs != own {
