@@ -3,6 +3,7 @@
 use crate::Error;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 
 /// Pins the calling thread, and what it starts, to one core.
@@ -33,6 +34,13 @@ pub fn pin_napi_threads(iface: &str, core: usize) -> Result<usize, Error> {
         }
     }
     Ok(count)
+}
+
+/// Seconds that the calling thread has had a core.
+#[must_use]
+pub fn thread_secs() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn pin(pid: Option<Pid>, core: usize) -> Result<(), Error> {

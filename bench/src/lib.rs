@@ -8,6 +8,7 @@ pub mod affinity;
 pub mod classifier;
 pub mod conditions;
 pub mod conntrack;
+pub mod cores;
 pub mod edits;
 pub mod floor;
 pub mod gateway;

@@ -2,7 +2,7 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, classifier, conditions, conntrack, edits, gateway, sets, wire_rules};
+use bench::{Error, classifier, conditions, conntrack, cores, edits, gateway, sets, wire_rules};
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +41,8 @@ enum Group {
     Classifier,
     /// Of these only how soon an edit reaches packets.
     Edits,
+    /// Two workers beside one, what handing packets over costs, and what that comes to with more cores.
+    Cores,
 }
 
 fn main() -> ExitCode {
@@ -86,6 +88,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| only == Group::Rules) {
         wire_rules::measure(&plan, &mut report)?;
+    }
+    if args.only.is_none_or(|only| only == Group::Cores) {
+        cores::measure(&plan, &mut report)?;
     }
     println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
     Ok(report.missed())

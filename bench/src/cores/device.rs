@@ -1,0 +1,176 @@
+//! A NIC queue in memory for benches: packets made before arrive over and over, what is sent is counted and its frames
+//! are free again. Belongs to the thread of its worker; nothing of it is shared with another one.
+//!
+//! It costs a copy of 64 bytes into a frame, where a NIC would write them by itself, and two small arrays; what that is,
+//! [`bare_nanos`] measures. As with a NIC no core has a packet in its cache when it arrives: it is written past all of them.
+//! An ordinary copy would find the frame in the cache of whoever sent it last, and a packet that changes cores would pay
+//! for one way more than its own.
+#![allow(unsafe_code, reason = "stores that go past the cache are intrinsics")]
+
+use crate::Error;
+use dataplane::device::{BURST_MAX, Device, DeviceCounters, FrameBurst};
+use dataplane::ids::WorkerId;
+use dataplane::xsk::{Frame, FramePool, Umem, UmemConfig};
+use std::hint::black_box;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes of every packet, Ethernet header included.
+pub const PACKET: usize = 64;
+
+/// Packets that wait to be received: a burst.
+const RX: usize = BURST_MAX;
+
+/// Packets that may be sent before frames are taken back: those of a worker's own burst and of what it is handed.
+const TX: usize = 1024;
+
+/// Packet buffers of a worker that stay free: a queue from which more packets are under way to other workers than these
+/// leave receives no more, so that nothing is dropped between workers that keep up with each other.
+const RESERVE: usize = 256;
+
+/// One queue.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Conveyor {
+    packets: Box<[[u8; PACKET]]>,
+    next: usize,
+    umem: Option<Arc<Umem>>,
+    /// How many more packets may arrive.
+    budget: u64,
+    rx: Vec<Frame>,
+    tx: Vec<Frame>,
+    counters: DeviceCounters,
+}
+
+impl Conveyor {
+    /// A queue on which nothing arrives.
+    #[must_use]
+    pub fn new(umem: &Arc<Umem>) -> Self {
+        let umem = Some(Arc::clone(umem));
+        Self { rx: Vec::with_capacity(RX), tx: Vec::with_capacity(TX), umem, ..Self::default() }
+    }
+
+    /// A frame with the next packet.
+    #[inline]
+    fn arrive(&self, pool: &mut FramePool) -> Option<Frame> {
+        let umem = self.umem.as_ref()?;
+        let mut frame = pool.alloc_filled(&[])?;
+        write_past_caches(&self.packets[self.next], umem.buffer_mut(&mut frame));
+        umem.lengthen(&mut frame, PACKET);
+        Some(frame)
+    }
+
+    /// From now on these packets arrive in turn, `budget` of them at most.
+    pub fn play(&mut self, packets: Box<[[u8; PACKET]]>, budget: u64) {
+        (self.packets, self.next, self.budget) = (packets, 0, budget);
+    }
+
+    /// How many more may arrive.
+    pub fn allow(&mut self, budget: u64) {
+        self.budget = budget;
+    }
+}
+
+impl Device for Conveyor {
+    #[inline]
+    fn rx_burst(&mut self, burst: &mut FrameBurst) -> usize {
+        let count = self.rx.len().min(burst.remaining_capacity());
+        if let Some(umem) = &self.umem {
+            // As the real one does.
+            self.rx[..count].iter().for_each(|frame| umem.prefetch(frame));
+        }
+        burst.extend(self.rx.drain(..count));
+        self.counters.rx_descs += count as u64;
+        count
+    }
+
+    #[inline]
+    fn tx_room(&self) -> usize {
+        TX - self.tx.len()
+    }
+
+    #[inline]
+    fn tx(&mut self, frame: Frame) -> Result<(), Frame> {
+        if self.tx.len() == TX {
+            return Err(frame);
+        }
+        self.tx.push(frame);
+        self.counters.tx_descs += 1;
+        Ok(())
+    }
+
+    fn flush(&mut self) {}
+
+    #[inline]
+    fn replenish(&mut self, pool: &mut FramePool) {
+        for frame in self.tx.drain(..) {
+            pool.free(frame);
+        }
+        while self.rx.len() < RX && self.budget > 0 && pool.available() > RESERVE {
+            let Some(frame) = self.arrive(pool) else { break };
+            self.rx.push(frame);
+            self.budget -= 1;
+            self.next = if self.next + 1 == self.packets.len() { 0 } else { self.next + 1 };
+        }
+    }
+
+    fn is_tx_pending(&self) -> bool {
+        false
+    }
+
+    fn is_link_down(&self) -> bool {
+        false
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn counters(&self) -> DeviceCounters {
+        DeviceCounters { frames_held: (self.rx.len() + self.tx.len()) as u64, ..self.counters }
+    }
+}
+
+/// Writes a packet where no core has it in its cache.
+#[inline]
+fn write_past_caches(packet: &[u8; PACKET], buffer: &mut [u8]) {
+    let buffer = &mut buffer[..PACKET];
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+        assert!(buffer.as_ptr().cast::<__m128i>().is_aligned());
+        for (from, to) in packet.chunks_exact(16).zip(buffer.chunks_exact_mut(16)) {
+            // SAFETY: both are 16 bytes, the place is aligned (checked above), and SSE2 is part of every x86-64.
+            unsafe {
+                _mm_stream_si128(to.as_mut_ptr().cast(), _mm_loadu_si128(from.as_ptr().cast()));
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    buffer.copy_from_slice(packet);
+}
+
+/// Nanoseconds that a packet costs in the queues alone, from arrival to frame taken back, without a worker.
+///
+/// # Errors
+/// If there is no memory.
+pub fn bare_nanos(packets: &[[u8; PACKET]], length: Duration) -> Result<f64, Error> {
+    let umem = Umem::new(&UmemConfig::plain(512, 1))?;
+    let mut pool = FramePool::new(&umem, WorkerId(0));
+    let (mut ingress, mut egress) = (Conveyor::new(&umem), Conveyor::new(&umem));
+    ingress.play(packets.into(), u64::MAX);
+    let mut burst = FrameBurst::new();
+    let start = Instant::now();
+    while start.elapsed() < length {
+        for _ in 0..64 {
+            ingress.replenish(&mut pool);
+            ingress.rx_burst(&mut burst);
+            for frame in burst.drain(..) {
+                let _ = egress.tx(black_box(frame));
+            }
+            egress.replenish(&mut pool);
+        }
+    }
+    Ok(start.elapsed().as_nanos() as f64 / egress.counters.tx_descs as f64)
+}
