@@ -15,8 +15,6 @@ const SLICE_SLOTS: usize = 8192;
 const SLICE_PAUSE: Duration = Duration::from_micros(200);
 /// How often a round over all regions starts: the shortest netfilter timeout is one second.
 const ROUND: Duration = Duration::from_millis(500);
-/// How often is looked whether to stop meanwhile.
-const REST: Duration = Duration::from_millis(20);
 
 /// One worker's table as the ager sees it.
 #[derive(Debug)]
@@ -27,15 +25,17 @@ pub struct Aged {
     pub named: Producer<Expired>,
 }
 
-/// Ages `tables` until `stop` is set. `started` is the zero of the workers' clock.
+/// Ages `tables` until `stop` is set and the thread unparked. `started` is the zero of the workers' clock.
 pub fn run(tables: &mut [Aged], started: Instant, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let round = Instant::now();
         for table in &mut *tables {
             table.age(started, stop);
         }
-        while round.elapsed() < ROUND && !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(REST);
+        while !stop.load(Ordering::Relaxed)
+            && let Some(rest) = ROUND.checked_sub(round.elapsed())
+        {
+            std::thread::park_timeout(rest);
         }
     }
 }

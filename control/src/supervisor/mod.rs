@@ -116,7 +116,9 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     })?;
     sets.start_clock(plane.started);
     let asks = std::mem::take(&mut plane.set_asks);
-    let orders = Orders::start(Arc::clone(&sets), asks).map_err(system("starting the thread for sets"))?;
+    let waker = Arc::clone(&plane.sets_waker);
+    let orders =
+        Orders::start(Arc::clone(&sets), asks, waker).map_err(system("starting the thread for sets"))?;
     let backend = Arc::new(LiveBackend::new(config, &plane, Arc::clone(&sets), labels));
     backend.note_sets();
     let server = Server::start(&config.api.socket, config.api.group.as_deref(), Arc::clone(&backend) as _)?;

@@ -19,8 +19,8 @@ use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed,
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
 use dataplane::sets::SetAsk;
 use dataplane::worker::{
-    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, Waker, Worker, WorkerCounters, deal_lanes,
-    note_rings,
+    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, SetAsks, Waker, Worker, WorkerCounters,
+    deal_lanes, note_rings,
 };
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -94,6 +94,8 @@ pub(super) struct Plane {
     pub(super) expectations: Arc<Expectations>,
     /// What rules want done to sets.
     pub(super) set_asks: Vec<Consumer<SetAsk>>,
+    /// What wakes whoever does it.
+    pub(super) sets_waker: Arc<Waker>,
 }
 
 impl Plane {
@@ -132,6 +134,8 @@ impl Plane {
             port.frame_len_max = geometry.frame_len_max;
         }
         let states = port_states(&ports);
+        let made = |source| Fatal::System { what: "making an event descriptor", source };
+        let sets_waker = Arc::new(Waker::new().map_err(made)?);
         let mut plane = Self {
             stop: Arc::new(AtomicBool::new(false)),
             started: Instant::now(),
@@ -144,6 +148,7 @@ impl Plane {
             listening: Arc::default(),
             expectations: Arc::default(),
             set_asks: Vec::new(),
+            sets_waker,
         };
         plane.make_workers(config, placed, &hands, &umem, devices)?;
         Ok(plane)
@@ -220,7 +225,7 @@ impl Plane {
                         expired,
                         requests,
                         notes: Some(noted),
-                        set_asks: Some(ask_sets),
+                        set_asks: Some(SetAsks::new(ask_sets, Arc::clone(&self.sets_waker))),
                     },
                     (),
                 )),
@@ -309,6 +314,7 @@ impl Drop for Plane {
         }
         let workers = self.workers.iter_mut().filter_map(|handle| handle.thread.take());
         for thread in workers.chain(self.ager.take()) {
+            thread.thread().unpark();
             // A panic was reported when it happened.
             let _ = thread.join();
         }

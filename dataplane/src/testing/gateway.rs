@@ -10,8 +10,8 @@ use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
 use crate::sets::SetAsk;
 use crate::worker::{
-    FamilyRules, Fate, Handoff, Lane, Mailbox, NoteReader, Observer, Parts, PortState, Settings, Snapshot,
-    Waker, Worker, WorkerCounters, deal_lanes, note_rings,
+    FamilyRules, Fate, Handoff, Lane, Mailbox, NoteReader, Observer, Parts, PortState, SetAsks, Settings,
+    Snapshot, Waker, Worker, WorkerCounters, deal_lanes, note_rings,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -245,7 +245,8 @@ impl Gateway {
             expired,
             requests,
             notes: Some(noted),
-            set_asks: Some(asked_of_sets),
+            // Nobody sleeps on it: tests look for themselves.
+            set_asks: Some(SetAsks::new(asked_of_sets, Arc::clone(waker))),
         };
         self.workers.push(Worker::new(parts, Notes::default()));
         self.counters.push(counters);

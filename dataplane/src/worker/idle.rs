@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How a worker waits for packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -28,9 +28,9 @@ const SPINS_BEFORE_YIELD: u32 = 200;
 /// Empty polls before an adaptive worker sleeps.
 const SPINS_BEFORE_SLEEP: u32 = 400;
 /// Longest sleep: bounds how late a snapshot is adopted and an expired flow removed if a wake-up is lost.
-const SLEEP_NANOS_MAX: i64 = 20_000_000;
+const SLEEP_MAX: Duration = Duration::from_millis(20);
 
-/// Wakes one worker out of `poll(2)`.
+/// Wakes one thread, a worker mostly, out of `poll(2)`.
 #[derive(Debug)]
 pub struct Waker {
     event: OwnedFd,
@@ -38,7 +38,7 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// A waker for one worker.
+    /// A waker for one thread.
     ///
     /// # Errors
     /// When the process has no file descriptor left.
@@ -47,12 +47,30 @@ impl Waker {
         Ok(Self { event, bell: Bell::new() })
     }
 
-    /// Wakes the worker if it sleeps; costs one fence and one load otherwise.
+    /// Wakes the thread if it sleeps; costs one fence and one load otherwise.
     pub fn wake(&self) {
         if self.bell.must_wake() {
-            // A full eventfd counter means that the worker is about to wake up anyway.
+            // A full eventfd counter means that the thread is about to wake up anyway.
             let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
+    }
+
+    /// Sleeps until woken, until one of `fds` is readable, or for `timeout`; not at all unless `nothing_waits`. Returns
+    /// whether it slept. Only the thread that the waker is for may call this.
+    pub fn wait<'fd>(
+        &self,
+        timeout: Duration,
+        fds: impl Iterator<Item = BorrowedFd<'fd>>,
+        nothing_waits: impl FnOnce() -> bool,
+    ) -> bool {
+        self.bell.doze();
+        let sleeps = nothing_waits();
+        if sleeps {
+            wait_readable(&self.event, fds, timeout);
+        }
+        self.bell.rise();
+        self.drain();
+        sleeps
     }
 
     fn drain(&self) {
@@ -84,26 +102,24 @@ impl<D: Device, O: Observer> Worker<D, O> {
 
     /// Sleeps until a socket has packets, somebody wakes us, or the longest sleep is over.
     fn sleep(&mut self, stop: &AtomicBool) {
-        let waker = self.path.waker.clone();
-        waker.bell.doze();
-        if self.path.nothing_waits() && !stop.load(Ordering::Relaxed) {
-            self.path.counters.polls.sleeps.add(1);
-            let fds = self.path.lanes.iter().filter_map(|lane| lane.device.poll_fd());
-            let timeout = Timespec { tv_sec: 0, tv_nsec: SLEEP_NANOS_MAX };
-            wait_readable(&waker.event, fds, &timeout);
+        let path = &self.path;
+        let fds = path.lanes.iter().filter_map(|lane| lane.device.poll_fd());
+        let nothing = || path.nothing_waits() && !stop.load(Ordering::Relaxed);
+        if path.waker.wait(SLEEP_MAX, fds, nothing) {
+            path.counters.polls.sleeps.add(1);
         }
-        waker.bell.rise();
-        waker.drain();
     }
 }
 
 /// Blocks until one of the descriptors is readable. Errors (a signal, a socket whose NIC is gone) end the wait: the
 /// next poll finds out what happened.
-fn wait_readable<'a>(event: &OwnedFd, fds: impl Iterator<Item = BorrowedFd<'a>>, timeout: &Timespec) {
+fn wait_readable<'a>(event: &OwnedFd, fds: impl Iterator<Item = BorrowedFd<'a>>, timeout: Duration) {
     let mut waits: arrayvec::ArrayVec<PollFd<'_>, 65> = arrayvec::ArrayVec::new();
     waits.push(PollFd::new(event, PollFlags::IN));
     for fd in fds.take(64) {
         waits.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
     }
-    let _ = poll(&mut waits, Some(timeout));
+    // A time that does not fit is no limit.
+    let timeout = Timespec::try_from(timeout).ok();
+    let _ = poll(&mut waits, timeout.as_ref());
 }

@@ -24,6 +24,7 @@ mod lanes;
 mod notes;
 mod observer;
 mod path;
+mod set_asks;
 mod snapshot;
 
 pub use counters::{
@@ -35,6 +36,7 @@ pub use idle::{IdlePolicy, Waker};
 pub use lanes::deal_lanes;
 pub use notes::{LINE_BYTES, Note, NoteReader, NoteWriter, Why, note_rings};
 pub use observer::{Fate, Observer};
+pub use set_asks::SetAsks;
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
 
 use crate::clock::Now;
@@ -42,11 +44,10 @@ use crate::device::{BURST_MAX, Device, FrameBurst};
 use crate::flow::{Expired, Request, Tracker};
 use crate::ids::{PortId, WorkerId};
 use crate::packet::{Kind, Packet};
-use crate::sets::SetAsk;
 use crate::xsk::{FramePool, Umem};
 use handoff::{Errand, Parcels};
 use path::Path;
-use rtrb::{Consumer, Producer};
+use rtrb::Consumer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
@@ -104,7 +105,7 @@ pub struct Parts<D> {
     /// Where packets go that are to be logged, if anywhere.
     pub notes: Option<NoteWriter>,
     /// Where rules' orders about sets go, if anywhere.
-    pub set_asks: Option<Producer<SetAsk>>,
+    pub set_asks: Option<SetAsks>,
 }
 
 /// A worker. `O` watches what becomes of every packet; `()` watches nothing and costs nothing.

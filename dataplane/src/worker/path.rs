@@ -12,7 +12,7 @@ use super::handoff::{self, Errand};
 use super::notes::NoteLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
-use super::{Handoff, Lane, Parts, PortState, Waker, WorkerCounters};
+use super::{Handoff, Lane, Parts, PortState, SetAsks, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::defrag::{Defrag, DefragLimits, Whole};
 use crate::device::Device;
@@ -26,10 +26,9 @@ use crate::reason::DropReason;
 use crate::rules::Matched;
 use crate::rules::conn::{Flows, Marks, Orders};
 use crate::rules::model::{RejectWith, RuleRef, Verdict};
-use crate::sets::SetAsk;
 use crate::wire::{self, checksum};
 use crate::xsk::{Frame, FramePool, Umem};
-use rtrb::{Consumer, Producer};
+use rtrb::Consumer;
 use source::Source;
 use std::sync::Arc;
 
@@ -56,7 +55,7 @@ pub(super) struct Path<D, O> {
     pub(super) waker: Arc<Waker>,
     expired: Consumer<Expired>,
     requests: Consumer<Request>,
-    set_asks: Option<Producer<SetAsk>>,
+    pub(super) set_asks: Option<SetAsks>,
     notes: NoteLog,
     /// Whether rules have changed the packet in question.
     changed: bool,
@@ -331,7 +330,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     #[inline]
     fn ask_sets(&mut self) {
         for ask in self.marks.set_asks.drain(..) {
-            if self.set_asks.as_mut().is_some_and(|asks| asks.push(ask).is_err()) {
+            if self.set_asks.as_mut().is_some_and(|asks| !asks.push(ask)) {
                 self.counters.polls.unasked.add(1);
             }
         }

@@ -47,6 +47,9 @@ impl<D: Device, O: Observer> Path<D, O> {
             touched &= touched - 1;
         }
         self.handoff.flush(&self.counters.handoff);
+        if let Some(asks) = &mut self.set_asks {
+            asks.flush();
+        }
     }
 
     /// Everything that waits for the gap between bursts, in bounded slices.
