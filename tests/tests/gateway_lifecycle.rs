@@ -221,3 +221,29 @@ fn run(program: &str, args: &[&str]) {
         Command::new(program).args(args).status().unwrap_or_else(|error| panic!("start {program}: {error}"));
     assert!(status.success(), "{program} {args:?}: {status}");
 }
+
+#[test]
+fn busy_polling_carries_traffic_and_puts_interrupts_off_only_while_it_runs() {
+    require_root!();
+    let lab = Lab::new();
+    let settings = |nic: &str| {
+        let read =
+            |file: &str| lab.gateway.run("cat", &[&format!("/sys/class/net/{nic}/{file}")]).trim().to_owned();
+        [read("napi_defer_hard_irqs"), read("gro_flush_timeout")]
+    };
+    let before = NICS.map(settings);
+    let journal = TempDir::new().unwrap();
+    let builder = || {
+        let dir = journal.path().to_string_lossy().into_owned();
+        Daemon::builder(&lab).rules(RULES).set("net.journal_dir", &dir)
+    };
+    let daemon = builder().set("xdp.busy_poll_us", "50").start();
+    assert_eq!(NICS.map(settings), [["2", "200000"]; 2], "{}", daemon.process().stderr());
+    assert!(pings(&lab));
+    traffic::tcp_both_ways(&lab.left, &lab.right, false, 80, 1 << 20);
+    let _ = daemon.kill();
+    // The next start finds our own values, and puts back what was there before them, busy polling or not.
+    let exit = builder().start().stop(Signal::TERM);
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    assert_eq!(NICS.map(settings), before);
+}

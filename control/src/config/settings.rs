@@ -95,7 +95,8 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "xdp.busy_poll_us",
         Kind::Int(0, 10_000),
         |c| c.xdp.busy_poll_us,
-        "Time a call may spend polling the driver, in microseconds; 0: no busy polling."
+        "Time a call may spend polling the driver, in microseconds; 0: no busy polling. With it workers do the driver's \
+         work, and its interrupts are put off meanwhile."
     ),
     setting!(
         "umem.frames_per_worker",

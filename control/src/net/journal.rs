@@ -3,6 +3,7 @@
 //! Written and synced before the first change, removed after the last one is undone. What the journal says wins over
 //! what the NIC says: after a crash the NIC shows our changes, not its original state.
 
+use super::napi::Napi;
 use super::offloads::Offloads;
 use crate::placement::irqs::Affinities;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub(super) struct Entry {
     /// Where its interrupts were handled.
     #[serde(default)]
     pub(super) irqs: Affinities,
+    /// When its interrupts come, if we changed that.
+    #[serde(default)]
+    pub(super) napi: Option<Napi>,
 }
 
 /// Where a NIC's entry is kept. The number is part of the name because namespaces share a file system.
@@ -64,7 +68,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let offloads = Offloads([("gro".to_owned(), true)].into());
         let irqs = Affinities([(120, "0-7".to_owned())].into());
-        let entry = Entry { name: "eth9".to_owned(), ifindex: 7, up: true, offloads, irqs };
+        let entry = Entry { name: "eth9".to_owned(), ifindex: 7, up: true, offloads, irqs, napi: None };
         write(dir.path(), &entry).unwrap();
         assert_eq!(left_behind(dir.path(), "eth9", 7), Some(entry.clone()));
         assert_eq!(left_behind(dir.path(), "eth9", 8), None);

@@ -1,10 +1,11 @@
 //! Our NICs: what they are, what is switched off on them while we run, and how it is put back.
 //!
 //! Control thread only, in the network namespace the daemon was started in. Everything goes through `ioctl` and packet
-//! sockets, never through `/sys`, which shows another namespace's devices unless it was mounted anew.
+//! sockets but for what only `/sys` has (`napi`): that shows another namespace's devices unless it was mounted anew.
 
 mod ioctl;
 mod journal;
+mod napi;
 mod nic;
 mod offloads;
 

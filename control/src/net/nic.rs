@@ -2,6 +2,7 @@
 
 use super::ioctl;
 use super::journal::{self, Entry};
+use super::napi::Napi;
 use super::offloads::Offloads;
 use crate::config::names::nearest;
 use crate::placement::irqs::Affinities;
@@ -134,6 +135,7 @@ impl Nic {
             up: flags & libc::IFF_UP != 0,
             offloads: Offloads::read(&self.socket, &self.name),
             irqs,
+            napi: None,
         });
         if let Err(error) = journal::write(journal_dir, &entry) {
             warnings.push(format!(
@@ -163,6 +165,29 @@ impl Nic {
         Ok(warnings)
     }
 
+    /// Puts the driver's interrupts off for as long as somebody polls, as busy polling needs it. For a NIC in our care.
+    /// Returns a warning if that cannot be.
+    pub fn defer_interrupts(&mut self) -> Option<String> {
+        let refused = |what: &str, error: io::Error| {
+            format!(
+                "{what}: {error}. Busy polling and interrupts will get in each other's way: set napi_defer_hard_irqs to 2 \
+                 and gro_flush_timeout to 200000 by hand"
+            )
+        };
+        let (entry, dir) = self.before.as_mut()?;
+        let now = match Napi::read(&self.name, self.ifindex) {
+            Ok(now) => now,
+            Err(error) => {
+                return Some(refused(&format!("{}: cannot see when its interrupts come", self.name), error));
+            }
+        };
+        // After a crash the NIC shows our own values.
+        let _ = entry.napi.get_or_insert(now);
+        let written = journal::write(dir, entry);
+        let set = written.and_then(|()| Napi::DEFERRED.write(&self.name, self.ifindex));
+        set.err().map(|error| refused(&format!("{}: its interrupts cannot be put off", self.name), error))
+    }
+
     /// A wire NIC with addresses would make the host's own stack answer, were it ever to see a frame.
     fn address_warning(&self) -> Option<String> {
         let addresses = nix::ifaddrs::getifaddrs().ok()?;
@@ -182,6 +207,9 @@ impl Nic {
         let mut failed = entry.offloads.restore(&self.socket, &self.name);
         let stuck = entry.irqs.restore(Path::new("/"));
         failed.extend(stuck.iter().map(|irq| format!("interrupt {irq}")));
+        if entry.napi.is_some_and(|napi| napi.write(&self.name, self.ifindex).is_err()) {
+            failed.push("when its interrupts come".to_owned());
+        }
         if !entry.up
             && let Ok(flags) = ioctl::flags(&self.socket, &self.name)
         {

@@ -400,6 +400,11 @@ fn prepare(config: &Config, loaded: Vec<(Nic, u32, XdpPort)>, machine: &Machine)
         for warning in nic.prepare(&config.net.journal_dir, offloads, config.net.promiscuous, irqs)? {
             warn!("{warning}");
         }
+        if config.xdp.busy_poll_us > 0
+            && let Some(warning) = nic.defer_interrupts()
+        {
+            warn!("{warning}");
+        }
         let gone = |source| Fatal::System { what: "reading a NIC's MTU", source };
         let mtu = nic.link().map_err(gone)?.mtu;
         ports.push(Port {

@@ -93,6 +93,8 @@ pub struct XskDevice {
     /// A jumbo packet whose last descriptor has not come yet, and its last segment.
     partial: Option<(Frame, u64)>,
     zero_copy: bool,
+    /// Whether the driver works when we ask it to, not when it is interrupted.
+    busy_polls: bool,
     link_down: bool,
     counters: DeviceCounters,
     fd: OwnedFd,
@@ -176,6 +178,7 @@ impl XskDevice {
             fill_target: size,
             partial: None,
             zero_copy: got.flags & libc::XDP_OPTIONS_ZEROCOPY != 0,
+            busy_polls: options.busy_poll_us > 0,
             link_down: false,
             counters: DeviceCounters::default(),
             fd,
@@ -256,17 +259,22 @@ impl XskDevice {
         }
         self.fill.publish();
         if self.fill.needs_wakeup() && count > 0 {
-            // SAFETY: receives nothing: no buffer, no address; the call only wakes the driver.
-            unsafe {
-                libc::recvfrom(
-                    self.fd.as_raw_fd(),
-                    ptr::null_mut(),
-                    0,
-                    libc::MSG_DONTWAIT,
-                    ptr::null_mut(),
-                    ptr::null_mut(),
-                );
-            }
+            self.wake_driver();
+        }
+    }
+
+    /// Wakes the driver's receiving side, or does its work with busy polling.
+    fn wake_driver(&self) {
+        // SAFETY: receives nothing: no buffer, no address; the call only wakes the driver.
+        unsafe {
+            libc::recvfrom(
+                self.fd.as_raw_fd(),
+                ptr::null_mut(),
+                0,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+                ptr::null_mut(),
+            );
         }
     }
 }
@@ -281,6 +289,10 @@ impl Device for XskDevice {
             self.receive(desc, burst);
         }
         self.rx.release();
+        // What this brings is there at the next poll.
+        if self.busy_polls && burst.len() == before {
+            self.wake_driver();
+        }
         burst.len() - before
     }
 
