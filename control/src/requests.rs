@@ -69,8 +69,7 @@ impl Desk {
     }
 
     fn polls(&self) -> u64 {
-        let polls = &self.counters.polls;
-        polls.busy_polls.get().wrapping_add(polls.idle_polls.get())
+        self.counters.polls.all()
     }
 }
 

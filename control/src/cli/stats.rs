@@ -4,8 +4,8 @@ use super::CliError;
 use super::args::StatsArgs;
 use super::client::Client;
 use crate::api::types::{
-    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, Rate, Side, Stats, Traffic,
-    WireStats, WorkerStats,
+    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, Rate, Side, Stalled, Stats,
+    Traffic, WireStats, WorkerStats,
 };
 use dataplane::reason::DropReason;
 use std::fmt::Write as _;
@@ -171,10 +171,16 @@ fn render_worker(out: &mut String, worker: &WorkerStats) {
         handoffs,
         peers,
         generation,
+        stalls,
+        stalled,
     } = worker;
     line(out, format_args!("  worker {id} on core {core}: {flows} flows, generation {generation}"));
     if !core_why.is_empty() {
         wrapped(out, "    core: ", core_why);
+    }
+    if let Some(Stalled { ms, why, advice }) = stalled {
+        let secs = ms / 1000;
+        wrapped(out, "    ", &format!("STALLED: has not polled for {secs} s: {why}. {advice}"));
     }
     traffic(out, "rx", *rx, Some(*rx_rate));
     traffic(out, "forwarded", *forwarded, None);
@@ -182,7 +188,7 @@ fn render_worker(out: &mut String, worker: &WorkerStats) {
     let tenths = rx.packets.saturating_mul(10).checked_div(*bursts).unwrap_or(0);
     let words = format!(
         "dropped {dropped}, reject answers {reject_answers}, handed off {handed_off}, taken over {taken_over}, \
-         bursts {bursts} of {}.{} packets, idle polls {idle_polls}, sleeps {sleeps}",
+         bursts {bursts} of {}.{} packets, idle polls {idle_polls}, sleeps {sleeps}, stalls {stalls}",
         tenths / 10,
         tenths % 10
     );

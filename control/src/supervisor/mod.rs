@@ -10,6 +10,7 @@ mod captures;
 mod notes;
 mod plane;
 mod watch;
+mod watchdog;
 
 use crate::api::server::{ServeError, Server};
 use crate::config::{Config, Tracking};
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tracing::{error, info, warn};
+use watchdog::Watchdog;
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +152,7 @@ fn watch(
     links: &mut watch::Links<'_>,
 ) -> Result<(), Fatal> {
     let mut notes = NoteLog::new(Captures::new(&config.log));
+    let mut watchdog = Watchdog::new(plane);
     let mut rollback: Option<JoinHandle<()>> = None;
     while !signals.stop_asked() {
         if let Some(worker) = plane.ended_worker() {
@@ -166,6 +169,7 @@ fn watch(
             let thread = thread.spawn(move || backend.roll_back_overdue());
             rollback = Some(thread.map_err(|source| Fatal::System { what: "starting a thread", source })?);
         }
+        watchdog.look();
         links.look();
         plane.publisher.reclaim();
         plane.publisher.follow_wall_clock(Now::since(plane.started));

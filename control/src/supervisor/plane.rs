@@ -5,6 +5,7 @@
 //! is closed. Fields drop in that order.
 
 use super::Fatal;
+use super::watchdog::SharedHealth;
 use crate::ager::{self, Aged};
 use crate::config::{Auto, Config, Idle, Irqs, Offloads, XdpMode};
 use crate::net::{Nic, frame_fits};
@@ -26,7 +27,7 @@ use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemCo
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,6 +42,9 @@ const EVENT_RING: usize = 4096;
 /// Packets that may wait to be logged, per worker, and bytes of all of them.
 const NOTE_RING: usize = 4096;
 const NOTE_BYTES: usize = 1 << 20;
+
+/// How long threads may take to end. One that is stalled may never.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One NIC of a wire.
 #[derive(Debug)]
@@ -74,6 +78,10 @@ pub(super) struct WorkerHandle {
     /// NIC and queue of each lane.
     pub(super) lanes: Vec<(PortId, u32)>,
     waker: Arc<Waker>,
+    /// Whether it polls.
+    pub(super) health: SharedHealth,
+    /// The kernel's number for its thread, 0 until it runs.
+    thread_id: Arc<AtomicI32>,
     thread: Option<JoinHandle<()>>,
     /// What the thread will run; taken by [`Plane::start`].
     worker: Option<Worker<XskDevice>>,
@@ -208,6 +216,8 @@ impl Plane {
                 notes: Mutex::new(notes),
                 lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
                 waker: Arc::clone(&waker),
+                health: SharedHealth::default(),
+                thread_id: Arc::default(),
                 thread: None,
                 worker: Some(Worker::new(
                     Parts {
@@ -247,7 +257,9 @@ impl Plane {
         for (index, handle) in self.workers.iter_mut().enumerate() {
             let Some(mut worker) = handle.worker.take() else { continue };
             let (stop, core) = (Arc::clone(&self.stop), handle.core);
+            let thread_id = Arc::clone(&handle.thread_id);
             let run = move || {
+                thread_id.store(rustix::thread::gettid().as_raw_pid(), Ordering::Relaxed);
                 if let Err(error) = cores::pin(core) {
                     warn!(
                         "worker {index} cannot be pinned to core {core}: {error}; it runs where the kernel puts it"
@@ -284,8 +296,7 @@ impl Plane {
     pub(super) fn wait_until_polling(&self, timeout: Duration) -> Result<(), Fatal> {
         let deadline = Instant::now() + timeout;
         for (index, handle) in self.workers.iter().enumerate() {
-            let polls = &handle.counters.polls;
-            while polls.busy_polls.get() + polls.idle_polls.get() == 0 {
+            while handle.counters.polls.all() == 0 {
                 if Instant::now() > deadline || self.ended_worker().is_some() {
                     return Err(Fatal::WorkerEnded(u8::try_from(index).unwrap_or(u8::MAX)));
                 }
@@ -312,12 +323,28 @@ impl Drop for Plane {
         for handle in &self.workers {
             handle.waker.wake();
         }
+        let deadline = Instant::now() + END_TIMEOUT;
         let workers = self.workers.iter_mut().filter_map(|handle| handle.thread.take());
         for thread in workers.chain(self.ager.take()) {
             thread.thread().unpark();
-            // A panic was reported when it happened.
-            let _ = thread.join();
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if thread.is_finished() {
+                // A panic was reported when it happened.
+                let _ = thread.join();
+            } else {
+                // It holds on to all it uses, and ends with the process.
+                warn!("{} does not end: left behind", thread.thread().name().unwrap_or("a thread"));
+            }
         }
+    }
+}
+
+impl WorkerHandle {
+    /// The kernel's number for its thread, once it runs.
+    pub(super) fn thread_id(&self) -> Option<i32> {
+        Some(self.thread_id.load(Ordering::Relaxed)).filter(|id| *id != 0)
     }
 }
 

@@ -97,6 +97,14 @@ pub struct LoopCounters {
     pub served: Counter,
 }
 
+impl LoopCounters {
+    /// Polls of any kind so far: grows as long as the worker polls.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.busy_polls.get().wrapping_add(self.idle_polls.get())
+    }
+}
+
 /// What went from worker to worker, as one of them saw it.
 #[derive(Debug)]
 pub struct HandoffCounters {

@@ -196,6 +196,23 @@ pub struct WorkerStats {
     pub peers: Vec<PeerRow>,
     /// Number of the rules and settings it works with.
     pub generation: u32,
+    /// Times it stopped polling for longer than a second.
+    #[serde(default)]
+    pub stalls: u64,
+    /// That it does not poll now; `null` while it does.
+    #[serde(default)]
+    pub stalled: Option<Stalled>,
+}
+
+/// A worker that does not poll: packets of its queues are lost, and so are those of flows it owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stalled {
+    /// Milliseconds since it was last seen polling.
+    pub ms: u64,
+    /// What its thread does instead.
+    pub why: String,
+    /// What can be done about it.
+    pub advice: String,
 }
 
 /// Packets that went from worker to worker for one cause, as one of them saw it.

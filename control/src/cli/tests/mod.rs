@@ -482,7 +482,7 @@ workers
     rx                        100 packets               6400 bytes          0 pps        0 bit/s
     forwarded                   0 packets                  0 bytes
     dropped 0, reject answers 0, handed off 0, taken over 0, bursts 8 of 12.5 packets, idle polls 0,
-    sleeps 0
+    sleeps 0, stalls 0
 
 flows: 9 of at most 1048576
   made 12, expired 3, closed by a packet 0, evicted for room 0, refused for lack of room 0
@@ -513,6 +513,18 @@ fn with_several_wires_each_shows_its_own_drops() {
     assert_eq!(out.matches("policy_drop").count(), 2, "{out}");
     two.drops.clear();
     assert!(super::stats::render(&two, false).contains("dropped, all wires\n  nothing\n"));
+}
+
+#[test]
+fn a_worker_that_does_not_poll_stands_out() {
+    let mut stats = stats();
+    stats.workers[0].stalled =
+        Some(Stalled { ms: 12_345, why: "its thread is stopped".into(), advice: "Let it go on".into() });
+    let out = super::stats::render(&stats, false);
+    assert!(
+        out.contains("\n    STALLED: has not polled for 12 s: its thread is stopped. Let it go on\n"),
+        "{out}"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod stats;
 mod tables;
 
 use super::plane::Plane;
+use super::watchdog::SharedHealth;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
@@ -62,6 +63,7 @@ struct WorkerFacts {
     /// Where it takes requests; whoever holds the lock is served alone.
     desk: Arc<Mutex<Desk>>,
     lanes: Vec<(PortId, u32)>,
+    health: SharedHealth,
 }
 
 /// The running gateway, for reading and for new rules.
@@ -106,6 +108,7 @@ impl LiveBackend {
             region: Arc::clone(&handle.region),
             desk: Arc::clone(&handle.desk),
             lanes: handle.lanes.clone(),
+            health: Arc::clone(&handle.health),
         };
         let keep = usize::try_from(config.state.history_max).unwrap_or(usize::MAX);
         let mut history = History::open(&config.state.dir, keep);

@@ -2,8 +2,8 @@
 
 use super::LiveBackend;
 use crate::api::types::{
-    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, Side, Stats, TrackRow,
-    Traffic, WireStats, WorkerStats,
+    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, Side, Stalled, Stats,
+    TrackRow, Traffic, WireStats, WorkerStats,
 };
 use dataplane::flow::InvalidReason;
 use dataplane::ids::{PortId, WorkerId};
@@ -128,6 +128,7 @@ impl LiveBackend {
         let worker = &self.workers[index];
         let id = WorkerId(u8::try_from(index).unwrap_or(u8::MAX));
         let polls = &worker.counters.polls;
+        let health = worker.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut stats = WorkerStats {
             id: id.0,
             core: u32::from(worker.core),
@@ -139,6 +140,12 @@ impl LiveBackend {
             handoffs: handoffs(&worker.counters.handoff),
             peers: peers(&worker.counters.handoff),
             generation: self.publisher.adopted(id).0,
+            stalls: health.stalls,
+            stalled: health.stall.map(|stall| Stalled {
+                ms: u64::try_from(stall.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+                why: stall.why,
+                advice: stall.advice,
+            }),
             ..WorkerStats::default()
         };
         for port in &worker.counters.ports {
