@@ -115,11 +115,7 @@ impl XdpPort {
             if !occupant.is_stale_ours() {
                 return Err(AttachError::Occupied { iface: iface.to_owned(), occupant: Box::new(occupant) });
             }
-            sys::detach(
-                ifindex,
-                if generic { libbpf_sys::XDP_FLAGS_SKB_MODE } else { libbpf_sys::XDP_FLAGS_DRV_MODE },
-            )
-            .map_err(query)?;
+            occupant.detach(ifindex).map_err(query)?;
         }
         capture_log();
         let load_error =

@@ -9,7 +9,7 @@ mod occupant;
 mod sys;
 
 pub use attach::{AttachError, AttachMode, XdpPort};
-pub use occupant::{Holder, Occupant};
+pub use occupant::{Holder, Occupant, inspect, take_off};
 pub use sys::Features;
 
 /// The program's name in the kernel: how one of ours is told from others.

@@ -1,9 +1,11 @@
 //! Whose XDP program a NIC already has.
 
 use crate::PROGRAM_NAME;
+use crate::sys::{self, Attached, Features};
 use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo, ProgInfoIter};
 use std::fmt;
 use std::fs;
+use std::io;
 
 /// A process that holds a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +55,40 @@ impl Occupant {
         }
     }
 
+    /// Detaches a program that was attached by netlink.
+    pub(crate) fn detach(&self, ifindex: i32) -> io::Result<()> {
+        let mode = if self.generic { libbpf_sys::XDP_FLAGS_SKB_MODE } else { libbpf_sys::XDP_FLAGS_DRV_MODE };
+        sys::detach(ifindex, mode)
+    }
+
     /// Whether it is our program, left behind by a process that is gone.
     #[must_use]
     pub fn is_stale_ours(&self) -> bool {
         self.program == PROGRAM_NAME && self.link_id.is_none()
     }
+}
+
+/// What is attached to a NIC, and what its driver can do.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub fn inspect(ifindex: u32) -> io::Result<(Vec<Occupant>, Features)> {
+    let ifindex = i32::try_from(ifindex).map_err(io::Error::other)?;
+    let Attached { native, generic, features } = sys::query(ifindex)?;
+    let programs = [(native, false), (generic, true)].into_iter().filter(|(program, _)| *program != 0);
+    Ok((programs.map(|(program, generic)| Occupant::describe(ifindex, program, generic)).collect(), features))
+}
+
+/// Takes a program of ours off a NIC that nobody holds any more.
+///
+/// # Errors
+/// If there is no such program, or the kernel refuses.
+pub fn take_off(ifindex: u32, program_id: u32) -> io::Result<()> {
+    let (occupants, _) = inspect(ifindex)?;
+    let stale =
+        occupants.iter().find(|occupant| occupant.program_id == program_id && occupant.is_stale_ours());
+    let stale = stale.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is there no longer"))?;
+    stale.detach(i32::try_from(ifindex).map_err(io::Error::other)?)
 }
 
 /// The process that has a descriptor of this link, if we may see it.

@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod diff;
+pub mod doctor;
 pub mod history;
 pub mod iptables;
 pub mod labels;

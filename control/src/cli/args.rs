@@ -5,6 +5,7 @@ pub use super::flows::args::{FamilyArg, FlowsArgs};
 use crate::api::limits::CONFIRM_MAX_SECS;
 use crate::api::types::{FlowsChoice, Net};
 use crate::config::DEFAULT_SOCKET;
+use crate::doctor::SAFE_FIXES;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
     version,
     about = "Asks and commands Palisade's daemon, fwd",
     after_help = "Exit codes: 0 done; 1 refused, or something given is wrong; 2 bad usage; 3 right, but asks for something \
-        not supported; 4 the daemon cannot be reached."
+        not supported; 4 the daemon cannot be reached. `fwctl doctor` has its own: 5 warnings, 6 faults."
 )]
 pub struct Cli {
     /// Socket of the daemon.
@@ -61,6 +62,9 @@ pub enum Command {
     Rule(RuleArgs),
     /// Runs the packets of a capture through rules, offline: needs neither daemon nor root.
     Replay(ReplayArgs),
+    /// Looks for what makes the gateway slow, deaf or wrong, with or without a running daemon, and says what mends it.
+    #[command(after_help = doctor_help())]
+    Doctor(DoctorArgs),
     /// Versions of fwctl and of the daemon.
     Version,
 }
@@ -215,6 +219,34 @@ pub struct RecentArgs {
     /// Forget all addresses (`/`).
     #[arg(long, requires = "name", conflicts_with_all = ["add", "del", "family", "json"])]
     pub flush: bool,
+}
+
+/// Arguments of `fwctl doctor`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DoctorArgs {
+    /// The daemon's configuration file: names the NICs, and what is asked of them.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Interface name of the left NIC. Unless NICs are named here or in the file: those of the daemon that runs.
+    #[arg(long, value_name = "IF", requires = "right", conflicts_with = "config")]
+    pub left: Option<String>,
+
+    /// Interface name of the right NIC.
+    #[arg(long, value_name = "IF", requires = "left")]
+    pub right: Option<String>,
+
+    /// Any setting of the daemon's configuration, as with `fwd --set`.
+    #[arg(long = "set", value_name = "NAME=VALUE", conflicts_with = "config")]
+    pub set: Vec<String>,
+
+    /// Do what is safe, see below.
+    #[arg(long)]
+    pub fix: bool,
+
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `fwctl check`.
@@ -478,6 +510,13 @@ pub struct ReplayArgs {
     /// A pcap or pcapng file.
     #[arg(value_name = "CAPTURE")]
     pub capture: PathBuf,
+}
+
+/// What the help of `fwctl doctor` says last.
+fn doctor_help() -> String {
+    format!(
+        "{SAFE_FIXES}\n\nExit codes by the worst that is found, and not mended: 0 notes at most; 5 warnings; 6 faults."
+    )
 }
 
 fn parse_secs(text: &str) -> Result<f64, String> {

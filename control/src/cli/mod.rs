@@ -8,6 +8,7 @@ mod apply;
 pub mod args;
 mod client;
 mod diff;
+mod doctor;
 mod flows;
 mod history;
 mod rule;
@@ -140,6 +141,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::History(args) => history::show(&client()?, args, out, err)?,
         Command::Rule(args) => rule::run(&client()?, args, out, err)?,
         Command::Version => version(&client()?, out)?,
+        Command::Doctor(args) => return doctor::run(&client()?, args, out),
         Command::Check(args) => return check(args, out, err),
         Command::Replay(args) => return replay(args, out, err),
     }

@@ -41,6 +41,16 @@ pub(super) fn left_behind(dir: &Path, name: &str, ifindex: u32) -> Option<Entry>
     serde_json::from_slice::<Entry>(&text).ok().filter(|entry| entry.ifindex == ifindex && entry.name == name)
 }
 
+/// All entries of dead processes, or of one that runs.
+pub(super) fn all(dir: &Path) -> Vec<Entry> {
+    let Ok(files) = fs::read_dir(dir) else { return Vec::new() };
+    let ours = files
+        .flatten()
+        .map(|file| file.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "restore"));
+    ours.filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect()
+}
+
 /// Writes an entry so that it survives a crash right afterwards.
 pub(super) fn write(dir: &Path, entry: &Entry) -> io::Result<()> {
     fs::create_dir_all(dir)?;
@@ -72,6 +82,7 @@ mod tests {
         write(dir.path(), &entry).unwrap();
         assert_eq!(left_behind(dir.path(), "eth9", 7), Some(entry.clone()));
         assert_eq!(left_behind(dir.path(), "eth9", 8), None);
+        assert_eq!(all(dir.path()), std::slice::from_ref(&entry));
         remove(dir.path(), &entry);
         assert_eq!(left_behind(dir.path(), "eth9", 7), None);
     }
@@ -80,6 +91,7 @@ mod tests {
     fn a_damaged_entry_is_no_entry() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(path(dir.path(), "eth9", 7), b"{\"name\": \"eth").unwrap();
+        assert_eq!(all(dir.path()), []);
         assert_eq!(left_behind(dir.path(), "eth9", 7), None);
     }
 }

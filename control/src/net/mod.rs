@@ -3,12 +3,14 @@
 //! Control thread only, in the network namespace the daemon was started in. Everything goes through `ioctl` and packet
 //! sockets but for what only `/sys` has (`napi`): that shows another namespace's devices unless it was mounted anew.
 
+mod facts;
 mod ioctl;
 mod journal;
 mod napi;
 mod nic;
 mod offloads;
 
+pub use facts::{Rss, left_behind};
 pub use ioctl::minutes_west;
 pub use nic::{LinkState, Nic, NicError, frame_fits};
 pub use offloads::{Feature, Offloads};

@@ -62,9 +62,9 @@ pub struct Nic {
     pub name: String,
     /// The kernel's number for it.
     pub ifindex: u32,
-    socket: OwnedFd,
+    pub(super) socket: OwnedFd,
     /// What to put back, and where that is written down.
-    before: Option<(Entry, PathBuf)>,
+    pub(super) before: Option<(Entry, PathBuf)>,
     _promiscuous: Option<OwnedFd>,
 }
 
@@ -190,9 +190,7 @@ impl Nic {
 
     /// A wire NIC with addresses would make the host's own stack answer, were it ever to see a frame.
     fn address_warning(&self) -> Option<String> {
-        let addresses = nix::ifaddrs::getifaddrs().ok()?;
-        let own = addresses.filter(|address| address.interface_name == self.name);
-        let count = own.filter(|address| address.address.as_ref().is_some_and(is_routable)).count();
+        let count = self.addresses();
         (count > 0).then(|| {
             format!(
                 "{} has {count} address(es): the host is not reachable through it while it is part of a wire",
@@ -201,8 +199,16 @@ impl Nic {
         })
     }
 
+    /// Its addresses, link-local ones aside.
+    #[must_use]
+    pub fn addresses(&self) -> usize {
+        let Ok(addresses) = nix::ifaddrs::getifaddrs() else { return 0 };
+        let own = addresses.filter(|address| address.interface_name == self.name);
+        own.filter(|address| address.address.as_ref().is_some_and(is_routable)).count()
+    }
+
     /// Puts back what was changed. Returns what could not be.
-    fn restore(&mut self) -> Vec<String> {
+    pub(super) fn restore(&mut self) -> Vec<String> {
         let Some((entry, dir)) = self.before.take() else { return Vec::new() };
         let mut failed = entry.offloads.restore(&self.socket, &self.name);
         let stuck = entry.irqs.restore(Path::new("/"));

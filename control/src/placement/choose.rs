@@ -7,7 +7,7 @@
 use super::machine::{Cpu, Machine};
 use crate::config::Cores;
 use dataplane::ids::PortId;
-use std::fmt::Write as _;
+use std::fmt;
 
 /// Where one worker runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,25 @@ pub struct Placement {
     /// By worker.
     pub workers: Vec<Placed>,
     /// What the operator should know about it.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Warning>,
+}
+
+/// What speaks against where the workers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What is.
+    pub what: String,
+    /// What it leads to.
+    pub consequence: &'static str,
+    /// What mends it.
+    pub mend: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, consequence, mend } = self;
+        write!(f, "{what}: {consequence}; {mend}")
+    }
 }
 
 /// Why workers cannot be placed as asked.
@@ -179,33 +197,42 @@ fn why(machine: &Machine, cpu: &Cpu, taken: &[&Cpu], node: Option<u16>) -> Strin
     words.join(", ")
 }
 
-fn warnings(machine: &Machine, workers: &[Placed], lanes: &[Vec<(PortId, u32)>]) -> Vec<String> {
+fn warnings(machine: &Machine, workers: &[Placed], lanes: &[Vec<(PortId, u32)>]) -> Vec<Warning> {
     let cpu = |placed: &Placed| machine.cpus.iter().find(|cpu| cpu.id == placed.core);
     let mut warnings = Vec::new();
+    let mut warn = |what: String, consequence, mend: String| {
+        warnings.push(Warning { what, consequence, mend });
+    };
     for (index, placed) in workers.iter().enumerate() {
         let Some(own) = cpu(placed) else { continue };
         let core = placed.core;
         for (other, sibling) in workers.iter().enumerate().skip(index + 1) {
             if cpu(sibling).is_some_and(|cpu| are_siblings(own, cpu)) {
-                warnings.push(format!(
-                    "workers {index} and {other} share one physical core (hyper-threads {core} and {}): together they do \
-                     little more than one of them",
-                    sibling.core
-                ));
+                warn(
+                    format!(
+                        "workers {index} and {other} share one physical core (hyper-threads {core} and {})",
+                        sibling.core
+                    ),
+                    "together they do little more than one of them",
+                    "set workers.cores to one hyper-thread of each physical core (lscpu -e)".to_owned(),
+                );
             }
         }
         if let Some(nic) = busy_with(machine, own) {
-            warnings.push(format!(
-                "worker {index} shares core {core} with the interrupts of {nic}, which stop it while they are handled: \
-                 move them (/proc/irq/*/smp_affinity_list) or choose another core"
-            ));
+            warn(
+                format!("worker {index} shares core {core} with the interrupts of {nic}"),
+                "they stop it while they are handled",
+                "move them (/proc/irq/*/smp_affinity_list) or choose another core (workers.cores)".to_owned(),
+            );
         }
         if let Some(node) =
             lanes.get(index).and_then(|hand| node_of(machine, hand)).filter(|node| is_far(own, Some(*node)))
         {
-            warnings.push(format!(
-                "worker {index} on core {core} is not on NUMA node {node}, where its NICs are: each packet crosses over"
-            ));
+            warn(
+                format!("worker {index} on core {core} is not on NUMA node {node}, where its NICs are"),
+                "each packet crosses over",
+                format!("set workers.cores to cores of /sys/devices/system/node/node{node}/cpulist"),
+            );
         }
     }
     let is_used = |cpu: &Cpu| workers.iter().any(|placed| placed.core == cpu.id);
@@ -214,17 +241,21 @@ fn warnings(machine: &Machine, workers: &[Placed], lanes: &[Vec<(PortId, u32)>])
     let noisy =
         workers.iter().position(|placed| cpu(placed).is_some_and(|cpu| !cpu.isolated && !cpu.tickless));
     if let (Some(worker), false) = (noisy, unused.is_empty()) {
-        let mut text = format!(
-            "worker {worker} is on core {}, which the scheduler gives to others",
-            workers[worker].core
+        warn(
+            format!(
+                "worker {worker} is on core {}, which the scheduler gives to others too, while {unused:?}, kept apart by \
+                 isolcpus or nohz_full, are left unused",
+                workers[worker].core
+            ),
+            "packets wait whenever others have the core",
+            "set workers.cores to cores that are kept apart".to_owned(),
         );
-        // Writing to a String does not fail.
-        let _ = write!(text, " too, while {unused:?}, kept apart by isolcpus or nohz_full, are left unused");
-        warnings.push(text);
     }
     if workers.len() > 1 && machine.cpus.iter().all(is_used) {
-        warnings.push(
-            "every core has a worker: control threads and the system take their time from them".to_owned(),
+        warn(
+            "every core has a worker".to_owned(),
+            "control threads and the system take their time from them",
+            "set workers.cores to fewer".to_owned(),
         );
     }
     warnings

@@ -9,5 +9,5 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
-pub use choose::{Placed, Placement, PlacementError, choose};
+pub use choose::{Placed, Placement, PlacementError, Warning, choose};
 pub use machine::{Cpu, Irq, Machine, NicFacts};

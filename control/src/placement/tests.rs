@@ -69,7 +69,7 @@ fn workers_get_physical_cores_on_the_nics_socket_away_from_other_interrupts() {
     let placement = choose(&machine, &Cores::Auto, 4, lanes(4)).unwrap();
     // 7 takes interrupts of another NIC, but its sibling 15 does not.
     assert_eq!(cores(&placement), [12, 13, 14, 15]);
-    assert_eq!(placement.warnings, [""; 0]);
+    assert_eq!(placement.warnings, []);
     for placed in &placement.workers {
         assert!(placed.why.contains("NUMA node 1") && placed.why.contains("physical core"), "{}", placed.why);
     }
@@ -83,9 +83,13 @@ fn more_workers_than_the_socket_has_go_to_the_other_one_before_they_share_a_core
     let chosen = cores(&placement);
     assert_eq!(chosen.iter().map(|core| core % 8).collect::<BTreeSet<_>>().len(), 6, "{chosen:?}");
     assert!(!chosen.contains(&0) && !chosen.contains(&8), "the system's core stays free: {chosen:?}");
-    assert_eq!(placement.warnings.iter().filter(|text| text.contains("NUMA node 1")).count(), 2);
+    assert_eq!(placement.warnings.iter().filter(|warning| warning.what.contains("NUMA node 1")).count(), 2);
     let all = choose(&machine, &Cores::Count(9), 4, lanes(4)).unwrap();
-    assert!(all.warnings.iter().any(|text| text.contains("share one physical core")), "{:?}", all.warnings);
+    assert!(
+        all.warnings.iter().any(|warning| warning.what.contains("share one physical core")),
+        "{:?}",
+        all.warnings
+    );
 }
 
 #[test]
@@ -128,7 +132,7 @@ fn isolated_cores_come_first_even_if_the_process_was_not_given_them() {
     assert!(placement.workers[0].why.contains("isolated"), "{}", placement.workers[0].why);
     let elsewhere = choose(&machine, &Cores::List(vec![12]), 4, lanes(4)).unwrap();
     assert!(
-        elsewhere.warnings.iter().any(|text| text.contains("[2, 3, 10, 11]")),
+        elsewhere.warnings.iter().any(|warning| warning.what.contains("[2, 3, 10, 11]")),
         "{:?}",
         elsewhere.warnings
     );
@@ -143,7 +147,7 @@ fn a_configured_core_with_other_interrupts_or_a_sibling_is_warned_about() {
     let machine = read(root.path(), 0..16);
     let placement = choose(&machine, &Cores::List(vec![7, 15, 1]), 4, lanes(4)).unwrap();
     assert_eq!(cores(&placement), [7, 15, 1], "as configured");
-    let has = |words: &str| placement.warnings.iter().any(|text| text.contains(words));
+    let has = |words: &str| placement.warnings.iter().any(|warning| warning.to_string().contains(words));
     assert!(
         has("interrupts of mgmt")
             && has("hyper-threads 7 and 15")
@@ -157,7 +161,7 @@ fn a_container_that_shows_nothing_still_gets_cores() {
     let machine = read(root.path(), [0, 1, 2]);
     let placement = choose(&machine, &Cores::Auto, 8, lanes(8)).unwrap();
     assert_eq!(cores(&placement), [1, 2], "the first one is left to the system");
-    assert_eq!(placement.warnings, [""; 0]);
+    assert_eq!(placement.warnings, []);
     let lanes = deal_lanes(&[8, 8], 2);
     assert_eq!(irqs::steer(root.path(), &machine, PortId(0), &lanes, &[1, 2]), [0; 0]);
 }

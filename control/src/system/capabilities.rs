@@ -37,11 +37,7 @@ pub fn missing() -> Option<String> {
 /// # Errors
 /// If it may not.
 pub fn may_lock(bytes: u64) -> Result<(), String> {
-    if effective().is_none_or(|caps| caps >> IPC_LOCK & 1 == 1) {
-        return Ok(());
-    }
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-    match limit {
+    match lock_limit() {
         Some(limit) if limit < bytes => Err(format!(
             "{bytes} bytes of frame memory have to be locked, but RLIMIT_MEMLOCK is {limit} bytes and CAP_IPC_LOCK is \
              missing: raise the limit (`ulimit -l unlimited`; systemd: LimitMEMLOCK=infinity) or lower \
@@ -49,6 +45,15 @@ pub fn may_lock(bytes: u64) -> Result<(), String> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Bytes of memory that may be locked; `None`: any number, as with CAP_IPC_LOCK.
+#[must_use]
+pub fn lock_limit() -> Option<u64> {
+    if effective().is_none_or(|caps| caps >> IPC_LOCK & 1 == 1) {
+        return None;
+    }
+    rustix::process::getrlimit(rustix::process::Resource::Memlock).current
 }
 
 /// The effective capabilities; `None` if `/proc` does not tell.
