@@ -1,6 +1,6 @@
 //! Palisade's benchmarks: a load generator and a sink inside the kernel ([`load`], [`sink`]), the machine they are run
 //! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`],
-//! [`wire_rules`], [`report`]).
+//! [`wire_rules`], [`idle`], [`report`]).
 //!
 //! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
 
@@ -12,6 +12,7 @@ pub mod cores;
 pub mod edits;
 pub mod floor;
 pub mod gateway;
+pub mod idle;
 pub mod load;
 pub mod report;
 pub mod rig;

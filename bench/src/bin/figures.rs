@@ -2,7 +2,7 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, classifier, conditions, conntrack, cores, edits, gateway, sets, wire_rules};
+use bench::{Error, classifier, conditions, conntrack, cores, edits, gateway, idle, sets, wire_rules};
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,8 +41,11 @@ enum Group {
     Classifier,
     /// Of these only how soon an edit reaches packets.
     Edits,
-    /// Two workers beside one, what handing packets over costs, and what that comes to with more cores.
+    /// Two workers beside one, what handing packets over costs, what that comes to with more cores, and what an
+    /// idle gateway costs.
     Cores,
+    /// Of these only what an idle gateway costs, and how soon it wakes up.
+    Idle,
 }
 
 fn main() -> ExitCode {
@@ -91,6 +94,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| only == Group::Cores) {
         cores::measure(&plan, &mut report)?;
+    }
+    if args.only.is_none_or(|only| matches!(only, Group::Cores | Group::Idle)) {
+        idle::figures(&plan, &mut report)?;
     }
     println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
     Ok(report.missed())
