@@ -6,6 +6,7 @@
 //! * [`wire`] reads headers, [`packet`] is what one parsed packet is,
 //! * [`defrag`] puts fragmented datagrams together,
 //! * [`flow`] remembers connections, one table per worker,
+//! * [`rss`] is how packets are spread over workers, by NICs and by ourselves,
 //! * [`rules`] decides, and [`sets`] are what rules may ask about,
 //! * [`device`] is what a worker reads from and writes to,
 //! * [`worker`] strings them together: one pinned thread, no lock, no allocation per packet.
@@ -19,6 +20,7 @@ pub mod packet;
 pub mod pages;
 mod prefetch;
 pub mod reason;
+pub mod rss;
 pub mod rules;
 pub mod sets;
 pub mod testing;
