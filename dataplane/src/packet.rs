@@ -73,6 +73,8 @@ pub struct Packet {
     pub tuple: Tuple,
     /// Hash of the flow key, filled in by the worker after parsing.
     pub hash: u64,
+    /// Bucket of the flow ([`crate::rss`]), which says whose it is: filled in with the hash.
+    pub bucket: u8,
     /// Where the flow's record probably is, filled in by the worker when it has it fetched: [`Hint::NONE`] if not known.
     pub hint: Hint,
     /// Bytes of the whole frame, Ethernet header on, FCS not counted.
@@ -208,6 +210,7 @@ impl Packet {
     pub const EMPTY: Self = Self {
         tuple: Tuple::NONE,
         hash: 0,
+        bucket: 0,
         hint: Hint::NONE,
         frame_len: 0,
         l3_len: 0,

@@ -92,6 +92,8 @@ drop_reasons! {
     HandoffFull => "handoff_full",
     /// Too many of the worker's frames are with other workers: with another one lent it could not go on receiving.
     FramesLent => "frames_lent",
+    /// Its flow was changing its worker, and too many packets waited for that already.
+    BucketMoving => "bucket_moving",
 }
 
 /// How many reasons there are: the length of a reason-indexed counter array.

@@ -5,15 +5,16 @@
 use control::rules_file::understand;
 use dataplane::clock::Now;
 use dataplane::ids::PortId;
-use dataplane::packet::Family;
+use dataplane::packet::{Family, proto};
 use dataplane::reason::DropReason;
+use dataplane::rss::{Fields, FlowType};
 use dataplane::rules::conn::{Marks, NoFlows};
 use dataplane::rules::linear;
 use dataplane::rules::model::{CtState, Ruleset};
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, Outcome, RIGHT};
 use dataplane::testing::packets::{arp, ethernet, icmp_error, ping, pong, tcp, udp};
 use dataplane::wire;
-use dataplane::worker::L2Policy;
+use dataplane::worker::{HandoffCause, L2Policy, Spread};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
@@ -284,8 +285,11 @@ fn nothing_passes_but_what_is_kept() {
         let end = |(address, port)| (address, if ports { port } else { 0 });
         (tuple.proto, end(a).min(end(b)), end(a).max(end(b)))
     };
-    for workers in [1, 4] {
-        let mut gateway = gateway_with(STATEFUL, GatewayConfig { workers, ..GatewayConfig::default() });
+    // The last of them with flows that go from worker to worker all the time.
+    let mut kept_by = Vec::new();
+    for (workers, is_restless) in [(1, false), (4, false), (4, true)] {
+        let config = GatewayConfig { workers, is_restless, ..GatewayConfig::default() };
+        let mut gateway = gateway_with(STATEFUL, config);
         let (mut known, mut kept) = (std::collections::HashSet::new(), 0);
         for (at, (side, packet)) in traffic(5, 6000).iter().enumerate() {
             if at == 2000 {
@@ -301,9 +305,10 @@ fn nothing_passes_but_what_is_kept() {
         }
         let rules = &gateway.mailbox.newest().v4;
         assert_eq!(rules.counters.iter().map(|counters| counters.kept().0).sum::<u64>(), kept);
-        assert!(kept > 300, "{kept}");
         assert_books_balance(&mut gateway);
+        kept_by.push(kept);
     }
+    assert!(kept_by[0] > 300 && kept_by.iter().all(|kept| *kept == kept_by[0]), "{kept_by:?}");
 }
 
 #[test]
@@ -386,6 +391,9 @@ fn ipv6_has_rules_of_its_own() {
     assert_dropped(&gateway.send(LEFT, &ping(HOST, WEB, 1).build()), DropReason::PolicyDrop);
 }
 
+/// UDP by addresses alone, as many NICs have it until they are told otherwise.
+const BARE_UDP: Fields = Fields::ALL.without(FlowType { proto: proto::UDP, family: Family::V4 });
+
 /// xorshift64*: the same traffic every time.
 struct Random(u64);
 
@@ -440,10 +448,15 @@ fn any_number_of_workers_gives_the_same_verdicts_flows_and_counters() {
         let traffic = traffic(seed, 4000);
         let mut one = gateway(STATEFUL);
         let expected: Vec<_> = traffic.iter().map(|(side, packet)| one.send(*side, packet)).collect();
+        let spreads = [Spread::Rss(Fields::ALL), Spread::Rss(BARE_UDP), Spread::Secret];
+        let spreads = spreads.into_iter().cycle().skip(usize::try_from(seed).unwrap());
         // With a queue each, and with fewer queues than workers.
-        for (workers, queues) in [(2, None), (4, None), (8, None), (2, Some(1)), (4, Some(2)), (8, Some(3))] {
-            let mut many =
-                gateway_with(STATEFUL, GatewayConfig { workers, queues, ..GatewayConfig::default() });
+        let sizes = [(2, None), (4, None), (8, None), (2, Some(1)), (4, Some(2)), (8, Some(3))];
+        for ((workers, queues), spread) in sizes.into_iter().zip(spreads) {
+            // Where NICs hash all ports, flows go from worker to worker besides.
+            let is_restless = spread == Spread::Rss(Fields::ALL);
+            let config = GatewayConfig { workers, queues, spread, is_restless, ..GatewayConfig::default() };
+            let mut many = gateway_with(STATEFUL, config);
             let mut random = Random(seed ^ 0xabcd);
             for ((side, packet), expected) in traffic.iter().zip(&expected) {
                 let via = usize::try_from(random.below(workers as u64)).unwrap();
@@ -468,6 +481,27 @@ fn any_number_of_workers_gives_the_same_verdicts_flows_and_counters() {
             assert_books_balance(&mut many);
         }
         assert_books_balance(&mut one);
+    }
+}
+
+#[test]
+fn where_rss_agrees_nothing_is_handed_over() {
+    for (fields, workers) in [(Fields::ALL, 8), (BARE_UDP, 4)] {
+        let spread = Spread::Rss(fields);
+        let mut gateway =
+            gateway_with(STATEFUL, GatewayConfig { workers, spread, ..GatewayConfig::default() });
+        let mut errors = 0;
+        for (side, bytes) in traffic(7, 2000) {
+            let packet = wire::parse(&bytes, u32::try_from(bytes.len()).unwrap()).unwrap();
+            // An error hashes by its own addresses, and its flow by others.
+            errors += u64::from(packet.icmp_type == 3);
+            gateway.send_steered(side, &bytes);
+        }
+        let causes = HandoffCause::ALL.iter().map(|cause| *cause as usize);
+        let out = |cause: usize| gateway.counters.iter().map(move |worker| worker.handoff.out[cause].get());
+        let handed: u64 = causes.flat_map(out).sum();
+        assert!((1..=errors).contains(&handed), "{handed} handed over, {errors} ICMP errors");
+        assert_books_balance(&mut gateway);
     }
 }
 

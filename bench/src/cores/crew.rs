@@ -12,13 +12,14 @@ use dataplane::flow::{Seed, Tracker, TrackerConfig};
 use dataplane::ids::{Generation, PortId, WorkerId};
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
+use dataplane::rss::{BUCKETS, Fields};
 use dataplane::rules::Compiled;
 use dataplane::rules::model::Ruleset;
 use dataplane::testing::gateway::{LEFT, RIGHT};
 use dataplane::testing::packets::udp;
 use dataplane::worker::{
-    Counter, FamilyRules, HANDOFF_CAUSES, Handoff, HandoffCounters, IdlePolicy, Lane, Mailbox, Parts,
-    PortState, Settings, Snapshot, Waker, Worker, WorkerCounters,
+    Counter, FamilyRules, HANDOFF_CAUSES, Handoff, HandoffCounters, IdlePolicy, Lane, Mailbox, Moves, Parts,
+    PortState, Settings, Snapshot, Spread, Steering, Waker, Worker, WorkerCounters,
 };
 use dataplane::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::RingBuffer;
@@ -179,12 +180,16 @@ impl Crew {
         Tracker::join(&mut trackers);
         let (mut workers, mut counters) = (Vec::new(), Vec::new());
         let handoffs = Handoff::mesh(&wakers, FRAMES as usize);
-        for (((id, handoff), tracker), waker) in ids.into_iter().zip(handoffs).zip(trackers).zip(wakers) {
+        // As NICs would find them that hash ports.
+        let steering = Arc::new(Steering::new(Spread::Rss(Fields::ALL), count, BUCKETS));
+        let moves = Moves::mesh(&steering, count);
+        let ends = ids.into_iter().zip(handoffs).zip(trackers).zip(wakers).zip(moves);
+        for ((((id, handoff), tracker), waker), moves) in ends {
             let own = Arc::new(WorkerCounters::new(SIDES.len(), &SIDES));
             counters.push(Arc::clone(&own));
             let parts = Parts {
                 id,
-                workers: count,
+                moves,
                 pool: FramePool::new(&umem, id),
                 umem: Arc::clone(&umem),
                 lanes: SIDES.map(|port| Lane { port, device: Conveyor::new(&umem) }).into(),

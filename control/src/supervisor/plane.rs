@@ -18,10 +18,11 @@ use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
+use dataplane::rss::BUCKETS;
 use dataplane::sets::SetAsk;
 use dataplane::worker::{
-    Handoff, IdlePolicy, Lane, NoteReader, Parts, PortState, SetAsks, Waker, Worker, WorkerCounters,
-    deal_lanes, note_rings,
+    Handoff, IdlePolicy, Lane, Moves, NoteReader, Parts, PortState, SetAsks, Spread, Steering, Waker, Worker,
+    WorkerCounters, deal_lanes, note_rings,
 };
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -191,8 +192,10 @@ impl Plane {
         if let Some(tracker) = trackers.first() {
             self.expectations = Arc::clone(tracker.expectations());
         }
+        let steering = Arc::new(Steering::new(Spread::Secret, count, BUCKETS));
+        let meshes = meshes.into_iter().zip(Moves::mesh(&steering, count));
         let parts = dealt.into_iter().zip(meshes).zip(wakers).zip(trackers).zip(placed);
-        for (index, ((((lanes, handoff), waker), mut tracker), placed)) in parts.enumerate() {
+        for (index, ((((lanes, (handoff, moves)), waker), mut tracker), placed)) in parts.enumerate() {
             let (out, events) = RingBuffer::<FlowEvent>::new(EVENT_RING);
             tracker.report_to(out, Arc::clone(&self.listening));
             let id = WorkerId(u8::try_from(index).unwrap_or(u8::MAX));
@@ -222,7 +225,7 @@ impl Plane {
                 worker: Some(Worker::new(
                     Parts {
                         id,
-                        workers: count,
+                        moves,
                         umem: Arc::clone(umem),
                         pool: FramePool::new(umem, id),
                         lanes,

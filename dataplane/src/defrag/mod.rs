@@ -120,6 +120,15 @@ pub enum Added {
     GivenUp,
 }
 
+/// A datagram on its way to another worker.
+#[derive(Debug)]
+pub struct Passage {
+    key: Key,
+    datagram: Datagram,
+    /// Fragments of its sender that came since the last of its own.
+    behind: Option<u32>,
+}
+
 /// A fragment that will not be part of any datagram.
 #[derive(Debug)]
 pub struct GivenUp {
@@ -345,6 +354,37 @@ impl Defrag {
             self.senders.leave(key.src);
         }
         Some(datagram)
+    }
+
+    /// Takes out the datagrams of one bucket, which go to another worker.
+    pub fn give(&mut self, bucket: u8) -> Vec<Passage> {
+        let is_of =
+            |datagram: &Datagram| datagram.held.first().is_some_and(|held| held.packet.bucket == bucket);
+        let keys: Vec<Key> =
+            self.datagrams.iter().filter(|(_, datagram)| is_of(datagram)).map(|(key, _)| *key).collect();
+        let give = |key: Key| {
+            // Before its sender may be forgotten.
+            let fragments = self.senders.seen(key.src);
+            let datagram = self.take(key)?;
+            let behind = datagram.sender_count.map(|count| fragments.wrapping_sub(count));
+            Some(Passage { key, datagram, behind })
+        };
+        keys.into_iter().filter_map(give).collect()
+    }
+
+    /// Takes in a datagram from another worker. If there is no room for it, it is given up.
+    pub fn take_in(&mut self, passage: Passage) {
+        let Passage { key, mut datagram, behind } = passage;
+        if self.frames + datagram.frames > self.limits.frames || self.datagrams.contains_key(&key) {
+            return self.note_given_up(datagram.held, key.ingress, DropReason::FragmentLimit);
+        }
+        self.serial += 1;
+        datagram.deadline.1 = self.serial;
+        datagram.sender_count = behind.map(|behind| self.senders.join(key.src).wrapping_sub(behind));
+        self.bytes[index(key.family)] += datagram.bytes;
+        self.frames += datagram.frames;
+        self.deadlines.insert(datagram.deadline, key);
+        self.datagrams.insert(key, datagram);
     }
 
     /// Gives up the next datagram whose time is up; false when there is no more.

@@ -35,6 +35,11 @@ impl Senders {
         })
     }
 
+    /// How many fragments came from it.
+    pub(super) fn seen(&self, src: u128) -> u32 {
+        self.0.get(&src).map_or(0, |sender| sender.fragments)
+    }
+
     /// A datagram of this sender is complete or given up.
     pub(super) fn leave(&mut self, src: u128) {
         if let Some(sender) = self.0.get_mut(&src) {

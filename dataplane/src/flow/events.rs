@@ -126,6 +126,18 @@ impl Events {
         }
     }
 
+    /// News of a flow that changes its worker.
+    pub(super) fn take_waiting(&mut self, slot: Slot) -> Option<CtEvents> {
+        self.waiting.remove(&slot)
+    }
+
+    /// The same, of one that has come.
+    pub(super) fn put_waiting(&mut self, slot: Slot, news: CtEvents) {
+        if self.on {
+            self.wait(slot, news);
+        }
+    }
+
     fn wait(&mut self, slot: Slot, news: CtEvents) {
         if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&slot) {
             self.listening.lost.fetch_add(1, Relaxed);

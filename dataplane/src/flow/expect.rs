@@ -205,6 +205,13 @@ impl Expectations {
         Ok(())
     }
 
+    /// A connection goes by another name: it has changed its worker.
+    pub(super) fn rename(&self, master: FlowId, now: FlowId) {
+        let mut inner = self.inner();
+        let all = inner.by_key.values_mut().flatten();
+        all.filter(|expected| expected.master == master).for_each(|expected| expected.master = now);
+    }
+
     /// Forgets what a connection that is gone has announced.
     pub(super) fn forget(&self, master: FlowId) {
         self.retain(&mut self.inner(), |old| old.master != master);

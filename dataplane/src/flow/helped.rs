@@ -33,6 +33,21 @@ impl Helped {
         self.flows != 0
     }
 
+    /// A flow has left for another worker.
+    pub(super) fn lost(&mut self, extra: Extra) {
+        self.flows -= u32::from(extra.helper.is_some());
+    }
+
+    /// What a flow's helper has read so far, for another worker.
+    pub(super) fn take_lines(&mut self, slot: Slot) -> Option<Lines> {
+        self.ftp.remove(&slot)
+    }
+
+    /// The same, from another worker.
+    pub(super) fn put_lines(&mut self, slot: Slot, lines: Lines) {
+        self.ftp.insert(slot, lines);
+    }
+
     pub(super) fn gained(&mut self, extra: Extra) {
         self.flows += u32::from(extra.helper.is_some());
     }

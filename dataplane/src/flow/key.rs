@@ -1,16 +1,16 @@
 //! What a flow is known by: the inverse of a tuple, and a keyed hash that is the same for both. Pure functions.
 //!
-//! The hash must be the same for a tuple and its inverse, so that one index entry serves both directions and both
-//! reach the same worker; and it must not be predictable, or a flood could be aimed at one bucket. Endpoints are mixed by
-//! a 64x64->128-bit multiplication whose operands are masked by secret words (the construction of wyhash and foldhash,
-//! with all keys secret) and whose halves are folded together. Not a cryptographic hash: it is meant to hold against
-//! senders who see no more than forwarding delays.
+//! The hash must be the same for a tuple and its inverse, so that one index entry serves both directions; and it must not
+//! be predictable, or a flood could be aimed at one bucket. Endpoints are mixed by a 64x64->128-bit multiplication whose
+//! operands are masked by secret words (the construction of wyhash and foldhash, with all keys secret) and whose halves
+//! are folded together. Not a cryptographic hash: it is meant to hold against senders who see no more than forwarding
+//! delays.
 
 use crate::packet::{Family, Tuple, proto};
 use crate::wire::icmp;
 use std::hash::{BuildHasher, RandomState};
 
-/// The secret of one process; all its workers share it, because the hash also says which of them owns a flow.
+/// The secret of one process; all its workers share it, because the hash may also say which of them owns a flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Seed(pub [u64; 4]);
 
@@ -77,8 +77,8 @@ const fn finish(hash: u64) -> u64 {
     hash ^ hash >> 33
 }
 
-/// Hash of the flow `tuple` belongs to: the same for both directions. Its high bits say which worker owns the flow,
-/// its low 48 where the flow stands in that worker's table.
+/// Hash of the flow `tuple` belongs to: the same for both directions. Its low 48 bits say where the flow stands in its
+/// worker's table; the highest may say which worker that is.
 #[must_use]
 #[inline]
 pub fn flow_hash(seed: &Seed, tuple: &Tuple) -> u64 {

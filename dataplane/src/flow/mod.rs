@@ -10,6 +10,7 @@
 //!  |- helped     helpers (helper/) and the connections they expect (expect.rs)
 //!  |- asked      what rules see of a flow, and its mark (asked.rs)
 //!  |- request    what control wants done to flows (request.rs)
+//!  |- moving     flows that change their worker (moving.rs)
 //!  |- Table      buckets of one cache line -> dense record slots (table.rs)
 //!  '- Region     the mapped memory both live in; the only unsafe code (bucket.rs, record.rs, region.rs)
 //! view.rs        the other threads' side: walking the records, naming expired ones
@@ -32,6 +33,7 @@ mod helped;
 mod helper;
 mod icmp;
 mod key;
+mod moving;
 mod record;
 mod region;
 mod request;
@@ -54,6 +56,7 @@ pub use events::{EventKind, FlowEvent, Listening};
 pub use expect::{ExpectEvent, Expectation, Expectations};
 pub use icmp::error_about;
 pub use key::{Seed, flow_hash};
+pub use moving::Passage;
 pub use record::{FlowId, Slot, status};
 pub use region::{Backing, FORMAT_VERSION, Region};
 pub use request::{Change, Request};

@@ -335,6 +335,13 @@ impl Counters {
         }
     }
 
+    /// Takes over what another record has counted.
+    pub(super) fn copy_from(&self, from: &Self) {
+        let Self { wide, packets } = self;
+        wide.iter().zip(&from.wide).for_each(|(to, from)| to.store(from.load(Relaxed), Relaxed));
+        packets.iter().zip(&from.packets).for_each(|(to, from)| copy_word(to, from));
+    }
+
     fn reset(&self) {
         let Self { wide, packets } = self;
         wide.iter().for_each(|word| word.store(0, Relaxed));
@@ -356,7 +363,30 @@ impl LabelWords {
     }
 }
 
+/// Owner only.
+pub(super) fn copy_word(to: &AtomicU32, from: &AtomicU32) {
+    to.store(from.load(Relaxed), Relaxed);
+}
+
 impl Tail {
+    /// Becomes the same as another.
+    pub(super) fn copy_from(&self, from: &Self) {
+        let Self { sides, last, last_rest, bits, mark, created, extra } = self;
+        for (to, from) in sides.iter().zip(&from.sides) {
+            let SideWords { end, maxend, maxwin, maxack } = to;
+            copy_word(end, &from.end);
+            copy_word(maxend, &from.maxend);
+            copy_word(maxwin, &from.maxwin);
+            copy_word(maxack, &from.maxack);
+        }
+        last.store(from.last.load(Relaxed), Relaxed);
+        last_rest.store(from.last_rest.load(Relaxed), Relaxed);
+        copy_word(bits, &from.bits);
+        copy_word(mark, &from.mark);
+        copy_word(created, &from.created);
+        copy_word(extra, &from.extra);
+    }
+
     pub(super) fn extra(&self) -> Extra {
         let [helpers, policy, low, high] = self.extra.load(Relaxed).to_le_bytes();
         let events = u16::from_le_bytes([low, high]);

@@ -17,10 +17,10 @@
 mod memory;
 
 use super::bucket::Bucket;
-use super::key::Seed;
+use super::key::{Seed, flow_hash};
 use super::record::{LabelWords, Record, RecordV4, RecordV6, SLOTS_MAX, Slot};
 use crate::ids::WorkerId;
-use crate::packet::Family;
+use crate::packet::{Family, Tuple};
 use crate::pages::HUGE_PAGE_BYTES;
 use crate::prefetch::{FAR, prefetch};
 use memory::Memory;
@@ -247,6 +247,14 @@ impl Region {
         all.get(first..first + count)?.get(slot.index())
     }
 
+    /// The tuple of the packet that created the flow in a slot, or of what it was before; `None` without such a slot.
+    pub(super) fn orig(&self, slot: Slot) -> Option<Tuple> {
+        match slot.family() {
+            Family::V4 => self.v4().get(slot.index()).map(RecordV4::orig),
+            Family::V6 => self.v6().get(slot.index()).map(RecordV6::orig),
+        }
+    }
+
     /// Records of the family there is room for.
     pub(super) const fn capacity(&self, family: Family) -> u32 {
         match family {
@@ -314,6 +322,12 @@ impl Region {
     #[must_use]
     pub fn worker(&self) -> WorkerId {
         WorkerId(u8::try_from(self.header().worker.load(Relaxed)).unwrap_or(u8::MAX))
+    }
+
+    /// The secret hash of a flow's tuple, see [`flow_hash`].
+    #[must_use]
+    pub fn hash(&self, tuple: &Tuple) -> u64 {
+        flow_hash(&Seed(self.header().seed.each_ref().map(|word| word.load(Relaxed))), tuple)
     }
 
     /// Buckets of the index.

@@ -85,7 +85,7 @@ impl Table {
         if tag == 0 { 1 } else { tag }
     }
 
-    /// Bits 16 to 47 choose the bucket. Not the highest ones: they chose the worker, so here they are all alike.
+    /// Bits 16 to 47 choose the bucket. Not the highest ones: they may have chosen the worker, so here they are all alike.
     #[inline]
     const fn home(&self, hash: u64) -> u32 {
         (((hash >> 16 & 0xffff_ffff) * self.bucket_count as u64) >> 32) as u32

@@ -3,6 +3,7 @@
 mod events;
 mod frames;
 mod labels;
+mod moving;
 mod requests;
 mod verdicts;
 

@@ -30,7 +30,7 @@ use super::view::Cursor;
 use crate::clock::{Now, Tick};
 use crate::ids::WorkerId;
 use crate::packet::{Packet, Tuple};
-use crate::rules::conn::{CtEvents, Orders};
+use crate::rules::conn::{CtEvents, Orders, Zone};
 use crate::rules::model::CtState;
 use crate::wire::checksum;
 pub(super) use opening::Opening;
@@ -265,6 +265,17 @@ impl Tracker {
         let secs = tcp::advance_open(record.tail, packet.numbers, direction, settings)?;
         record.common.prolong(life, self.tick.plus_secs(secs));
         Some((slot, direction))
+    }
+
+    /// A flow has come from another worker.
+    pub(super) fn note_taken(&mut self, life: Life, zone: Zone) {
+        self.half_open += u32::from(life.is_half_open());
+        self.zones_seen |= zone.id != 0;
+    }
+
+    /// A flow has left for another worker.
+    pub(super) fn note_left(&mut self, life: Life) {
+        self.half_open -= u32::from(life.is_half_open());
     }
 
     /// Counts a packet of `bytes` IP bytes for its flow.

@@ -129,6 +129,16 @@ impl ConnCount {
         u32::try_from(places.len()).unwrap_or(u32::MAX)
     }
 
+    /// Connections that changed their worker go by other names, which `now` knows.
+    pub(crate) fn rename(&self, now: impl Fn(FlowId) -> Option<FlowId>) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (flow, _) in shard.lists.iter_mut().flat_map(|list| &mut list.places) {
+                *flow = now(*flow).unwrap_or(*flow);
+            }
+        }
+    }
+
     /// A newcomer's connection has entered the table, and takes its place. If another worker has given that up
     /// meanwhile, it takes a new one.
     pub(super) fn take_place(&self, key: CountKey, newcomer: FlowId, id: FlowId) {

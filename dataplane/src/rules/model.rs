@@ -1,7 +1,7 @@
 //! What the operator asked for: one family's tables as data. Built by control from iptables-save text, read by
 //! [`super::linear`] (the meaning) and by the compiler. Immutable once built.
 
-use super::conn::{ConnMatch, Effect};
+use super::conn::{ConnLimit, ConnMatch, Effect};
 use super::header::HeaderMatch;
 use super::rate::RateMatch;
 use crate::packet::Family;
@@ -20,6 +20,17 @@ pub struct Ruleset {
     pub forward: ChainId,
     /// The other built-in chains a packet passes through.
     pub around: Around,
+}
+
+impl Ruleset {
+    /// Its rules that count connections.
+    pub(crate) fn connlimits(&self) -> impl Iterator<Item = &ConnLimit> {
+        let matches = self.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.matches);
+        matches.filter_map(|condition| match condition {
+            Match::Conn(ConnMatch::ConnLimit(limit)) => Some(limit),
+            _ => None,
+        })
+    }
 }
 
 /// Built-in chains a forwarded packet passes beside filter's FORWARD, in its order. INPUT and OUTPUT are for the

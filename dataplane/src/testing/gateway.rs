@@ -6,12 +6,15 @@ use crate::clock::Now;
 use crate::flow::{Cursor, Expired, Request, Seed, Tracker, TrackerConfig};
 use crate::ids::{Generation, PortId, WorkerId};
 use crate::packet::{Family, Packet};
+use crate::rss::{self, BUCKETS, Fields};
 use crate::rules::model::Ruleset;
 use crate::rules::{CompileError, Compiled};
 use crate::sets::SetAsk;
+use crate::wire;
 use crate::worker::{
-    FamilyRules, Fate, Handoff, Lane, Mailbox, NoteReader, Observer, Parts, PortState, SetAsks, Settings,
-    Snapshot, Waker, Worker, WorkerCounters, deal_lanes, note_rings,
+    BucketMove, FamilyRules, Fate, Handoff, Lane, Mailbox, Moves, NoteReader, Observer, Parts, PortState,
+    SetAsks, Settings, Snapshot, Spread, Stage, Steering, Waker, Worker, WorkerCounters, deal_lanes,
+    note_rings,
 };
 use crate::xsk::{FramePool, Umem, UmemConfig};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -39,8 +42,12 @@ pub struct GatewayConfig {
     pub wires: usize,
     /// How many workers share the flows.
     pub workers: usize,
+    /// By what.
+    pub spread: Spread,
     /// Queues of every NIC, dealt out as the daemon does; `None` for one per worker.
     pub queues: Option<u32>,
+    /// Whether with every packet the bucket it belongs to moves to another worker.
+    pub is_restless: bool,
     /// Settings of the first snapshot.
     pub settings: Settings,
     /// Whether packets are tracked even if no rule asks for a connection state.
@@ -59,7 +66,9 @@ impl Default for GatewayConfig {
             names: ["left".to_owned(), "right".to_owned()],
             wires: 1,
             workers: 1,
+            spread: Spread::Rss(Fields::ALL),
             queues: None,
+            is_restless: false,
             settings: Settings::default(),
             track_always: true,
             max_flows: 4096,
@@ -135,6 +144,8 @@ pub struct Gateway {
     pub mailbox: Arc<Mailbox>,
     /// Packets that rules wanted logged, and INVALID ones, by worker.
     pub notes: Vec<NoteReader>,
+    /// Which worker owns which flows.
+    pub steering: Arc<Steering>,
     umem: Arc<Umem>,
     seed: Seed,
     expired: Vec<Producer<Expired>>,
@@ -176,6 +187,7 @@ impl Gateway {
             sent: 0,
             under_way: HashMap::new(),
             mailbox,
+            steering: Arc::new(Steering::new(config.spread, workers, BUCKETS)),
             umem,
             seed: Seed::random(),
             config,
@@ -183,8 +195,10 @@ impl Gateway {
         let trackers = gateway.trackers()?;
         let mut handoffs = Handoff::mesh(&wakers, gateway.config.frames_per_worker as usize);
         Handoff::share_lanes(&mut handoffs, &gateway.lanes());
-        for (index, (handoff, tracker)) in handoffs.into_iter().zip(trackers).enumerate() {
-            gateway.add_worker(index, handoff, tracker, &wakers[index], &ports);
+        let moves = Moves::mesh(&gateway.steering, workers);
+        for (index, ((handoff, moves), tracker)) in handoffs.into_iter().zip(moves).zip(trackers).enumerate()
+        {
+            gateway.add_worker(index, (handoff, moves), tracker, &wakers[index], &ports);
         }
         Ok(gateway)
     }
@@ -216,7 +230,7 @@ impl Gateway {
     fn add_worker(
         &mut self,
         index: usize,
-        handoff: Handoff,
+        (handoff, moves): (Handoff, Moves),
         tracker: Tracker,
         waker: &Arc<Waker>,
         ports: &Arc<[PortState]>,
@@ -232,7 +246,7 @@ impl Gateway {
         let lane = |port| Lane { port, device: LoopbackDevice::new(Arc::clone(&self.umem), TX_RING) };
         let parts = Parts {
             id,
-            workers: self.config.workers,
+            moves,
             pool: FramePool::new(&self.umem, id),
             umem: Arc::clone(&self.umem),
             lanes: nics.iter().copied().map(lane).collect(),
@@ -272,6 +286,9 @@ impl Gateway {
         if let Some(frame) = frame {
             self.under_way.insert(frame, number);
         }
+        if self.config.is_restless {
+            self.stir(packet);
+        }
         self.settle();
         released.extend(self.fates());
         let own = released.iter().position(|fate| fate.number == number).map(|at| released.remove(at));
@@ -286,6 +303,13 @@ impl Gateway {
         }
     }
 
+    /// The same through the queue where NICs bring it that spread packets as workers own flows.
+    pub fn send_steered(&mut self, side: PortId, packet: &[u8]) -> Outcome {
+        let Spread::Rss(fields) = self.config.spread else { return self.send(side, packet) };
+        let owner = bucket(fields, packet).map(|bucket| self.steering.owners()[usize::from(bucket)]);
+        self.send_via(owner.map_or(0, WorkerId::index), side, packet)
+    }
+
     /// Lets a packet arrive and polls nobody; gives the id of its frame.
     ///
     /// # Panics
@@ -298,6 +322,16 @@ impl Gateway {
         let (worker, lane) = found.expect("every NIC has a queue");
         let (lanes, pool) = self.workers[worker].lanes_and_pool();
         lanes[lane].device.deliver(pool, packet)
+    }
+
+    /// Has the bucket of a packet move on to the next worker, or that of its addresses alone, where fragments meet.
+    fn stir(&self, packet: &[u8]) {
+        let fields = if self.sent.is_multiple_of(3) { Fields::NONE } else { Fields::ALL };
+        let Some(bucket) = bucket(fields, packet) else { return };
+        let from = self.steering.owners()[usize::from(bucket)];
+        let to = (from.index() + 1) % self.workers.len();
+        let to = WorkerId(u8::try_from(to).expect("at most 64 workers"));
+        self.steering.ask(BucketMove { bucket, from, to });
     }
 
     /// Packets whose fate workers have noted since the last time.
@@ -315,8 +349,18 @@ impl Gateway {
         let has_more = |worker: &mut Worker<LoopbackDevice, Notes>| {
             worker.poll(now) > 0 || worker.tracker_mut().is_flushing()
         };
-        // All of them, every time.
-        while self.workers.iter_mut().map(has_more).fold(false, |any, more| any | more) {}
+        // All of them, every time. A move of a bucket goes on as if control were there.
+        loop {
+            // What waited for its flow is judged between bursts, and may be for a worker that was polled before.
+            let stage = self.steering.stage();
+            let is_busy = self.workers.iter_mut().map(has_more).fold(false, |any, more| any | more);
+            if stage == Stage::HandedOver {
+                self.steering.release();
+            }
+            if !is_busy && stage == Stage::Idle && self.steering.stage() == Stage::Idle {
+                break;
+            }
+        }
     }
 
     /// What left on a NIC since the last time.
@@ -442,6 +486,12 @@ impl Gateway {
     pub fn frames_total(&self) -> usize {
         self.config.frames_per_worker as usize * self.config.workers
     }
+}
+
+/// The bucket a NIC finds for a packet, if that can be parsed.
+fn bucket(fields: Fields, packet: &[u8]) -> Option<u8> {
+    let parsed = wire::parse(packet, u32::try_from(packet.len()).ok()?).ok()?;
+    Some(rss::bucket(fields, &parsed.tuple))
 }
 
 /// A snapshot of these rules.

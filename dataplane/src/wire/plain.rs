@@ -117,6 +117,7 @@ fn fill(
             family: Family::V4,
         },
         hash: 0,
+        bucket: 0,
         hint: Hint::NONE,
         frame_len,
         l3_len,

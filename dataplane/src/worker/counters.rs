@@ -7,6 +7,7 @@ use crate::device::DeviceCounters;
 use crate::flow::{INVALID_REASONS, TrackStats};
 use crate::ids::{PortId, WORKERS_MAX};
 use crate::reason::{DROP_REASONS, DropReason};
+use crate::rss::BUCKETS;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A number with one writing thread and any number of readers.
@@ -14,6 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Adds `n`. Only the owning thread may call this; a second writer would lose counts, nothing worse.
     #[inline]
     pub fn add(&self, n: u64) {
@@ -60,7 +65,7 @@ impl Volume {
 
 /// What happened to packets that came in on one NIC, as one worker saw it. Handed-off packets are counted as received
 /// by the worker that polled them and as forwarded or dropped by their owner.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 pub struct PortCounters {
     /// Packets received.
@@ -71,6 +76,13 @@ pub struct PortCounters {
     pub answers: Volume,
     /// Of the packets received, those dropped, by reason.
     pub drops: [Volume; DROP_REASONS],
+}
+
+impl Default for PortCounters {
+    fn default() -> Self {
+        let zero = Volume::default;
+        Self { rx: zero(), forwarded: zero(), answers: zero(), drops: std::array::from_fn(|_| zero()) }
+    }
 }
 
 /// How a worker spends its time.
@@ -116,7 +128,8 @@ pub struct HandoffCounters {
     pub peers: Box<[PeerCounters]>,
 }
 
-/// What went to one other worker and came from it.
+/// What went to one other worker and came from it. Never goes back: a message that stands behind packets says how many were
+/// given before it.
 #[derive(Debug, Default)]
 pub struct PeerCounters {
     /// Packets given to it.
@@ -266,6 +279,8 @@ pub struct WorkerCounters {
     pub track: TrackCounters,
     /// What other workers were given and gave.
     pub handoff: HandoffCounters,
+    /// Packets judged here, by bucket.
+    pub buckets: Box<[Counter; BUCKETS]>,
 }
 
 impl WorkerCounters {
@@ -278,6 +293,7 @@ impl WorkerCounters {
             polls: LoopCounters::default(),
             track: TrackCounters::default(),
             handoff: HandoffCounters::default(),
+            buckets: Box::new([const { Counter::new() }; BUCKETS]),
         }
     }
 

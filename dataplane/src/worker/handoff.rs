@@ -110,6 +110,17 @@ impl Errand {
     }
 }
 
+/// What is said of a packet on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Label {
+    /// Where it came in.
+    pub(super) ingress: PortId,
+    /// What is to be done with it.
+    pub(super) errand: Errand,
+    /// The bucket of its flow: a fragment by itself does not tell.
+    pub(super) bucket: u8,
+}
+
 /// A packet on its way. Its taker parses it again: that costs 10 ns of work, and what was parsed would cost two cache lines
 /// more that go from core to core, at 30 to 100 ns each. Four on their way share a line.
 #[derive(Debug)]
@@ -117,21 +128,20 @@ pub(super) struct Parcel(PackedFrame);
 
 impl Parcel {
     #[inline]
-    fn new(frame: Frame, ingress: PortId, errand: Errand) -> Self {
-        Self(PackedFrame::new(frame, u16::from_be_bytes([ingress.0, errand.byte()])))
+    fn new(frame: Frame, Label { ingress, errand, bucket }: Label) -> Self {
+        Self(PackedFrame::new(frame, [ingress.0, errand.byte(), bucket]))
     }
 
-    /// The packet, where it came in, and what is to be done with it.
     #[inline]
-    pub(super) fn open(self) -> (Frame, PortId, Errand) {
-        let (frame, word) = self.0.unpack();
-        let [ingress, errand] = word.to_be_bytes();
-        (frame, PortId(ingress), Errand::ALL[usize::from(errand) % Errand::ALL.len()])
+    pub(super) fn open(self) -> (Frame, Label) {
+        let (frame, [ingress, errand, bucket]) = self.0.unpack();
+        let errand = Errand::ALL[usize::from(errand) % Errand::ALL.len()];
+        (frame, Label { ingress: PortId(ingress), errand, bucket })
     }
 }
 
 /// A burst that was taken over.
-pub(super) type Parcels = ArrayVec<(Frame, PortId, Errand), BURST_MAX>;
+pub(super) type Parcels = ArrayVec<(Frame, Label), BURST_MAX>;
 
 /// One worker's ends of all rings between it and one other worker.
 #[derive(Debug)]
@@ -142,9 +152,9 @@ struct Peer {
     homeward: Producer<u32>,
     homecoming: Consumer<u32>,
     waker: Arc<Waker>,
-    /// Whether a packet was staged since the last [`Handoff::flush`].
-    has_packets: bool,
-    /// How many were, by cause.
+    /// Whether something was left for it since the last [`Handoff::flush`].
+    has_news: bool,
+    /// Packets staged since, by cause.
     given: [u64; HANDOFF_CAUSES],
     /// Frames sent home since the peer was last woken.
     quiet: usize,
@@ -188,7 +198,7 @@ impl Handoff {
                     homeward,
                     homecoming,
                     waker: Arc::clone(&wakers[other]),
-                    has_packets: false,
+                    has_news: false,
                     given: [0; HANDOFF_CAUSES],
                     quiet: 0,
                     quiet_max,
@@ -233,18 +243,31 @@ impl Handoff {
     /// # Errors
     /// Gives it back when that worker has too many waiting already.
     #[inline]
-    pub(super) fn hand(
-        &mut self,
-        to: WorkerId,
-        frame: Frame,
-        ingress: PortId,
-        errand: Errand,
-    ) -> Result<(), Frame> {
+    pub(super) fn hand(&mut self, to: WorkerId, frame: Frame, label: Label) -> Result<(), Frame> {
         let Some(peer) = self.peer(to) else { return Err(frame) };
-        peer.out.stage(Parcel::new(frame, ingress, errand)).map_err(|parcel| parcel.open().0)?;
-        peer.given[errand.cause() as usize] += 1;
-        peer.has_packets = true;
+        peer.out.stage(Parcel::new(frame, label)).map_err(|parcel| parcel.open().0)?;
+        peer.given[label.errand.cause() as usize] += 1;
+        peer.has_news = true;
         Ok(())
+    }
+
+    /// Packets given to another worker that [`HandoffCounters`] do not count yet.
+    pub(super) fn staged_for(&self, to: WorkerId) -> u64 {
+        let peer = self.peers.iter().find(|peer| peer.id == to);
+        peer.map_or(0, |peer| peer.given.iter().sum())
+    }
+
+    /// Has another worker woken with the next [`Self::flush`]: something that is no packet was left for it.
+    pub(super) fn nudge(&mut self, to: WorkerId) {
+        if let Some(peer) = self.peer(to) {
+            peer.has_news = true;
+        }
+    }
+
+    /// Which worker that is, by its position among the others.
+    #[inline]
+    pub(super) fn peer_id(&self, peer: usize) -> WorkerId {
+        self.peers[peer].id
     }
 
     /// How many other workers there are.
@@ -264,11 +287,11 @@ impl Handoff {
         let Ok(parcels) = coming.read_chunk(coming.slots().min(BURST_MAX)) else { return };
         let mut taken = [0; HANDOFF_CAUSES];
         for parcel in parcels {
-            let (frame, ingress, errand) = parcel.open();
+            let (frame, label) = parcel.open();
             // Its headers lie in the giver's cache.
             umem.prefetch(&frame);
-            taken[errand.cause() as usize] += 1;
-            burst.push((frame, ingress, errand));
+            taken[label.errand.cause() as usize] += 1;
+            burst.push((frame, label));
         }
         count(&counters.taken, &counters.peers[id.index()].taken, taken);
     }
@@ -276,7 +299,7 @@ impl Handoff {
     /// Publishes what was staged, and wakes every worker that sleeps and was given something.
     pub(super) fn flush(&mut self, counters: &HandoffCounters) {
         for peer in &mut self.peers {
-            if std::mem::take(&mut peer.has_packets) {
+            if std::mem::take(&mut peer.has_news) {
                 peer.out.publish();
                 let given = std::mem::take(&mut peer.given);
                 count(&counters.out, &counters.peers[peer.id.index()].out, given);

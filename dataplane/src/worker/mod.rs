@@ -21,11 +21,13 @@ mod counters;
 mod handoff;
 mod idle;
 mod lanes;
+mod moves;
 mod notes;
 mod observer;
 mod path;
 mod set_asks;
 mod snapshot;
+mod steering;
 
 pub use counters::{
     Counter, HandoffCounters, LaneCounters, LoopCounters, PeerCounters, PortCounters, TrackCounters, Volume,
@@ -34,10 +36,12 @@ pub use counters::{
 pub use handoff::{HANDOFF_CAUSES, Handoff, HandoffCause};
 pub use idle::{IdlePolicy, Waker};
 pub use lanes::deal_lanes;
+pub use moves::Moves;
 pub use notes::{LINE_BYTES, Note, NoteReader, NoteWriter, Why, note_rings};
 pub use observer::{Fate, Observer};
 pub use set_asks::SetAsks;
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
+pub use steering::{BucketMove, Spread, Stage, Steering};
 
 use crate::clock::Now;
 use crate::device::{BURST_MAX, Device, FrameBurst};
@@ -45,7 +49,7 @@ use crate::flow::{Expired, Request, Tracker};
 use crate::ids::{PortId, WorkerId};
 use crate::packet::{Kind, Packet};
 use crate::xsk::{FramePool, Umem};
-use handoff::{Errand, Parcels};
+use handoff::{Errand, Label, Parcels};
 use path::Path;
 use rtrb::Consumer;
 use std::sync::Arc;
@@ -77,8 +81,8 @@ pub struct PortState {
 pub struct Parts<D> {
     /// Which worker this is.
     pub id: WorkerId,
-    /// How many workers there are.
-    pub workers: usize,
+    /// Which worker owns which flows, and how that changes.
+    pub moves: Moves,
     /// The memory all frames live in.
     pub umem: Arc<Umem>,
     /// This worker's share of the frames.
@@ -161,6 +165,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
             return 0;
         }
         let received = self.path.lanes[lane].device.rx_burst(&mut self.rx);
+        self.path.note_drained(lane, received);
         if received > 0 {
             self.parse(lane);
             self.prefetch();
@@ -189,11 +194,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
                 path.pass_l2(frame, packet, ingress);
                 continue;
             }
-            let owner = path.owner(packet.hash);
-            if owner == path.id {
-                frames.push(frame);
-            } else {
-                path.hand_off(owner, frame, packet, ingress);
+            path.steer(&frame, packet, None);
+            match path.is_for_us(path.id, packet) {
+                Ok(()) => frames.push(frame),
+                Err(owner) => path.pass_on(owner, path.id, false, frame, packet, ingress),
             }
         }
         path.counters.port(ingress).rx.count_many(received, bytes);
@@ -201,6 +205,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
 
     /// Stage 3: asks the cache for what the judge stage will touch.
     fn prefetch(&mut self) {
+        let buckets = &self.path.counters.buckets;
+        for packet in &self.packets[..self.frames.len()] {
+            buckets[usize::from(packet.bucket)].add(1);
+        }
         self.path.tracker.prefetch(&mut self.packets[..self.frames.len()]);
     }
 
@@ -224,18 +232,26 @@ impl<D: Device, O: Observer> Worker<D, O> {
     /// One burst from another worker.
     fn take_over(&mut self, peer: usize, now: Now) -> usize {
         let Self { path, parcels, packets, .. } = self;
+        let source = path.handoff.peer_id(peer);
         path.handoff.take(peer, &path.counters.handoff, &path.umem, parcels);
         let taken = parcels.len();
         let Self { frames, from, .. } = self;
-        for (frame, ingress, errand) in parcels.drain(..) {
+        for (frame, Label { ingress, errand, bucket }) in parcels.drain(..) {
             match errand {
                 Errand::Judge(_) => {
                     let at = frames.len();
-                    let Some(frame) = path.parse(frame, &mut packets[at], ingress) else { continue };
-                    from[at] = ingress;
-                    frames.push(frame);
+                    let packet = &mut packets[at];
+                    let Some(frame) = path.parse(frame, packet, ingress) else { continue };
+                    path.steer(&frame, packet, Some(bucket));
+                    match path.is_for_us(source, packet) {
+                        Ok(()) => {
+                            from[at] = ingress;
+                            frames.push(frame);
+                        }
+                        Err(owner) => path.pass_on(owner, source, false, frame, packet, ingress),
+                    }
                 }
-                Errand::JudgeAlone => path.judge_alone(frame, ingress, now),
+                Errand::JudgeAlone => path.judge_alone(source, frame, ingress, now),
                 Errand::Forward => path.forward_for_other(frame, ingress),
                 Errand::Answer => path.answer_for_other(frame, ingress),
             }
@@ -264,10 +280,10 @@ impl<D: Device, O: Observer> Worker<D, O> {
         &mut self.path.pool
     }
 
-    /// Chunks of frames held for datagrams that are not complete.
+    /// Chunks of frames held for datagrams that are not complete, or until their flows have come.
     #[must_use]
     pub fn frames_held(&self) -> usize {
-        self.path.frames_held()
+        self.path.frames_held() + self.path.moves.frames_held()
     }
 
     /// Chunks on their way from other workers, and those about to leave for them, for the frame accounting.

@@ -3,16 +3,18 @@
 
 mod act;
 mod fragments;
+mod moving;
 mod rules;
 mod source;
 mod tidy;
 
 use super::answers::AnswerBucket;
-use super::handoff::{self, Errand};
+use super::handoff::{self, Errand, HandoffCause, Label};
 use super::notes::NoteLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
-use super::{Handoff, Lane, Parts, PortState, SetAsks, Waker, WorkerCounters};
+use super::steering::{Spread, meeting_tuple};
+use super::{Handoff, Lane, Moves, Parts, PortState, SetAsks, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::defrag::{Defrag, DefragLimits, Whole};
 use crate::device::Device;
@@ -21,8 +23,9 @@ use crate::flow::{
     Tracker,
 };
 use crate::ids::{PORTS_MAX, PortId, WorkerId};
-use crate::packet::{Family, Fragment, Kind, Packet, Tuple, proto};
+use crate::packet::{Fragment, Packet, Tuple, proto};
 use crate::reason::DropReason;
+use crate::rss::BUCKETS;
 use crate::rules::Matched;
 use crate::rules::conn::{Flows, Marks, Orders};
 use crate::rules::model::{RejectWith, RuleRef, Verdict};
@@ -36,7 +39,10 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Path<D, O> {
     pub(super) id: WorkerId,
-    workers: u64,
+    /// How a flow's bucket is found, and whose each bucket is.
+    spread: Spread,
+    owners: Box<[WorkerId; BUCKETS]>,
+    pub(super) moves: Moves,
     pub(super) umem: Arc<Umem>,
     pub(super) pool: FramePool,
     pub(super) lanes: Vec<Lane<D>>,
@@ -94,7 +100,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     pub(super) fn new(parts: Parts<D>, observer: O) -> Self {
         let Parts {
             id,
-            workers,
+            moves,
             umem,
             pool,
             lanes,
@@ -126,7 +132,9 @@ impl<D: Device, O: Observer> Path<D, O> {
             defrag: Defrag::new(limits),
             whole: Whole::new(),
             id,
-            workers: workers as u64,
+            spread: moves.steering.spread(),
+            owners: Box::new(moves.steering.owners()),
+            moves,
             umem,
             pool,
             lanes,
@@ -157,7 +165,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         path
     }
 
-    /// Reads what a frame holds, and the hash of its flow unless it is no IP packet. A malformed one is dropped.
+    /// Reads what a frame holds. A malformed one is dropped.
     #[inline]
     pub(super) fn parse(&mut self, frame: Frame, packet: &mut Packet, ingress: PortId) -> Option<Frame> {
         let mut parsed = wire::parse_into(self.umem.head(&frame), frame.len(), packet);
@@ -167,9 +175,6 @@ impl<D: Device, O: Observer> Path<D, O> {
         if let Err(reason) = parsed {
             self.drop_frame(frame, reason, ingress, None);
             return None;
-        }
-        if packet.kind != Kind::NonIp {
-            packet.hash = self.flow_hash(&frame, packet);
         }
         Some(frame)
     }
@@ -183,48 +188,54 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     // Ownership.
 
-    /// Hash of the flow a packet belongs to: for an ICMP error that of the flow it is about.
-    /// Fragments of a datagram know no ports, and of IPv6 only the first one knows the protocol for sure: they meet by
-    /// what they have in common.
+    /// Finds the hash and, unless it is `known`, the bucket of the flow a packet belongs to: for an ICMP error those of the
+    /// flow it is about, for a fragment those that all of its datagram have in common.
     #[inline]
-    pub(super) fn flow_hash(&mut self, frame: &Frame, packet: &Packet) -> u64 {
-        let tuple = &packet.tuple;
+    pub(super) fn steer(&mut self, frame: &Frame, packet: &mut Packet, known: Option<u8>) {
         if packet.fragment != Fragment::Whole {
-            let proto = if tuple.family == Family::V4 { tuple.proto } else { proto::FRAGMENT };
-            return self.tracker.hash(&Tuple { src_port: 0, dst_port: 0, proto, ..*tuple });
+            return self.steer_by(&meeting_tuple(packet), packet, known);
         }
-        if frame.segments() > 1 && matches!(tuple.proto, proto::ICMP | proto::ICMPV6) {
-            self.whole.copy(&self.umem, frame);
-            return self.hash_of(packet, self.whole.bytes());
+        if frame.segments() > 1 && matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6) {
+            let mut whole = std::mem::take(&mut self.whole);
+            whole.copy(&self.umem, frame);
+            self.steer_whole(packet, whole.bytes());
+            self.whole = whole;
+            return;
         }
-        self.hash_of(packet, self.umem.head(frame))
+        let about = flow::error_about(packet, self.umem.head(frame));
+        self.steer_by(&about.unwrap_or(packet.tuple), packet, known);
     }
 
-    #[inline]
-    fn hash_of(&self, packet: &Packet, bytes: &[u8]) -> u64 {
+    /// The same for a packet whose bytes are all there.
+    fn steer_whole(&self, packet: &mut Packet, bytes: &[u8]) {
         let about = flow::error_about(packet, bytes);
-        self.tracker.hash(about.as_ref().unwrap_or(&packet.tuple))
+        self.steer_by(&about.unwrap_or(packet.tuple), packet, None);
     }
 
-    /// Which worker owns the flow with this hash. Multiply-shift over the high 16 bits: buckets use the low 48.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "a fraction of at most 64 workers")]
-    pub(super) fn owner(&self, hash: u64) -> WorkerId {
-        WorkerId((((hash >> 48) * self.workers) >> 16) as u8)
+    fn steer_by(&self, tuple: &Tuple, packet: &mut Packet, known: Option<u8>) {
+        packet.hash = self.tracker.hash(tuple);
+        packet.bucket = known.unwrap_or_else(|| self.spread.bucket(tuple, packet.hash));
     }
 
-    /// Gives a packet to the worker that owns its flow.
+    /// Which worker owns the flow of a packet that was steered.
     #[inline]
-    pub(super) fn hand_off(&mut self, owner: WorkerId, frame: Frame, packet: &Packet, ingress: PortId) {
+    pub(super) fn owner(&self, packet: &Packet) -> WorkerId {
+        self.owners[usize::from(packet.bucket)]
+    }
+
+    /// Why a packet that has come in here has to leave for its owner.
+    #[inline]
+    fn cause(&self, frame: &Frame, packet: &Packet) -> HandoffCause {
         let is_icmp = matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6);
-        let is_error = is_icmp && flow::error_about(packet, self.umem.head(&frame)).is_some();
-        self.hand(owner, Errand::Judge(handoff::cause(packet, is_error)), frame, packet, ingress);
+        let is_error = is_icmp && flow::error_about(packet, self.umem.head(frame)).is_some();
+        handoff::cause(packet, is_error)
     }
 
     /// Gives a packet that was not judged to another worker, or drops it.
     #[inline]
     fn hand(&mut self, to: WorkerId, errand: Errand, frame: Frame, packet: &Packet, ingress: PortId) {
-        if let Err((frame, reason)) = self.give(to, errand, frame, ingress) {
+        if let Err((frame, reason)) = self.give(to, errand, frame, packet.bucket, ingress) {
             self.drop_frame(frame, reason, ingress, Some(packet));
         }
     }
@@ -239,12 +250,14 @@ impl<D: Device, O: Observer> Path<D, O> {
         to: WorkerId,
         errand: Errand,
         frame: Frame,
+        bucket: u8,
         ingress: PortId,
     ) -> Result<(), (Frame, DropReason)> {
         if !self.may_lend(&frame) {
             return Err((frame, DropReason::FramesLent));
         }
-        self.handoff.hand(to, frame, ingress, errand).map_err(|frame| (frame, DropReason::HandoffFull))
+        let label = Label { ingress, errand, bucket };
+        self.handoff.hand(to, frame, label).map_err(|frame| (frame, DropReason::HandoffFull))
     }
 
     /// Whether another worker may have this frame for a while, which then counts as lent.
@@ -433,6 +446,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                 Ok(Some(slot)) => {
                     self.tracker.count(slot, tracked.direction, l3_len);
                     self.join_counts(slot, now);
+                    self.note_new(packet, slot);
                 }
                 Ok(None) => {}
                 Err(TableFull) if claim.policy == FullPolicy::PassUntracked => return Ok(()),
@@ -448,6 +462,16 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.tracker.remove(slot);
         }
         Err(DropReason::HelperLine)
+    }
+
+    /// A new flow goes with its bucket, if that is about to go.
+    #[inline]
+    fn note_new(&mut self, packet: &Packet, slot: Slot) {
+        if self.moves.scanned() == Some(packet.bucket)
+            && let Some(giving) = &mut self.moves.giving
+        {
+            giving.flows.extend(self.tracker.flow_id(slot));
+        }
     }
 
     /// A flow that `connlimit` rules have counted exists now.

@@ -49,9 +49,9 @@ impl Frame {
 #[derive(Debug)]
 #[must_use = "a frame that is dropped is lost to the UMEM"]
 pub(crate) struct PackedFrame {
-    /// The word over 48 bits of address: no mapping has more.
+    /// 16 bits of the word over 48 of address: no mapping has more.
     place: u64,
-    /// Segments (8 bits) over bytes of the first one (16) over bytes (32).
+    /// The word's other 8 bits over segments (8) over bytes of the first one (16) over bytes (32).
     size: u64,
 }
 
@@ -60,26 +60,29 @@ const _: () = assert!(size_of::<PackedFrame>() == 16 && SEGMENTS_MAX <= 0xff && 
 impl PackedFrame {
     #[inline]
     #[expect(clippy::needless_pass_by_value, reason = "the frame goes on its way")]
-    pub(crate) fn new(frame: Frame, word: u16) -> Self {
+    pub(crate) fn new(frame: Frame, word: [u8; 3]) -> Self {
         let Frame { addr, head_len, len, segments } = frame;
-        debug_assert!(addr >> 48 == 0);
-        let size = u64::from(segments) << 48 | u64::from(head_len) << 32 | u64::from(len);
-        Self { place: u64::from(word) << 48 | addr, size }
+        debug_assert!(addr >> 48 == 0 && segments <= 0xff);
+        let [high, low, other] = word;
+        let place = u64::from(u16::from_be_bytes([high, low])) << 48 | addr;
+        let size =
+            u64::from(other) << 56 | u64::from(segments) << 48 | u64::from(head_len) << 32 | u64::from(len);
+        Self { place, size }
     }
 
     /// The frame and the word.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "fields of a word")]
-    pub(crate) const fn unpack(self) -> (Frame, u16) {
+    pub(crate) const fn unpack(self) -> (Frame, [u8; 3]) {
         let Self { place, size } = self;
-        let (segments, head_len, len) = (size >> 48, size >> 32 & 0xffff, size as u32);
-        let (segments, head_len) = (segments as u32, head_len as u32);
-        (Frame { addr: place & ((1 << 48) - 1), head_len, len, segments }, (place >> 48) as u16)
+        let (head_len, len) = ((size >> 32 & 0xffff) as u32, size as u32);
+        let frame = Frame { addr: place & ((1 << 48) - 1), head_len, len, segments: self.segments() as u32 };
+        (frame, [(place >> 56) as u8, (place >> 48) as u8, (size >> 56) as u8])
     }
 
     /// How many chunks the packet spans.
     pub(crate) const fn segments(&self) -> usize {
-        (self.size >> 48) as usize
+        (self.size >> 48 & 0xff) as usize
     }
 }
 
@@ -91,7 +94,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_packed_comes_out_again(
-            addr in 0_u64..1 << 48, head_len in 0..=FRAME_SIZE_MAX, len: u32, segments in 0_u32..=255, word: u16,
+            addr in 0_u64..1 << 48, head_len in 0..=FRAME_SIZE_MAX, len: u32, segments in 0_u32..=255, word: [u8; 3],
         ) {
             let packed = PackedFrame::new(Frame { addr, head_len, len, segments }, word);
             prop_assert_eq!(packed.segments(), segments as usize);

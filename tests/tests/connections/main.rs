@@ -95,8 +95,9 @@ COMMIT
 ";
 
 fn for_each_size(test: impl Fn(GatewayConfig)) {
-    for workers in [1, 4] {
-        test(GatewayConfig { workers, track_always: false, ..GatewayConfig::default() });
+    // The last of them with flows that go from worker to worker all the time.
+    for (workers, is_restless) in [(1, false), (4, false), (4, true)] {
+        test(GatewayConfig { workers, is_restless, track_always: false, ..GatewayConfig::default() });
     }
 }
 

@@ -16,7 +16,7 @@
 //! Invariant: a word that is [`PathId::KEPT`] stays so for as long as the generation beside it.
 
 use super::{Tracker, rules_state};
-use crate::flow::record::{Common, Record};
+use crate::flow::record::{Common, Record, copy_word};
 use crate::flow::tracked::{Direction, FlowRef, Tracked};
 use crate::ids::{Generation, PortId};
 use crate::rules::PathId;
@@ -151,6 +151,13 @@ impl Common {
     #[cold]
     pub(super) fn forget_paths(&self) {
         self.change_words(|word| if is_kept(word) { word } else { word | PATH });
+    }
+
+    /// Takes over what another worker remembers of a flow, but for paths, which are numbers of its own.
+    pub(in crate::flow) fn copy_verdicts(&self, from: &Self) {
+        copy_word(&self.verdict_generation, &from.verdict_generation);
+        self.verdicts.iter().zip(&from.verdicts).for_each(|(to, from)| copy_word(to, from));
+        self.forget_paths();
     }
 
     /// A flow of earlier rules that goes on comes under new ones.

@@ -53,7 +53,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Sends an answer to a packet back where that came in.
     fn answer(&mut self, frame: Frame, ingress: PortId) {
         if let Some(sender) = self.sends_elsewhere(ingress) {
-            if let Err((frame, _)) = self.give(sender, Errand::Answer, frame, ingress) {
+            if let Err((frame, _)) = self.give(sender, Errand::Answer, frame, 0, ingress) {
                 self.free(frame);
             }
             return;
@@ -90,7 +90,7 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// Which other worker sends out of a NIC that we have no queue of.
     #[inline]
-    fn sends_elsewhere(&self, egress: PortId) -> Option<WorkerId> {
+    pub(super) fn sends_elsewhere(&self, egress: PortId) -> Option<WorkerId> {
         if self.lane_of[egress.index()] == NO_LANE { self.handoff.sender(egress) } else { None }
     }
 
@@ -98,7 +98,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// dropped there after all, that is counted.
     fn forward_by(&mut self, sender: WorkerId, frame: Frame, packet: &Packet, mut fate: Fate) {
         let id = frame.id();
-        match self.give(sender, Errand::Forward, frame, fate.ingress) {
+        match self.give(sender, Errand::Forward, frame, packet.bucket, fate.ingress) {
             Ok(()) => self.observer.fate(id, Some(packet), &fate),
             Err((frame, reason)) => {
                 fate.dropped = Some(reason);

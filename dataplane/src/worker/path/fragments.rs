@@ -5,12 +5,12 @@ use super::{Path, Sentence, Source};
 use crate::clock::Now;
 use crate::defrag::{Added, GivenUp, Held, Piece, Unfit, Whole, settle_end};
 use crate::device::{BURST_MAX, Device};
-use crate::ids::PortId;
+use crate::ids::{PortId, WorkerId};
 use crate::packet::{Family, Fragment, Packet};
 use crate::reason::DropReason;
 use crate::wire;
 use crate::worker::Observer;
-use crate::worker::handoff::Errand;
+use crate::worker::steering::meeting_tuple;
 use crate::xsk::Frame;
 
 /// Most incomplete datagrams given up between two bursts: as many as a burst can begin.
@@ -31,15 +31,16 @@ impl<D: Device, O: Observer> Path<D, O> {
             Ok(piece) => {
                 let frame = self.cut(frame, packet, piece);
                 let held = Held { frame, packet: *packet, piece };
-                // Elsewhere than where fragments between these ends meet, only those come that were whole once.
-                let again = self.owner(packet.hash) != self.id;
+                // In another bucket than that where fragments between these ends meet, only those are that were whole once.
+                let meeting = meeting_tuple(packet);
+                let again = packet.bucket != self.spread.bucket(&meeting, self.tracker.hash(&meeting));
                 let settings = &self.snapshot.settings.track;
                 let added = self.defrag.add(held, ingress, now, settings, again);
                 self.drop_given_up();
                 match added {
                     Added::Held | Added::GivenUp => {}
                     Added::Alone(Held { frame, packet, .. }) => {
-                        self.judge_loner(frame, packet, ingress, now, &mut whole);
+                        self.judge_loner(self.id, frame, packet, ingress, now, &mut whole);
                     }
                     Added::Complete(all) => match whole.build(&self.umem, &all) {
                         Some(packet) => self.judge_whole(all, packet, &mut whole, ingress, now),
@@ -47,7 +48,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                     },
                 }
             }
-            Err(Unfit::Alone) => self.judge_loner(frame, *packet, ingress, now, &mut whole),
+            Err(Unfit::Alone) => self.judge_loner(self.id, frame, *packet, ingress, now, &mut whole),
             Err(Unfit::Cut) => self.drop_frame(frame, DropReason::FragmentBad, ingress, Some(packet)),
         }
         self.whole = whole;
@@ -55,18 +56,25 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// A fragment that is none to the tracker, from the worker where it met others.
     #[cold]
-    pub(in crate::worker) fn judge_alone(&mut self, frame: Frame, ingress: PortId, now: Now) {
+    pub(in crate::worker) fn judge_alone(
+        &mut self,
+        source: WorkerId,
+        frame: Frame,
+        ingress: PortId,
+        now: Now,
+    ) {
         let mut packet = Packet::EMPTY;
         if let Some(frame) = self.parse(frame, &mut packet, ingress) {
             let mut whole = std::mem::take(&mut self.whole);
-            self.judge_loner(frame, packet, ingress, now, &mut whole);
+            self.judge_loner(source, frame, packet, ingress, now, &mut whole);
             self.whole = whole;
         }
     }
 
-    /// Judges a fragment that is none to the tracker, where its flow lives.
+    /// Judges a fragment that is none to the tracker, where its flow lives. `source` has sent it to us or is ourselves.
     fn judge_loner(
         &mut self,
+        source: WorkerId,
         frame: Frame,
         mut packet: Packet,
         ingress: PortId,
@@ -76,10 +84,11 @@ impl<D: Device, O: Observer> Path<D, O> {
         let mut frame = frame;
         whole.copy(&self.umem, &frame);
         wire::take_as_whole(whole.bytes(), &mut packet);
-        packet.hash = self.hash_of(&packet, whole.bytes());
-        let owner = self.owner(packet.hash);
-        if owner != self.id && packet.fragment == Fragment::Whole {
-            return self.hand(owner, Errand::JudgeAlone, frame, &packet, ingress);
+        self.steer_whole(&mut packet, whole.bytes());
+        if packet.fragment == Fragment::Whole
+            && let Err(owner) = self.is_for_us(source, &packet)
+        {
+            return self.pass_on(owner, source, true, frame, &packet, ingress);
         }
         let sentence = self.sentence(Source::Bytes(whole.bytes_mut()), &mut packet, ingress, now);
         self.write_back(&mut frame, whole.bytes());
@@ -103,7 +112,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     /// Drops what is not going to be part of a datagram.
-    fn drop_given_up(&mut self) {
+    pub(super) fn drop_given_up(&mut self) {
         while let Some(GivenUp { held, ingress, reason }) = self.defrag.next_given_up() {
             self.drop_frame(held.frame, reason, ingress, Some(&held.packet));
         }
@@ -119,12 +128,12 @@ impl<D: Device, O: Observer> Path<D, O> {
         ingress: PortId,
         now: Now,
     ) {
-        packet.hash = self.hash_of(&packet, whole.bytes());
-        let owner = self.owner(packet.hash);
-        if owner != self.id {
+        self.steer_whole(&mut packet, whole.bytes());
+        if let Err(owner) = self.is_for_us(self.id, &packet) {
             settle_end(&self.umem, &mut all);
-            for Held { frame, packet, .. } in all {
-                self.hand_off(owner, frame, &packet, ingress);
+            for Held { frame, packet: fragment, .. } in all {
+                let packet = Packet { hash: packet.hash, bucket: packet.bucket, ..fragment };
+                self.pass_on(owner, self.id, false, frame, &packet, ingress);
             }
             return;
         }

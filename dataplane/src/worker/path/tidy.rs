@@ -54,14 +54,8 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// Everything that waits for the gap between bursts, in bounded slices.
     pub(in crate::worker) fn tidy(&mut self, now: Now) {
-        if let Some(newest) = self.mailbox.observe(self.snapshot.generation) {
-            let generation = newest.generation;
-            self.snapshot = newest;
-            self.mailbox.adopt(self.id, generation);
-        }
+        self.adopt_newest();
         self.tracker.look_for_listeners(now);
-        let (settings, labels) = (&self.snapshot.settings, self.snapshot.asks_labels());
-        self.tracker.adopt(&settings.track, &settings.policies, labels);
         self.answers.refill(self.snapshot.settings.answers, now);
         if self.snapshot.settings.track.log_invalid != 0 {
             self.notes.refill(now);
@@ -74,10 +68,13 @@ impl<D: Device, O: Observer> Path<D, O> {
             lane.device.replenish(&mut self.pool);
         }
         self.expire_datagrams(now);
+        self.go_on_moving(now);
         // After all that frees frames.
         self.handoff.exchange_frames(&mut self.pool);
         self.count_lendable();
-        for _ in 0..EXPIRE_MAX {
+        // Flows that are being handed to another worker are left as they are.
+        let expire_max = if self.moves.is_handing() { 0 } else { EXPIRE_MAX };
+        for _ in 0..expire_max {
             let Ok(named) = self.expired.pop() else { break };
             self.tracker.expire(named, now);
         }
@@ -88,10 +85,22 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
     }
 
+    /// Takes up the newest snapshot.
+    #[inline]
+    pub(super) fn adopt_newest(&mut self) {
+        if let Some(newest) = self.mailbox.observe(self.snapshot.generation) {
+            let generation = newest.generation;
+            self.snapshot = newest;
+            self.mailbox.adopt(self.id, generation);
+        }
+        let (settings, labels) = (&self.snapshot.settings, self.snapshot.asks_labels());
+        self.tracker.adopt(&settings.track, &settings.policies, labels);
+    }
+
     /// Does what control wants done to flows, in the order in which it asked.
     #[inline]
     fn serve_requests(&mut self, now: Now) {
-        if self.requests.is_empty() && !self.tracker.is_flushing() {
+        if self.requests.is_empty() && !self.tracker.is_flushing() || self.moves.is_handing() {
             return;
         }
         for _ in 0..REQUESTS_MAX {
@@ -130,6 +139,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Whether neither a ring nor the mailbox holds anything for us and nothing of ours waits for a kick.
     pub(in crate::worker) fn nothing_waits(&self) -> bool {
         self.handoff.is_empty()
+            && self.moves.is_quiet()
             && self.expired.is_empty()
             && self.requests.is_empty()
             && !self.tracker.is_flushing()
