@@ -15,6 +15,7 @@ pub mod net;
 pub mod packet_log;
 pub mod placement;
 pub mod publish;
+pub mod rebalance;
 pub mod replay;
 pub mod reproducer;
 pub mod requests;

@@ -3,14 +3,15 @@
 use super::types::Family;
 use super::types::{
     ApplyReport, ApplyRequest, Diagnostic, DiffReport, EditRequest, ErrorKind, EventRow, ExpectEventRow,
-    ExpectRow, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, RecentEdit, RecentEntry,
-    RollbackRequest, RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally, TrackRow,
-    UpdateRequest, Version,
+    ExpectRow, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, RebalanceReport, RecentEdit,
+    RecentEntry, RollbackRequest, RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally,
+    TrackRow, UpdateRequest, Version, WorkersReport,
 };
 use crate::labels::LabelNames;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The daemon as the API sees it. Called from threads of the server, several at once; calls may take a while and may
 /// wait for each other, but must not wait for the packet path longer than a worker takes between two bursts.
@@ -82,6 +83,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// Says why not; nothing has changed then.
     fn set(&self, name: &str, value: &str) -> Result<(), String>;
+
+    /// What the workers have to do, looked at for a while.
+    fn workers(&self, interval: Duration) -> WorkersReport;
+
+    /// Moves buckets of flows from busy workers to idle ones, by what comes in during `interval`.
+    fn rebalance(&self, interval: Duration, dry_run: bool) -> RebalanceReport;
 
     /// Compiles new rules and returns once every worker works with them.
     ///

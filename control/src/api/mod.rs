@@ -17,6 +17,8 @@
 //! | `POST /v1/expectations/flush` | [`types::Tally`] |
 //! | `GET /v1/sysctl` | list of pairs, name and number |
 //! | `POST /v1/sysctl?name=NAME&value=VALUE` | `null` |
+//! | `GET /v1/workers?interval_ms=MS` | [`types::WorkersReport`] |
+//! | `POST /v1/workers/rebalance?interval_ms=MS&dry_run=BOOL` | [`types::RebalanceReport`] |
 //! | `POST /v1/apply` with [`types::ApplyRequest`] | [`types::ApplyReport`] |
 //! | `POST /v1/diff` with [`types::ApplyRequest`] | [`types::DiffReport`]; nothing changes |
 //! | `POST /v1/rules/edit` with [`types::EditRequest`] | [`types::ApplyReport`] |

@@ -46,6 +46,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/sets", post(sets))
         .route("/v1/recent", get(recent).post(edit_recent))
         .route("/v1/hashlimit", get(hashlimit))
+        .route("/v1/workers", get(workers))
+        .route("/v1/workers/rebalance", post(rebalance))
         .route("/v1/apply", post(apply))
         .route("/v1/diff", post(diff))
         .route("/v1/rules/edit", post(edit))
@@ -384,6 +386,46 @@ async fn set(
     let done = call(move || shared.backend.set(&name, &value)).await?;
     done.map_err(|why| Failure::new(ErrorKind::BadRequest, why))?;
     Ok(Json(()).into_response())
+}
+
+/// How long to look at workers, and whether that is all.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorkersQuery {
+    #[serde(default = "one_second")]
+    interval_ms: u64,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+const fn one_second() -> u64 {
+    1000
+}
+
+impl WorkersQuery {
+    fn interval(&self) -> Result<Duration, Failure> {
+        if (10..=10_000).contains(&self.interval_ms) {
+            return Ok(Duration::from_millis(self.interval_ms));
+        }
+        Err(Failure::new(ErrorKind::BadRequest, "interval_ms must be from 10 to 10000"))
+    }
+}
+
+async fn workers(
+    State(shared): App,
+    query: Result<Query<WorkersQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let interval = query?.0.interval()?;
+    Ok(Json(call(move || shared.backend.workers(interval)).await?).into_response())
+}
+
+async fn rebalance(
+    State(shared): App,
+    query: Result<Query<WorkersQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let query = query?.0;
+    let interval = query.interval()?;
+    Ok(Json(call(move || shared.backend.rebalance(interval, query.dry_run)).await?).into_response())
 }
 
 async fn apply(

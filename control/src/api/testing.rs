@@ -170,6 +170,27 @@ impl Backend for Fake {
         Ok(())
     }
 
+    fn workers(&self, interval: std::time::Duration) -> WorkersReport {
+        let interval_ms = u64::try_from(interval.as_millis()).unwrap();
+        let load =
+            |id| WorkerLoad { id, packets_per_sec: 1000, packets_percent: 50.0, ..WorkerLoad::default() };
+        let elephant =
+            Elephant { src: "10.0.0.1:1000".into(), dst: "192.0.2.80:80".into(), ..Elephant::default() };
+        WorkersReport {
+            interval_ms,
+            ownership: "secret".to_owned(),
+            nics_stay: vec!["eth0: it has no RSS".to_owned()],
+            workers: vec![load(0), load(1)],
+            elephants: vec![elephant],
+            ..WorkersReport::default()
+        }
+    }
+
+    fn rebalance(&self, _interval: std::time::Duration, dry_run: bool) -> RebalanceReport {
+        let moves = vec![MovedBucket { bucket: 7, to: 1, done: !dry_run, ..MovedBucket::default() }];
+        RebalanceReport { before_percent: 180, after_percent: 104, moves, ..RebalanceReport::default() }
+    }
+
     fn track_stats(&self) -> Vec<TrackRow> {
         vec![TrackRow { worker: 0, found: 7, insert: 2, ..TrackRow::default() }]
     }

@@ -40,6 +40,8 @@ pub enum Command {
     Flows(Box<FlowsArgs>),
     /// Shows and changes connection tracking settings, like sysctl.
     Sysctl(SysctlArgs),
+    /// What each worker has to do, its share of flows, the largest flows; `rebalance` evens loads out.
+    Workers(super::workers::WorkersArgs),
     /// Sets that rules name: ipset(8) commands, as `fwctl set add NAME ELEMENT`, `fwctl set save`, `fwctl set restore -file FILE`.
     Set(SetArgs),
     /// Addresses that `-m recent` rules have seen, like /proc/net/xt_recent/NAME; adds and forgets them, too.

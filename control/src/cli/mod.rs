@@ -19,6 +19,7 @@ mod sysctl;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 pub use flows::{
     Format, Output, write_deleted, write_event, write_expect_event, write_expectation, write_flow,
@@ -131,6 +132,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Rules(args) => rules::run(&client()?, args, out, err)?,
         Command::Flows(args) => return flows::run(&client()?, args, out, err),
         Command::Sysctl(args) => return sysctl::run(&client()?, args, out, err),
+        Command::Workers(args) => return workers::run(&client()?, args, out),
         Command::Set(args) => return set::run(&client()?, args, out, err),
         Command::Recent(args) => tables::recent(&client()?, args, out)?,
         Command::Hashlimit(args) => tables::hashlimit(&client()?, args, out)?,

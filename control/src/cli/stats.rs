@@ -4,8 +4,8 @@ use super::CliError;
 use super::args::StatsArgs;
 use super::client::Client;
 use crate::api::types::{
-    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, Rate, Side, Stalled, Stats,
-    Traffic, WireStats, WorkerStats,
+    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, Rate, RssWord, Side, Stalled,
+    Stats, Traffic, WireStats, WorkerStats,
 };
 use dataplane::reason::DropReason;
 use std::fmt::Write as _;
@@ -105,7 +105,7 @@ fn render_wire(out: &mut String, wire: &WireStats, with_reasons: bool, all: bool
 }
 
 fn render_port(out: &mut String, port: &PortStats) {
-    let PortStats { name, wire, side, mode, zero_copy, link_up, mtu, rx, tx, rx_rate, tx_rate, queues } =
+    let PortStats { name, wire, side, mode, zero_copy, link_up, mtu, rx, tx, rx_rate, tx_rate, rss, queues } =
         port;
     let side = match side {
         Side::Left => "left",
@@ -120,6 +120,9 @@ fn render_port(out: &mut String, port: &PortStats) {
     line(out, format_args!("  {name} ({wire} {side}): link {link}, {mode}, {copy}, MTU {mtu}"));
     traffic(out, "rx", *rx, Some(*rx_rate));
     traffic(out, "tx", *tx, Some(*tx_rate));
+    if rss.state == RssWord::Differs {
+        line(out, format_args!("    RSS differs from the workers: {}", rss.refused.join("; ")));
+    }
     for queue in queues {
         render_queue(out, queue);
     }

@@ -2,7 +2,7 @@
 
 use super::timeout_policy;
 use super::value::Value;
-use super::{Auto, Cores, Full, Idle, Irqs, L2Pass, LogLevel, Offloads, Tracking, XdpMode};
+use super::{Auto, Cores, Full, Idle, Irqs, L2Pass, LogLevel, Offloads, Rebalance, Rss, Tracking, XdpMode};
 use dataplane::flow::TimeoutPolicy;
 use std::path::PathBuf;
 
@@ -179,4 +179,4 @@ macro_rules! word_fields {
     };
 }
 
-word_fields!(Auto, Full, Idle, Irqs, LogLevel, Offloads, Tracking, XdpMode);
+word_fields!(Auto, Full, Idle, Irqs, LogLevel, Offloads, Rebalance, Rss, Tracking, XdpMode);

@@ -97,6 +97,8 @@ pub struct WorkersConfig {
     pub cores: Cores,
     /// What a worker does when no packet comes.
     pub idle: Idle,
+    /// Whether buckets of flows move from busy workers to idle ones by themselves.
+    pub rebalance: Rebalance,
 }
 
 /// Which cores the workers are pinned to.
@@ -217,6 +219,28 @@ words! {
 }
 
 words! {
+    /// When buckets of flows move from busy workers to idle ones.
+    Rebalance {
+        /// When `fwctl workers rebalance` says so.
+        #[default]
+        Manual => "manual",
+        /// Also when loads are far apart for a while.
+        Auto => "auto",
+    }
+}
+
+words! {
+    /// What happens to the NICs' spreading of packets over queues (RSS key, table, hash fields, queue count).
+    Rss {
+        /// Set as workers own flows, put back at exit.
+        #[default]
+        Program => "program",
+        /// Left as it is.
+        Leave => "leave",
+    }
+}
+
+words! {
     /// How much the daemon says.
     LogLevel {
         /// Only what went wrong.
@@ -320,6 +344,8 @@ pub struct NetConfig {
     pub offloads: Offloads,
     /// Interrupts of their queues.
     pub irqs: Irqs,
+    /// How packets are spread over queues.
+    pub rss: Rss,
     /// Whether NICs take frames for other stations; a bump in the wire must.
     pub promiscuous: bool,
     /// Where it is written down what was changed on a NIC, so that the next start can undo it after a crash.
@@ -387,6 +413,7 @@ impl Default for NetConfig {
         Self {
             offloads: Offloads::Fix,
             irqs: Irqs::Steer,
+            rss: Rss::Program,
             promiscuous: true,
             journal_dir: "/run/palisade".into(),
         }

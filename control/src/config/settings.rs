@@ -5,7 +5,9 @@ use dataplane::flow::TrackSettings;
 
 use super::field::{Field, Missing};
 use super::value::Value;
-use super::{Auto, Config, Full, Idle, Irqs, LogLevel, Offloads, Tracking, WireConfig, XdpMode};
+use super::{
+    Auto, Config, Full, Idle, Irqs, LogLevel, Offloads, Rebalance, Rss, Tracking, WireConfig, XdpMode,
+};
 
 pub use super::value::Kind;
 
@@ -78,6 +80,13 @@ pub const SETTINGS: &[Setting<Config>] = &[
         Kind::Words(Idle::words),
         |c| c.workers.idle,
         "What a worker does when no packet comes: \"spin\", \"sleep\", or \"adaptive\" for one, then the other."
+    ),
+    setting!(
+        "workers.rebalance",
+        Kind::Words(Rebalance::words),
+        |c| c.workers.rebalance,
+        "When flows move from busy workers to idle ones: \"manual\" on fwctl workers rebalance, \"auto\" also when the busiest \
+         has 30 % more than the mean, looked at twice a minute."
     ),
     setting!(
         "xdp.mode",
@@ -173,6 +182,14 @@ pub const SETTINGS: &[Setting<Config>] = &[
         Kind::Words(Irqs::words),
         |c| c.net.irqs,
         "Interrupts of NIC queues: \"steer\" sends each to the core of the worker that serves the queue and back at exit, \
+         \"leave\" does not touch them."
+    ),
+    setting!(
+        "net.rss",
+        Kind::Words(Rss::words),
+        |c| c.net.rss,
+        "How the NICs spread packets over their queues: \"program\" sets RSS key, table, hash fields and queue count alike \
+         on both NICs of a wire, so that packets come in at the worker that owns their flow, and puts them back at exit; \
          \"leave\" does not touch them."
     ),
     setting!(

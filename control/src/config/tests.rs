@@ -176,7 +176,9 @@ fn set_takes_values_without_quotes_and_names_in_every_form() {
         "umem.frames_per_worker=auto",
     ])
     .unwrap();
-    assert_eq!(config.workers, WorkersConfig { cores: Cores::List(vec![2, 3]), idle: Idle::Spin });
+    let workers =
+        WorkersConfig { cores: Cores::List(vec![2, 3]), idle: Idle::Spin, rebalance: Rebalance::Manual };
+    assert_eq!(config.workers, workers);
     assert_eq!(config.api.group.as_deref(), Some("1000"));
     assert_eq!(config.l2.pass, L2Pass::Only { ethertypes: vec![0x0806, 0x8864], llc: true });
     assert_eq!(

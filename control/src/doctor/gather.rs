@@ -47,7 +47,7 @@ fn nic(name: &str) -> Nic {
         addresses: u32::try_from(found.addresses()).unwrap_or(u32::MAX),
         offloads: found.offloads().0,
         queues: found.queues(),
-        rss: found.rss(),
+        rss: found.spreading(),
         programs: programs.iter().map(program).collect(),
         native: features.native,
         zero_copy: features.zero_copy,

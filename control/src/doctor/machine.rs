@@ -2,7 +2,7 @@
 
 use crate::api::types::Stats;
 use crate::config::{Config, Cores};
-use crate::net::Rss;
+use crate::net::Spreading;
 use crate::placement::{self, Placement, PlacementError};
 use dataplane::ids::PortId;
 use dataplane::worker::deal_lanes;
@@ -90,7 +90,7 @@ pub struct Nic {
     /// Receive queues in use.
     pub queues: u32,
     /// How it spreads packets over queues, if it says.
-    pub rss: Option<Rss>,
+    pub rss: Option<Spreading>,
     /// XDP programs on it.
     pub programs: Vec<Program>,
     /// Whether its driver runs XDP programs itself.

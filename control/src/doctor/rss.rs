@@ -2,7 +2,7 @@
 //! both NICs. Where they do not, packets are handed from worker to worker: slower, never wrong.
 
 use super::{Finding, Machine, Nic, Severity};
-use crate::net::Rss;
+use crate::net::Spreading;
 use dataplane::worker::HandoffCause;
 
 /// `RXH_IP_SRC | RXH_IP_DST | RXH_L4_B_0_1 | RXH_L4_B_2_3` of `include/uapi/linux/ethtool.h`: the whole 5-tuple.
@@ -70,7 +70,7 @@ fn say(subject: &str, what: String) -> Finding {
 
 /// What keeps this NIC from treating both directions of a connection alike.
 fn trouble(nic: &Nic) -> Option<String> {
-    let Some(Rss { key, indirection, toeplitz, fields }) = &nic.rss else {
+    let Some(Spreading { key, indirection, toeplitz, fields }) = &nic.rss else {
         return Some(match nic.driver.as_str() {
             "veth" => "a veth's packets come to the queue that the sending core picks, whatever their flow"
                 .to_owned(),

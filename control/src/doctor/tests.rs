@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::types::{HandoffRow, PortStats, QueueStats, Stalled, Stats, Traffic, WorkerStats};
 use crate::config::{Auto, Cores, Offloads};
-use crate::net::Rss;
+use crate::net::Spreading;
 use crate::placement::{self, Cpu, Irq, NicFacts};
 
 fn good_nic(name: &str, ifindex: u32) -> Nic {
@@ -17,7 +17,7 @@ fn good_nic(name: &str, ifindex: u32) -> Nic {
         carrier: true,
         offloads: offloads.iter().map(|offload| ((*offload).to_owned(), false)).collect(),
         queues: 2,
-        rss: Some(Rss {
+        rss: Some(Spreading {
             key: [0x6d, 0x5a].repeat(20),
             indirection: vec![0, 1, 0, 1],
             toeplitz: Some(true),
@@ -213,7 +213,8 @@ fn queues_are_equal_and_as_configured() {
 
 #[test]
 fn rss_that_treats_directions_differently_is_found_in_what_the_driver_says() {
-    let rss = |change: fn(&mut Rss)| move |machine: &mut Machine| change(left(machine).rss.as_mut().unwrap());
+    let rss =
+        |change: fn(&mut Spreading)| move |machine: &mut Machine| change(left(machine).rss.as_mut().unwrap());
     for (change, word) in [
         (rss(|rss| rss.key[3] ^= 1), "key"),
         (rss(|rss| rss.toeplitz = Some(false)), "Toeplitz"),

@@ -1,13 +1,16 @@
 //! What a NIC is like, for those who only look, and mending what they find.
 
 use super::journal;
+use super::rss::{HashConfig, Rss as _, TOEPLITZ};
 use super::{Nic, Offloads, ioctl};
+use dataplane::packet::{Family, proto};
+use dataplane::rss::FlowType;
 use std::io;
 use std::path::Path;
 
 /// Receive-side scaling as the driver reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rss {
+pub struct Spreading {
     /// Hash key.
     pub key: Vec<u8>,
     /// Queue by hash.
@@ -47,12 +50,13 @@ impl Nic {
 
     /// How it spreads packets over its queues; `None` if the driver does not say.
     #[must_use]
-    pub fn rss(&self) -> Option<Rss> {
-        const TOEPLITZ: u32 = 1;
-        let spread = ioctl::spread(&self.socket, &self.name).ok()?;
-        let fields = [1, 2].map(|traffic| ioctl::hash_fields(&self.socket, &self.name, traffic).ok());
-        let toeplitz = (spread.function != 0).then_some(spread.function == TOEPLITZ);
-        Some(Rss { key: spread.key, indirection: spread.indirection, toeplitz, fields })
+    pub fn spreading(&self) -> Option<Spreading> {
+        let nic = self.ethtool();
+        let HashConfig { key, indirection, function, .. } = nic.config().ok()?;
+        let flows = [proto::TCP, proto::UDP].map(|proto| FlowType { proto, family: Family::V4 });
+        let fields = flows.map(|flow| nic.fields(flow).ok());
+        let toeplitz = (function != 0).then_some(function == TOEPLITZ);
+        Some(Spreading { key, indirection, toeplitz, fields })
     }
 
     /// Switches off the offloads that break AF_XDP. Returns those that stay on.

@@ -94,20 +94,18 @@ pub(super) fn ethtool_set(socket: &OwnedFd, name: &str, command: u32, data: u32)
     ethtool(socket, name, EthtoolValue { command, data }).map(drop)
 }
 
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
+
 fn ethtool(socket: &OwnedFd, name: &str, mut value: EthtoolValue) -> io::Result<u32> {
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
     let mut request = request(name)?;
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
     call(socket, SIOCETHTOOL, &mut request)?;
     Ok(value.data)
 }
 
-/// A struct of ethtool's as words: the command first, then what the command has.
-///
-/// # Safety
-/// `words` has to be as long as the command may write, with what it says of its own length.
-unsafe fn ethtool_words(socket: &OwnedFd, name: &str, words: &mut [u32]) -> io::Result<()> {
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+/// Any ethtool command whose struct is made of 32-bit words: `words` begins with its number, and is as long as the
+/// command and the sizes in it say.
+pub(super) fn ethtool_words(socket: &OwnedFd, name: &str, words: &mut [u32]) -> io::Result<()> {
     let mut request = request(name)?;
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     call(socket, SIOCETHTOOL, &mut request)
@@ -119,58 +117,10 @@ pub(super) fn driver(socket: &OwnedFd, name: &str) -> io::Result<String> {
     // `struct ethtool_drvinfo`: 196 bytes, the name the 32 after the command.
     let mut words = [0; 49];
     words[0] = ETHTOOL_GDRVINFO;
-    // SAFETY: the struct has a fixed length, which is that of `words`.
-    unsafe { ethtool_words(socket, name, &mut words)? };
+    ethtool_words(socket, name, &mut words)?;
     let bytes: Vec<u8> =
         words[1..9].iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// How a NIC spreads packets: `struct ethtool_rxfh` and what follows it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Spread {
-    /// Hash function, a bit of `ETH_RSS_HASH_*`; 0 if the driver does not say.
-    pub(super) function: u32,
-    pub(super) indirection: Vec<u32>,
-    pub(super) key: Vec<u8>,
-}
-
-/// How a NIC spreads packets over its queues.
-pub(super) fn spread(socket: &OwnedFd, name: &str) -> io::Result<Spread> {
-    const ETHTOOL_GRSSH: u32 = 0x46;
-    // cmd, rss_context, indir_size, key_size, hfunc with reserved bytes, rsvd32.
-    const HEAD: usize = 6;
-    let mut sizes = [ETHTOOL_GRSSH, 0, 0, 0, 0, 0];
-    // SAFETY: with sizes of zero the kernel writes the fixed part only, which is `HEAD` words long.
-    unsafe { ethtool_words(socket, name, &mut sizes)? };
-    let (entries, key_bytes) = (sizes[2] as usize, sizes[3] as usize);
-    let mut words = vec![0; HEAD + entries + key_bytes.div_ceil(4)];
-    words[..4].copy_from_slice(&[ETHTOOL_GRSSH, 0, sizes[2], sizes[3]]);
-    // SAFETY: the kernel writes the fixed part, `entries` words and `key_bytes` bytes, and refuses if its own sizes differ
-    // from those given.
-    unsafe { ethtool_words(socket, name, &mut words)? };
-    let bytes = words[HEAD + entries..].iter().flat_map(|word| word.to_ne_bytes()).take(key_bytes);
-    Ok(Spread {
-        // The first byte, whatever the byte order.
-        function: u32::from(words[4].to_ne_bytes()[0]),
-        key: bytes.collect(),
-        indirection: words[HEAD..HEAD + entries].to_vec(),
-    })
-}
-
-/// What of a packet is hashed, bits of `RXH_*`, for a kind of traffic (`TCP_V4_FLOW` = 1, `UDP_V4_FLOW` = 2).
-pub(super) fn hash_fields(socket: &OwnedFd, name: &str, traffic: u32) -> io::Result<u64> {
-    const ETHTOOL_GRXFH: u32 = 0x29;
-    // `struct ethtool_rxnfc` up to `data`, which is all that this command reads and writes; the rest for older kernels.
-    let mut words = [0; 48];
-    words[..2].copy_from_slice(&[ETHTOOL_GRXFH, traffic]);
-    // SAFETY: the whole struct is 192 bytes long, as is `words`.
-    unsafe { ethtool_words(socket, name, &mut words)? };
-    let [low, high] = [words[2].to_ne_bytes(), words[3].to_ne_bytes()];
-    let mut data = [0; 8];
-    data[..4].copy_from_slice(&low);
-    data[4..].copy_from_slice(&high);
-    Ok(u64::from_ne_bytes(data))
 }
 
 /// `struct ethtool_channels`.
@@ -188,8 +138,16 @@ pub(super) struct Channels {
 /// How many queues a NIC uses.
 pub(super) fn channels(socket: &OwnedFd, name: &str) -> io::Result<Channels> {
     const ETHTOOL_GCHANNELS: u32 = 0x3c;
-    const SIOCETHTOOL: libc::c_ulong = 0x8946;
-    let mut channels = Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() };
+    call_channels(socket, name, Channels { command: ETHTOOL_GCHANNELS, ..Channels::default() })
+}
+
+/// Sets how many queues a NIC uses.
+pub(super) fn set_channels(socket: &OwnedFd, name: &str, channels: Channels) -> io::Result<()> {
+    const ETHTOOL_SCHANNELS: u32 = 0x3d;
+    call_channels(socket, name, Channels { command: ETHTOOL_SCHANNELS, ..channels }).map(drop)
+}
+
+fn call_channels(socket: &OwnedFd, name: &str, mut channels: Channels) -> io::Result<Channels> {
     let mut request = request(name)?;
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut channels).cast();
     call(socket, SIOCETHTOOL, &mut request)?;

@@ -5,11 +5,21 @@
 
 use super::napi::Napi;
 use super::offloads::Offloads;
+use super::rss;
 use crate::placement::irqs::Affinities;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+
+/// How many queues of each kind a NIC uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Queues {
+    pub(super) rx: u32,
+    pub(super) tx: u32,
+    /// Those that do both.
+    pub(super) combined: u32,
+}
 
 /// One NIC's state before us.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +38,12 @@ pub(super) struct Entry {
     /// When its interrupts come, if we changed that.
     #[serde(default)]
     pub(super) napi: Option<Napi>,
+    /// Its queues, if the driver says.
+    #[serde(default)]
+    pub(super) queues: Option<Queues>,
+    /// How it spreads packets over them.
+    #[serde(default)]
+    pub(super) rss: rss::Before,
 }
 
 /// Where a NIC's entry is kept. The number is part of the name because namespaces share a file system.
@@ -77,14 +93,29 @@ mod tests {
     fn an_entry_is_found_again_only_for_the_same_nic() {
         let dir = tempfile::tempdir().unwrap();
         let offloads = Offloads([("gro".to_owned(), true)].into());
-        let irqs = Affinities([(120, "0-7".to_owned())].into());
-        let entry = Entry { name: "eth9".to_owned(), ifindex: 7, up: true, offloads, irqs, napi: None };
+        let entry = Entry {
+            name: "eth9".to_owned(),
+            ifindex: 7,
+            up: true,
+            offloads,
+            irqs: Affinities([(120, "0-7".to_owned())].into()),
+            napi: None,
+            queues: Some(Queues { rx: 0, tx: 0, combined: 4 }),
+            rss: rss::Before { config: Some(rss::HashConfig::default()), fields: [Some(0x30); 6] },
+        };
         write(dir.path(), &entry).unwrap();
         assert_eq!(left_behind(dir.path(), "eth9", 7), Some(entry.clone()));
         assert_eq!(left_behind(dir.path(), "eth9", 8), None);
         assert_eq!(all(dir.path()), std::slice::from_ref(&entry));
         remove(dir.path(), &entry);
         assert_eq!(left_behind(dir.path(), "eth9", 7), None);
+    }
+
+    #[test]
+    fn an_entry_of_a_version_that_knew_less_is_one() {
+        let text = r#"{"name": "eth9", "ifindex": 7, "up": false, "offloads": {"gro": true}}"#;
+        let entry: Entry = serde_json::from_str(text).unwrap();
+        assert_eq!((entry.irqs, entry.queues, entry.rss), Default::default());
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod journal;
 mod napi;
 mod nic;
 mod offloads;
+mod rss;
 
-pub use facts::{Rss, left_behind};
+pub use facts::{Spreading, left_behind};
 pub use ioctl::minutes_west;
 pub use nic::{LinkState, Nic, NicError, frame_fits};
 pub use offloads::{Feature, Offloads};
+pub use rss::{Programmed, RssState, RssTable};

@@ -1,14 +1,18 @@
 //! One of our NICs: found, prepared, watched, and put back on drop.
 
 use super::ioctl;
-use super::journal::{self, Entry};
+use super::journal::{self, Entry, Queues};
 use super::napi::Napi;
 use super::offloads::Offloads;
+use super::rss::{self, KernelRss, Programmed, RssState, RssTable};
 use crate::config::names::nearest;
 use crate::placement::irqs::Affinities;
+use dataplane::rss::{BUCKETS, Fields};
 use rustix::fd::OwnedFd;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// Why a NIC cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -62,11 +66,16 @@ pub struct Nic {
     pub name: String,
     /// The kernel's number for it.
     pub ifindex: u32,
-    pub(super) socket: OwnedFd,
+    pub(super) socket: Arc<OwnedFd>,
+    rss: Programmed,
     /// What to put back, and where that is written down.
     pub(super) before: Option<(Entry, PathBuf)>,
     _promiscuous: Option<OwnedFd>,
 }
+
+/// How often, and after what time each, queue counts are tried again at exit.
+const RELEASE_LOOKS: u32 = 20;
+const RELEASE_WAIT: Duration = Duration::from_millis(10);
 
 /// Bytes of Ethernet header and one VLAN tag on top of the MTU.
 const LINK_OVERHEAD: u32 = 14 + 4;
@@ -80,7 +89,14 @@ impl Nic {
         let system = |what| move |source: io::Error| NicError::System { name: name.to_owned(), what, source };
         let socket = ioctl::control_socket().map_err(system("opening a socket"))?;
         let ifindex = rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| not_found(name))?;
-        Ok(Self { name: name.to_owned(), ifindex, socket, before: None, _promiscuous: None })
+        Ok(Self {
+            name: name.to_owned(),
+            ifindex,
+            socket: Arc::new(socket),
+            rss: Programmed::default(),
+            before: None,
+            _promiscuous: None,
+        })
     }
 
     /// Whether the link is up, and its MTU.
@@ -109,6 +125,107 @@ impl Nic {
         }
     }
 
+    /// Writes down what the NIC is like before that is changed, and where `irqs` are handled. What was written down before
+    /// stands. Returns a warning if it cannot be written.
+    fn write_down(&mut self, journal_dir: &Path, irqs: Affinities) -> Option<String> {
+        let known = self.before.take().map(|(entry, _)| entry);
+        let known = known.or_else(|| journal::left_behind(journal_dir, &self.name, self.ifindex));
+        let mut entry = known.unwrap_or_else(|| self.entry());
+        for (number, cores) in irqs.0 {
+            entry.irqs.0.entry(number).or_insert(cores);
+        }
+        let failed = journal::write(journal_dir, &entry).err();
+        self.before = Some((entry, journal_dir.to_owned()));
+        failed.map(|error| {
+            format!(
+                "cannot write down the state of {} in {}: {error}. If the daemon is killed, its offloads stay off and \
+                 its RSS stays ours",
+                self.name,
+                journal_dir.display()
+            )
+        })
+    }
+
+    /// What the NIC is like now.
+    fn entry(&self) -> Entry {
+        let queues = ioctl::channels(&self.socket, &self.name).ok();
+        Entry {
+            name: self.name.clone(),
+            ifindex: self.ifindex,
+            up: ioctl::flags(&self.socket, &self.name).is_ok_and(|flags| flags & libc::IFF_UP != 0),
+            offloads: Offloads::read(&self.socket, &self.name),
+            irqs: Affinities::default(),
+            napi: None,
+            queues: queues.map(|now| Queues { rx: now.rx, tx: now.tx, combined: now.combined }),
+            rss: rss::Before::read(&self.ethtool()),
+        }
+    }
+
+    /// Has the NIC use so many receive queues. Put back on drop. Returns a warning.
+    ///
+    /// # Errors
+    /// If the driver refuses, or has not so many.
+    pub fn set_queues(&mut self, count: u32, journal_dir: &Path) -> io::Result<Option<String>> {
+        let warning = self.write_down(journal_dir, Affinities::default());
+        let mut channels = ioctl::channels(&self.socket, &self.name)?;
+        if channels.combined > 0 {
+            channels.combined = count.checked_sub(channels.rx).ok_or(io::ErrorKind::InvalidInput)?;
+        } else {
+            // A socket sends on the queue it receives on.
+            (channels.rx, channels.tx) = (count, count);
+        }
+        ioctl::set_channels(&self.socket, &self.name, channels)?;
+        Ok(warning)
+    }
+
+    /// Whether it has a table by which packets are spread.
+    #[must_use]
+    pub fn has_rss(&self) -> bool {
+        rss::is_there(&self.ethtool())
+    }
+
+    pub(super) fn ethtool(&self) -> KernelRss<'_> {
+        KernelRss { socket: &self.socket, name: &self.name }
+    }
+
+    /// Settles the key and the fields by which packets are spread: sets them if `program`, else looks at them. Put back on
+    /// drop, of a NIC in our care.
+    pub fn agree_on_rss(&mut self, program: bool) {
+        self.rss = rss::agree(&self.ethtool(), program && self.before.is_some());
+    }
+
+    /// Has ports hashed only where all NICs do.
+    pub fn narrow_rss(&mut self, common: Fields, program: bool) {
+        let mut done = std::mem::take(&mut self.rss);
+        rss::narrow(&self.ethtool(), &mut done, common, program);
+        self.rss = done;
+    }
+
+    /// Points the NIC's table at the queue of each bucket. Whether it agrees now.
+    pub fn point_rss(&mut self, queues: &[u32; BUCKETS], program: bool) -> bool {
+        let mut done = std::mem::take(&mut self.rss);
+        let agrees = rss::point(&self.ethtool(), &mut done, queues, program);
+        self.rss = done;
+        agrees
+    }
+
+    /// Its table, to be changed while packets come.
+    ///
+    /// # Errors
+    /// Says why it cannot be.
+    pub fn rss_table(&self) -> Result<RssTable, String> {
+        if self.rss.is_movable && self.rss.state == RssState::Agrees {
+            return Ok(RssTable { socket: Arc::clone(&self.socket), name: self.name.clone() });
+        }
+        Err(self.rss.refused.first().cloned().unwrap_or_else(|| "net.rss is \"leave\"".to_owned()))
+    }
+
+    /// How it spreads packets.
+    #[must_use]
+    pub const fn rss(&self) -> &Programmed {
+        &self.rss
+    }
+
     /// Takes the NIC into our care: offloads off, link up, every frame taken. What was changed is written to
     /// `journal_dir` first, and put back on drop; so is `irqs`, where its interrupts are handled now and perhaps not for
     /// long. Returns warnings.
@@ -127,23 +244,8 @@ impl Nic {
             let name = name.clone();
             move |source: io::Error| NicError::System { name, what, source }
         };
-        let mut warnings = Vec::new();
         let flags = ioctl::flags(&self.socket, &self.name).map_err(system("reading its flags"))?;
-        let entry = journal::left_behind(journal_dir, &self.name, self.ifindex).unwrap_or_else(|| Entry {
-            name: self.name.clone(),
-            ifindex: self.ifindex,
-            up: flags & libc::IFF_UP != 0,
-            offloads: Offloads::read(&self.socket, &self.name),
-            irqs,
-            napi: None,
-        });
-        if let Err(error) = journal::write(journal_dir, &entry) {
-            warnings.push(format!(
-                "cannot write down the state of {name} in {}: {error}. If the daemon is killed, its offloads stay off",
-                journal_dir.display()
-            ));
-        }
-        self.before = Some((entry, journal_dir.to_owned()));
+        let mut warnings = Vec::from_iter(self.write_down(journal_dir, irqs));
         if offloads {
             let stubborn = Offloads::switch_off(&self.socket, &self.name);
             if !stubborn.is_empty() {
@@ -207,10 +309,35 @@ impl Nic {
         own.filter(|address| address.address.as_ref().is_some_and(is_routable)).count()
     }
 
+    /// The queue counts before us. A table of RSS may name any of them, so they come first.
+    fn restore_queues(&self, before: Option<Queues>) -> Vec<String> {
+        let (Some(Queues { rx, tx, combined }), Ok(mut now)) =
+            (before, ioctl::channels(&self.socket, &self.name))
+        else {
+            return Vec::new();
+        };
+        if (now.rx, now.tx, now.combined) == (rx, tx, combined) {
+            return Vec::new();
+        }
+        (now.rx, now.tx, now.combined) = (rx, tx, combined);
+        // The kernel lets go of a closed socket's queue only in a work item of its own, and refuses until then.
+        let mut set = ioctl::set_channels(&self.socket, &self.name, now);
+        for _ in 0..RELEASE_LOOKS {
+            if set.is_ok() {
+                break;
+            }
+            std::thread::sleep(RELEASE_WAIT);
+            set = ioctl::set_channels(&self.socket, &self.name, now);
+        }
+        set.err().map(|error| format!("queue count ({error})")).into_iter().collect()
+    }
+
     /// Puts back what was changed. Returns what could not be.
     pub(super) fn restore(&mut self) -> Vec<String> {
         let Some((entry, dir)) = self.before.take() else { return Vec::new() };
-        let mut failed = entry.offloads.restore(&self.socket, &self.name);
+        let mut failed = self.restore_queues(entry.queues);
+        failed.extend(entry.rss.restore(&self.ethtool()));
+        failed.extend(entry.offloads.restore(&self.socket, &self.name));
         let stuck = entry.irqs.restore(Path::new("/"));
         failed.extend(stuck.iter().map(|irq| format!("interrupt {irq}")));
         if entry.napi.is_some_and(|napi| napi.write(&self.name, self.ifindex).is_err()) {

@@ -9,11 +9,12 @@ mod backend;
 mod captures;
 mod notes;
 mod plane;
+mod rss;
 mod watch;
 mod watchdog;
 
 use crate::api::server::{ServeError, Server};
-use crate::config::{Config, Tracking};
+use crate::config::{Config, Rebalance, Tracking};
 use crate::labels::{LabelNames, LabelsError};
 use crate::net::NicError;
 use crate::publish::{BothRules, Publisher};
@@ -34,7 +35,7 @@ use plane::Plane;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 use watchdog::Watchdog;
 
@@ -88,6 +89,9 @@ pub enum Fatal {
 
 /// How often the control thread looks around: a link that comes up is used this much later at most.
 const LOOK_AROUND: Duration = Duration::from_millis(20);
+/// How often loads are looked at where flows move by themselves, and for how long.
+const REBALANCE_EVERY: Duration = Duration::from_secs(30);
+const REBALANCE_LOOK: Duration = Duration::from_secs(5);
 /// How long workers may take to poll for the first time.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -154,6 +158,7 @@ fn watch(
     let mut notes = NoteLog::new(Captures::new(&config.log));
     let mut watchdog = Watchdog::new(plane);
     let mut rollback: Option<JoinHandle<()>> = None;
+    let mut rebalanced: (Instant, Option<JoinHandle<()>>) = (Instant::now(), None);
     while !signals.stop_asked() {
         if let Some(worker) = plane.ended_worker() {
             error!("worker {worker} has ended");
@@ -170,6 +175,16 @@ fn watch(
             rollback = Some(thread.map_err(|source| Fatal::System { what: "starting a thread", source })?);
         }
         watchdog.look();
+        if config.workers.rebalance == Rebalance::Auto
+            && rebalanced.0.elapsed() >= REBALANCE_EVERY
+            && rebalanced.1.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            let backend = Arc::clone(backend);
+            let thread = std::thread::Builder::new().name("rebalance".to_owned());
+            let thread = thread.spawn(move || backend.rebalance_if_uneven(REBALANCE_LOOK));
+            let thread = thread.map_err(|source| Fatal::System { what: "starting a thread", source })?;
+            rebalanced = (Instant::now(), Some(thread));
+        }
         links.look();
         plane.publisher.reclaim();
         plane.publisher.follow_wall_clock(Now::since(plane.started));

@@ -4,10 +4,10 @@
 //! before the program is attached, so that the first frame finds a worker; and the program is detached before a socket
 //! is closed. Fields drop in that order.
 
-use super::Fatal;
 use super::watchdog::SharedHealth;
+use super::{Fatal, rss};
 use crate::ager::{self, Aged};
-use crate::config::{Auto, Config, Idle, Irqs, Offloads, XdpMode};
+use crate::config::{Auto, Config, Idle, Irqs, Offloads, Rss, XdpMode};
 use crate::net::{Nic, frame_fits};
 use crate::placement::{self, Machine, Placed, irqs};
 use crate::publish::Publisher;
@@ -18,14 +18,14 @@ use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
-use dataplane::rss::BUCKETS;
 use dataplane::sets::SetAsk;
 use dataplane::worker::{
-    Handoff, IdlePolicy, Lane, Moves, NoteReader, Parts, PortState, SetAsks, Spread, Steering, Waker, Worker,
+    Handoff, IdlePolicy, Lane, Moves, NoteReader, Parts, PortState, SetAsks, Steering, Waker, Worker,
     WorkerCounters, deal_lanes, note_rings,
 };
 use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
 use rtrb::{Consumer, Producer, RingBuffer};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -59,7 +59,7 @@ pub(super) struct Port {
     pub(super) mtu: u32,
     /// Longest frame our memory and sockets can carry for it.
     pub(super) frame_len_max: u32,
-    queues: u32,
+    pub(super) queues: u32,
 }
 
 /// A worker as control knows it.
@@ -70,6 +70,7 @@ pub(super) struct WorkerHandle {
     pub(super) why: String,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) region: Arc<Region>,
+    pub(super) waker: Arc<Waker>,
     /// Where it takes requests about its flows.
     pub(super) desk: Arc<Mutex<Desk>>,
     /// What happens to its flows.
@@ -78,7 +79,6 @@ pub(super) struct WorkerHandle {
     pub(super) notes: Mutex<NoteReader>,
     /// NIC and queue of each lane.
     pub(super) lanes: Vec<(PortId, u32)>,
-    waker: Arc<Waker>,
     /// Whether it polls.
     pub(super) health: SharedHealth,
     /// The kernel's number for its thread, 0 until it runs.
@@ -98,6 +98,10 @@ pub(super) struct Plane {
     aged: Vec<Aged>,
     pub(super) ports: Vec<Port>,
     pub(super) states: Arc<[PortState]>,
+    /// Which worker owns which flows.
+    pub(super) steering: Arc<Steering>,
+    /// Buckets that NICs tell apart.
+    pub(super) stride: usize,
     pub(super) publisher: Arc<Publisher>,
     pub(super) listening: Arc<Listening>,
     pub(super) expectations: Arc<Expectations>,
@@ -114,11 +118,6 @@ impl Plane {
         publisher: impl FnOnce(&[String], usize) -> Result<Publisher, Fatal>,
     ) -> Result<Self, Fatal> {
         let nics = find_nics(config)?;
-        let names: Vec<String> = nics.iter().map(|(nic, _)| nic.name.clone()).collect();
-        let machine = read_machine(&nics);
-        let placed = place(config, &machine, &nics)?;
-        let hands = deal(&nics, placed.len());
-        let publisher = Arc::new(publisher(&names, placed.len())?);
         // Programs are loaded before anything about a NIC is changed: a NIC that is taken stays as it is.
         let mut loaded = Vec::new();
         for (nic, queues) in nics {
@@ -126,10 +125,18 @@ impl Plane {
             let xdp = XdpPort::load(&nic.name, ifindex)?;
             loaded.push((nic, queues, xdp));
         }
+        align_queues(config, &mut loaded)?;
+        let names: Vec<String> = loaded.iter().map(|(nic, ..)| nic.name.clone()).collect();
+        let machine = read_machine(&loaded);
+        let placed = place(config, &machine, &loaded)?;
+        let hands = deal(&loaded, placed.len());
+        let publisher = Arc::new(publisher(&names, placed.len())?);
         let mut ports = prepare(config, loaded, &machine)?;
         if config.net.irqs == Irqs::Steer {
             steer_irqs(&machine, &ports, &hands, &placed);
         }
+        let program = config.net.rss == Rss::Program;
+        let (spread, stride) = rss::agree(&mut ports, program);
         let geometry = Geometry::of(config, &ports, &hands)?;
         capabilities::may_lock(geometry.umem_bytes()).map_err(Fatal::Rights)?;
         let umem = Umem::new(&geometry.umem(config))?;
@@ -153,6 +160,8 @@ impl Plane {
             aged: Vec::new(),
             ports,
             states,
+            steering: Arc::new(Steering::new(spread, placed.len(), stride)),
+            stride,
             publisher,
             listening: Arc::default(),
             expectations: Arc::default(),
@@ -160,7 +169,19 @@ impl Plane {
             sets_waker,
         };
         plane.make_workers(config, placed, &hands, &umem, devices)?;
+        let lanes = plane.lanes();
+        rss::point(&mut plane.ports, &lanes, &plane.steering.owners(), program);
+        rss::report(&plane.ports, plane.workers.len());
         Ok(plane)
+    }
+
+    /// NIC, queue and worker of every socket.
+    pub(super) fn lanes(&self) -> Vec<(usize, u32, WorkerId)> {
+        let ids = (0..).map(WorkerId);
+        let of = |(id, worker): (WorkerId, &WorkerHandle)| -> Vec<_> {
+            worker.lanes.iter().map(|(port, queue)| (port.index(), *queue, id)).collect()
+        };
+        ids.zip(&self.workers).flat_map(of).collect()
     }
 
     /// Deals out the devices and makes a worker of each hand.
@@ -192,8 +213,7 @@ impl Plane {
         if let Some(tracker) = trackers.first() {
             self.expectations = Arc::clone(tracker.expectations());
         }
-        let steering = Arc::new(Steering::new(Spread::Secret, count, BUCKETS));
-        let meshes = meshes.into_iter().zip(Moves::mesh(&steering, count));
+        let meshes = meshes.into_iter().zip(Moves::mesh(&self.steering, count));
         let parts = dealt.into_iter().zip(meshes).zip(wakers).zip(trackers).zip(placed);
         for (index, ((((lanes, (handoff, moves)), waker), mut tracker), placed)) in parts.enumerate() {
             let (out, events) = RingBuffer::<FlowEvent>::new(EVENT_RING);
@@ -214,11 +234,11 @@ impl Plane {
                 why: placed.why,
                 counters: Arc::clone(&counters),
                 region,
+                waker: Arc::clone(&waker),
                 desk: Arc::new(Mutex::new(desk)),
                 events: Arc::new(Mutex::new(events)),
                 notes: Mutex::new(notes),
                 lanes: lanes.iter().map(|lane| (lane.port, lane.device.queue().queue)).collect(),
-                waker: Arc::clone(&waker),
                 health: SharedHealth::default(),
                 thread_id: Arc::default(),
                 thread: None,
@@ -358,14 +378,6 @@ fn find_nics(config: &Config) -> Result<Vec<(Nic, u32)>, Fatal> {
         for name in [&wire.left, &wire.right] {
             let nic = Nic::find(name)?;
             let have = nic.queues();
-            if let Some(wanted) = wire.queues.map(u32::from).filter(|wanted| *wanted != have) {
-                return Err(Fatal::Layout(format!(
-                    "{name} has {have} receive queue(s), but wire `{}` is configured for {wanted}: a queue without a \
-                     socket would lose its frames. Set the NIC's count (`ethtool -L {name} combined {wanted}`) or leave \
-                     `queues` out",
-                    wire.name
-                )));
-            }
             nics.push((nic, have));
         }
     }
@@ -378,20 +390,61 @@ fn find_nics(config: &Config) -> Result<Vec<(Nic, u32)>, Fatal> {
     Ok(nics)
 }
 
+/// Has both NICs of a wire use as many queues as is configured, or as many as the one with fewer has: packets of one
+/// bucket then find the same worker on both sides.
+fn align_queues(config: &Config, nics: &mut [(Nic, u32, XdpPort)]) -> Result<(), Fatal> {
+    for (wire, pair) in config.wires.iter().zip(nics.chunks_mut(2)) {
+        let fewest = pair.iter().map(|(_, queues, _)| *queues).min().unwrap_or(1);
+        let wanted = wire.queues.map_or(fewest, u32::from);
+        for (nic, queues, _) in pair.iter_mut().filter(|(_, queues, _)| *queues != wanted) {
+            let set = match config.net.rss {
+                Rss::Leave => Err(io::Error::other("net.rss is \"leave\"")),
+                // Whatever its number of queues, buckets do not find their workers.
+                Rss::Program if wire.queues.is_none() && !nic.has_rss() => {
+                    Err(io::Error::other("it has no RSS, so nothing would be gained"))
+                }
+                Rss::Program => nic.set_queues(wanted, &config.net.journal_dir),
+            };
+            *queues = nic.queues();
+            let refusal = match set {
+                Ok(warning) => {
+                    warning.iter().for_each(|warning| warn!("{warning}"));
+                    continue;
+                }
+                Err(refusal) => refusal,
+            };
+            let name = &nic.name;
+            if wire.queues.is_some() {
+                return Err(Fatal::Layout(format!(
+                    "{name} has {queues} receive queue(s), but wire `{}` is configured for {wanted}: a queue without a \
+                     socket would lose its frames, and the count cannot be set ({refusal}). Set it by hand (`ethtool -L \
+                     {name} combined {wanted}`) or leave `queues` out",
+                    wire.name
+                )));
+            }
+            warn!(
+                "{name} has {queues} queues and its counterpart {wanted}, and that cannot be made alike ({refusal}): \
+                 packets may have to be handed from worker to worker"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// What there is to place workers on.
-fn read_machine(nics: &[(Nic, u32)]) -> Machine {
-    let named: Vec<(String, u32)> = nics.iter().map(|(nic, _)| (nic.name.clone(), nic.ifindex)).collect();
+fn read_machine(nics: &[(Nic, u32, XdpPort)]) -> Machine {
+    let named: Vec<(String, u32)> = nics.iter().map(|(nic, ..)| (nic.name.clone(), nic.ifindex)).collect();
     Machine::read(Path::new("/"), &cores::allowed(), cores::is_usable, &named)
 }
 
 /// Which worker serves which queues, for this many of them.
-fn deal(nics: &[(Nic, u32)], workers: usize) -> Vec<Vec<(PortId, u32)>> {
-    deal_lanes(&nics.iter().map(|(_, queues)| *queues).collect::<Vec<_>>(), workers)
+fn deal(nics: &[(Nic, u32, XdpPort)], workers: usize) -> Vec<Vec<(PortId, u32)>> {
+    deal_lanes(&nics.iter().map(|(_, queues, _)| *queues).collect::<Vec<_>>(), workers)
 }
 
 /// A core for every worker, and the log's word on why.
-fn place(config: &Config, machine: &Machine, nics: &[(Nic, u32)]) -> Result<Vec<Placed>, Fatal> {
-    let queues = nics.iter().map(|(_, queues)| *queues as usize).min().unwrap_or(1);
+fn place(config: &Config, machine: &Machine, nics: &[(Nic, u32, XdpPort)]) -> Result<Vec<Placed>, Fatal> {
+    let queues = nics.iter().map(|(_, queues, _)| *queues as usize).min().unwrap_or(1);
     let placement = placement::choose(machine, &config.workers.cores, queues, |count| deal(nics, count));
     let placement = placement.map_err(|error| Fatal::Layout(error.to_string()))?;
     for (index, Placed { core, why }) in placement.workers.iter().enumerate() {

@@ -11,6 +11,7 @@ mod rules;
 mod sets;
 mod stats;
 mod tables;
+mod workers;
 
 pub use changes::*;
 pub use events::*;
@@ -22,6 +23,7 @@ pub use rules::*;
 pub use sets::*;
 pub use stats::*;
 pub use tables::*;
+pub use workers::*;
 
 use serde::{Deserialize, Serialize};
 

@@ -125,8 +125,37 @@ pub struct PortStats {
     /// Rate of `tx`; the server fills it in.
     #[serde(default)]
     pub tx_rate: Rate,
+    /// How it spreads packets over its queues.
+    #[serde(default)]
+    pub rss: RssStats,
     /// Its queues.
     pub queues: Vec<QueueStats>,
+}
+
+/// How a NIC spreads packets over its queues, beside how workers own flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RssStats {
+    /// In one word.
+    pub state: RssWord,
+    /// What the NIC refused, or has otherwise than workers go by: one sentence each.
+    pub refused: Vec<String>,
+    /// Entries of its table; 0 without RSS.
+    pub entries: u32,
+    /// Whether its table may be changed.
+    pub movable: bool,
+}
+
+/// See [`RssStats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RssWord {
+    /// There is one queue.
+    #[default]
+    SingleQueue,
+    /// Packets come in where their flows live.
+    Agrees,
+    /// Packets are handed over between workers.
+    Differs,
 }
 
 /// One queue of a NIC. Drops here are the kernel's: such packets never reached us.

@@ -1,4 +1,5 @@
 mod flows;
+mod workers;
 
 use super::args::{Cli, Command};
 use super::run;

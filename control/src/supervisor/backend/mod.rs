@@ -10,15 +10,16 @@ mod sets;
 mod settings;
 mod stats;
 mod tables;
+mod workers;
 
 use super::plane::Plane;
 use super::watchdog::SharedHealth;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
-    FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, KeptView, RecentEdit, RecentEntry,
-    RollbackRequest, RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally, TrackRow,
-    UpdateRequest,
+    FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, KeptView, RebalanceReport, RecentEdit,
+    RecentEntry, RollbackRequest, RssStats, RulesView, SetsAnswer, SetsRequest, Stats, TableLine,
+    TablesRequest, Tally, TrackRow, UpdateRequest, WorkersReport,
 };
 use crate::config::Config;
 use crate::history::{History, Note};
@@ -50,6 +51,7 @@ struct PortFacts {
     name: String,
     wire: String,
     zero_copy: bool,
+    rss: RssStats,
 }
 
 /// One worker, for reading.
@@ -90,6 +92,8 @@ pub(super) struct LiveBackend {
     /// Whoever listens to events.
     hub: Hub,
     expectations: Arc<Expectations>,
+    /// Who owns which flows.
+    ownership: workers::Ownership,
     /// How many listen to what becomes of these.
     expecting: Mutex<usize>,
 }
@@ -100,6 +104,7 @@ impl LiveBackend {
             name: port.nic.name.clone(),
             wire: port.wire.clone(),
             zero_copy: port.zero_copy,
+            rss: stats::rss_stats(port.nic.rss()),
         };
         let worker = |handle: &super::plane::WorkerHandle| WorkerFacts {
             core: handle.core,
@@ -142,6 +147,20 @@ impl LiveBackend {
                 plane.publisher.track_settings().events.0 != 0,
             ),
             expectations: Arc::clone(&plane.expectations),
+            ownership: workers::Ownership {
+                steering: Arc::clone(&plane.steering),
+                wakers: plane.workers.iter().map(|handle| Arc::clone(&handle.waker)).collect(),
+                stride: plane.stride,
+                lanes: plane.lanes(),
+                tables: plane
+                    .ports
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, port)| port.queues > 1)
+                    .map(|(index, port)| (index, port.nic.rss_table()))
+                    .collect(),
+                moving: Mutex::new(()),
+            },
             expecting: Mutex::new(0),
         }
     }
@@ -262,6 +281,14 @@ impl Backend for LiveBackend {
 
     fn label_names(&self) -> Arc<LabelNames> {
         Arc::clone(&self.labels.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    fn workers(&self, interval: Duration) -> WorkersReport {
+        self.look_at_workers(interval)
+    }
+
+    fn rebalance(&self, interval: Duration, dry_run: bool) -> RebalanceReport {
+        self.rebalance_workers(interval, dry_run)
     }
 
     fn settings(&self) -> Vec<(String, u32)> {

@@ -2,15 +2,30 @@
 
 use super::LiveBackend;
 use crate::api::types::{
-    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, Side, Stalled, Stats,
-    TrackRow, Traffic, WireStats, WorkerStats,
+    DropCount, FlowStats, HandoffRow, PeerRow, PortMode, PortStats, QueueStats, RssStats, RssWord, Side,
+    Stalled, Stats, TrackRow, Traffic, WireStats, WorkerStats,
 };
+use crate::net::{Programmed, RssState};
 use dataplane::flow::InvalidReason;
 use dataplane::ids::{PortId, WorkerId};
 use dataplane::reason::DropReason;
 use dataplane::worker::{HandoffCause, HandoffCounters, Volume};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// What came of making a NIC's RSS agree.
+pub(super) fn rss_stats(rss: &Programmed) -> RssStats {
+    RssStats {
+        state: match rss.state {
+            RssState::SingleQueue => RssWord::SingleQueue,
+            RssState::Agrees => RssWord::Agrees,
+            RssState::Differs => RssWord::Differs,
+        },
+        refused: rss.refused.clone(),
+        entries: u32::try_from(rss.entries).unwrap_or(u32::MAX),
+        movable: rss.is_movable,
+    }
+}
 
 impl LiveBackend {
     /// Everything, now.
@@ -64,6 +79,7 @@ impl LiveBackend {
                 _ => PortMode::Native,
             },
             zero_copy: facts.zero_copy,
+            rss: facts.rss.clone(),
             link_up: state.link_up.load(Relaxed),
             mtu: state.frame_len_max.load(Relaxed).saturating_sub(18),
             ..PortStats::default()
@@ -154,9 +170,7 @@ impl LiveBackend {
             stats.dropped += port.dropped_packets();
             stats.reject_answers += port.answers.packets.get();
         }
-        let judged = stats.handoffs.iter().filter(|row| row.cause != HandoffCause::Transmit.name());
-        (stats.handed_off, stats.taken_over) =
-            judged.fold((0, 0), |sum, row| (sum.0 + row.out, sum.1 + row.taken));
+        (stats.handed_off, stats.taken_over) = judged_elsewhere(&worker.counters.handoff);
         stats
     }
 
@@ -174,6 +188,14 @@ impl LiveBackend {
         }
         stats
     }
+}
+
+/// Packets handed to other workers to be judged, and taken over from them for that.
+pub(super) fn judged_elsewhere(counters: &HandoffCounters) -> (u64, u64) {
+    let causes = HandoffCause::ALL.iter().filter(|cause| **cause != HandoffCause::Transmit);
+    let counts =
+        |cause: &HandoffCause| (counters.out[*cause as usize].get(), counters.taken[*cause as usize].get());
+    causes.map(counts).fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1))
 }
 
 fn handoffs(counters: &HandoffCounters) -> Vec<HandoffRow> {
