@@ -10,8 +10,10 @@ use palisade_tests::daemon::Daemon;
 use palisade_tests::lab::Lab;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::UdpSocket;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -101,6 +103,11 @@ fn thread_times(daemon: &Daemon) -> Result<BTreeMap<(u32, String), u64>, Error> 
 fn wake_up(plan: &Plan, report: &mut Report) -> Result<(), Error> {
     let [mut slept, mut spun] = [after_pauses(plan, "adaptive")?, after_pauses(plan, "spin")?];
     let awake = median(&spun);
+    let mut bare = bare_wake_up(plan.cores - 1)?;
+    report.beside(
+        "the kernel by itself, us from a write to a blocked read's return on the other core, median / p99",
+        &format!("{:.1} / {:.1}", median(&bare), p99(&mut bare)),
+    );
     for (idle, times) in [("adaptive", &mut slept), ("spin", &mut spun)] {
         let figure = format!("idle = \"{idle}\", us from sending to receiving after a pause, median / p99");
         report.beside(&figure, &format!("{:.1} / {:.1}", median(times), p99(times)));
@@ -122,6 +129,35 @@ fn after_pauses(plan: &Plan, idle: &str) -> Result<Vec<f64>, Error> {
     // In a thread of its own: what this one starts would inherit the probe's core.
     let measured = thread::scope(|scope| scope.spawn(|| measure(&probe, idle)).join());
     measured.map_err(|_| "the probe panicked")?
+}
+
+/// Microseconds from a write on the first core to the return of a read that was blocked on `core`, after the same pauses:
+/// what the machine needs to wake any thread.
+fn bare_wake_up(core: usize) -> Result<Vec<f64>, Error> {
+    let (mut sender, mut receiver) = UnixStream::pair()?;
+    let (told, woken) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            affinity::pin_to(core)?;
+            // Until the sender is gone.
+            while receiver.read_exact(&mut [0]).is_ok() {
+                told.send(Instant::now())?;
+            }
+            Ok::<_, Error>(())
+        });
+        let measured = scope.spawn(move || {
+            affinity::pin_to(0)?;
+            let pauses = PAUSES.iter().flat_map(|(pause, count)| std::iter::repeat_n(*pause, *count));
+            let one = |pause| {
+                thread::sleep(pause);
+                let start = Instant::now();
+                sender.write_all(&[0])?;
+                Ok((woken.recv_timeout(PATIENCE)? - start).as_secs_f64() * 1e6)
+            };
+            pauses.map(one).collect()
+        });
+        measured.join().map_err(|_| "the sender panicked")?
+    })
 }
 
 fn measure(probe: &Probe, idle: &str) -> Result<Vec<f64>, Error> {

@@ -62,6 +62,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// In a thread of its own: measurements pin theirs, and what they start, to a core, and the next one may need them all.
+fn apart(measure: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), Error> {
+    thread::scope(|scope| scope.spawn(measure).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 fn run(args: &Args) -> Result<u32, Error> {
     // Before anything is pinned: the count is of the cores this thread may use.
     let cores = thread::available_parallelism()?.get();
@@ -75,28 +81,28 @@ fn run(args: &Args) -> Result<u32, Error> {
     println!("  method    {} interleaved repetitions of {} s each", plan.repetitions, args.seconds);
     let mut report = Report::default();
     if args.only.is_none_or(|only| only == Group::Gateway) {
-        gateway::measure(&plan, &mut report)?;
+        apart(|| gateway::measure(&plan, &mut report))?;
     }
     if args.only.is_none_or(|only| only == Group::Conntrack) {
-        conntrack::measure(&plan, &mut report)?;
+        apart(|| conntrack::measure(&plan, &mut report))?;
     }
     if args.only.is_none_or(|only| only == Group::Sets) {
-        sets::measure(&plan, &mut report)?;
+        apart(|| sets::measure(&plan, &mut report))?;
     }
     if args.only.is_none_or(|only| matches!(only, Group::Rules | Group::Classifier)) {
-        classifier::measure(&plan, args.sets.as_deref(), &mut report)?;
+        apart(|| classifier::measure(&plan, args.sets.as_deref(), &mut report))?;
     }
     if args.only.is_none_or(|only| matches!(only, Group::Rules | Group::Edits)) {
-        edits::measure(&mut report)?;
+        apart(|| edits::measure(&mut report))?;
     }
     if args.only.is_none_or(|only| only == Group::Rules) {
-        wire_rules::measure(&plan, &mut report)?;
+        apart(|| wire_rules::measure(&plan, &mut report))?;
     }
     if args.only.is_none_or(|only| only == Group::Cores) {
-        cores::measure(&plan, &mut report)?;
+        apart(|| cores::measure(&plan, &mut report))?;
     }
     if args.only.is_none_or(|only| matches!(only, Group::Cores | Group::Idle)) {
-        idle::figures(&plan, &mut report)?;
+        apart(|| idle::figures(&plan, &mut report))?;
     }
     println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
     Ok(report.missed())
