@@ -143,7 +143,8 @@ impl Test {
         }
     }
 
-    /// Whether only its own line may ask: the lines of a called chain may have changed what it is about.
+    /// Whether only its own line may ask: the lines of a called chain may have changed what it is about. TCP's flags they
+    /// may not: rules name six, and change the two others.
     const fn is_asked_once(&self) -> bool {
         match self {
             Self::Conn(_) | Self::Rate(_) | Self::Set(_) => true,

@@ -389,9 +389,19 @@ impl Edges {
         Marks { packet, conn, labels: random.pick(&self.labels), ..Marks::default() }
     }
 
-    /// The frame of a packet, made of bytes that conditions look for; longer ones are cut off.
+    /// The frame of a packet, made of bytes that conditions look for; longer ones are cut off. TCP's flags are those of
+    /// the packet, as in every frame that was parsed: where ECN is changed, all of them are read anew.
     pub(super) fn frame(&self, random: &mut Random, packet: &Packet) -> Vec<u8> {
-        (0..packet.l3_end().min(128)).map(|_| random.pick(&self.header.bytes)).collect()
+        const FLAGS: usize = 13;
+        let mut frame: Vec<_> =
+            (0..packet.l3_end().min(128)).map(|_| random.pick(&self.header.bytes)).collect();
+        if packet.has_l4
+            && packet.tuple.proto == proto::TCP
+            && let Some(flags) = frame.get_mut(usize::from(packet.l4_offset) + FLAGS)
+        {
+            *flags = packet.tcp_flags;
+        }
+        frame
     }
 
     /// A header made of such values.

@@ -155,6 +155,20 @@ fn a_defect_of_the_compiled_form_is_caught_before_it_meets_a_packet() {
 }
 
 #[test]
+fn flags_that_led_to_a_chain_hold_behind_a_change_of_ecn_too() {
+    // What called chains repeat of the jump is asked of the packet as it is then: with what ECN leaves alone.
+    for (bit, ece, cwr) in (0..6).flat_map(|bit| [(bit, Some(false), None), (bit, Some(true), Some(true))]) {
+        let without = Match::TcpFlags { mask: 1 << bit, comp: 0, invert: false };
+        let change = Target::Effect(Effect::Alter(Alter::Ecn { ect: None, ece, cwr }));
+        let called = user("u0", vec![rule(vec![], change), rule(vec![], Target::Accept)]);
+        let rules =
+            ruleset(Policy::Drop, vec![rule(vec![tcp(), without], Target::Jump(ChainId(3)))], vec![called]);
+        let loaded = Compiled::new(Arc::new(rules), &names());
+        assert!(loaded.is_ok(), "bit {bit}: {}", loaded.unwrap_err());
+    }
+}
+
+#[test]
 fn a_rule_without_target_only_counts() {
     let rules = ruleset(Policy::Accept, vec![rule(vec![tcp()], Target::Continue)], vec![]);
     assert_eq!(judge(rules, 80), (Verdict::Accept, vec![(1, Some(0)), (1, None)]));
