@@ -49,6 +49,7 @@ const ECN: &[&str] = &[
     "-A FORWARD -p tcp -j ECN --ecn-tcp-ece 1 --ecn-tcp-cwr 0\n",
     "-A FORWARD -j ECN --ecn-ip-ect 2\n",
     "-A FORWARD -p tcp -j ECN --ecn-tcp-remove --ecn-ip-ect 1\n",
+    ":A - [0:0]\n-A FORWARD -p tcp --tcp-flags FIN NONE -j A\n-A A -p tcp -j ECN --ecn-tcp-remove\n-A A -j TOS --set-tos 0x20\n",
 ];
 
 /// Behind these hops are as the rules say, on a router too.
