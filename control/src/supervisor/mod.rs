@@ -7,8 +7,10 @@
 
 mod backend;
 mod captures;
+mod frames;
 mod notes;
 mod plane;
+mod ports;
 mod rss;
 mod watch;
 mod watchdog;

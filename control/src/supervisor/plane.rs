@@ -4,31 +4,31 @@
 //! before the program is attached, so that the first frame finds a worker; and the program is detached before a socket
 //! is closed. Fields drop in that order.
 
+use super::frames::{Geometry, open_sockets};
+use super::ports::{
+    Port, align_queues, deal, find_nics, lanes, place, port_states, prepare, read_machine, steer_irqs,
+};
 use super::watchdog::SharedHealth;
 use super::{Fatal, rss};
 use crate::ager::{self, Aged};
-use crate::config::{Auto, Config, Idle, Irqs, Offloads, Rss, XdpMode};
-use crate::net::{Nic, frame_fits};
-use crate::placement::{self, Machine, Placed, irqs};
+use crate::config::{Config, Idle, Irqs, Rss, XdpMode};
+use crate::placement::Placed;
 use crate::publish::Publisher;
 use crate::requests::{Desk, REQUEST_RING};
 use crate::sets::orders::ASK_RING;
 use crate::system::{capabilities, cores};
-use arrayvec::ArrayVec;
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
-use dataplane::ids::{PORTS_MAX, PortId, WorkerId};
+use dataplane::ids::{PortId, WorkerId};
 use dataplane::sets::SetAsk;
 use dataplane::worker::{
     Handoff, IdlePolicy, Lane, Moves, NoteReader, Parts, PortState, SetAsks, Steering, Waker, Worker,
-    WorkerCounters, deal_lanes, note_rings,
+    WorkerCounters, note_rings,
 };
-use dataplane::xsk::{BindMode, FramePool, QueueSpec, SocketOptions, Umem, UmemConfig, XskDevice, open_all};
+use dataplane::xsk::{FramePool, Umem, XskDevice};
 use rtrb::{Consumer, Producer, RingBuffer};
-use std::io;
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,21 +46,6 @@ const NOTE_BYTES: usize = 1 << 20;
 
 /// How long threads may take to end. One that is stalled may never.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// One NIC of a wire.
-#[derive(Debug)]
-pub(super) struct Port {
-    pub(super) id: PortId,
-    pub(super) wire: String,
-    // Detached before the NIC is put back: fields drop in order.
-    pub(super) xdp: XdpPort,
-    pub(super) nic: Nic,
-    pub(super) zero_copy: bool,
-    pub(super) mtu: u32,
-    /// Longest frame our memory and sockets can carry for it.
-    pub(super) frame_len_max: u32,
-    pub(super) queues: u32,
-}
 
 /// A worker as control knows it.
 #[derive(Debug)]
@@ -369,239 +354,6 @@ impl WorkerHandle {
     pub(super) fn thread_id(&self) -> Option<i32> {
         Some(self.thread_id.load(Ordering::Relaxed)).filter(|id| *id != 0)
     }
-}
-
-/// The NICs of all wires in port order, with their queue counts.
-fn find_nics(config: &Config) -> Result<Vec<(Nic, u32)>, Fatal> {
-    let mut nics = Vec::new();
-    for wire in &config.wires {
-        for name in [&wire.left, &wire.right] {
-            let nic = Nic::find(name)?;
-            let have = nic.queues();
-            nics.push((nic, have));
-        }
-    }
-    if nics.len() > PORTS_MAX {
-        return Err(Fatal::Layout(format!(
-            "{} NICs are more than the {PORTS_MAX} that rules can tell apart",
-            nics.len()
-        )));
-    }
-    Ok(nics)
-}
-
-/// Has both NICs of a wire use as many queues as is configured, or as many as the one with fewer has: packets of one
-/// bucket then find the same worker on both sides.
-fn align_queues(config: &Config, nics: &mut [(Nic, u32, XdpPort)]) -> Result<(), Fatal> {
-    for (wire, pair) in config.wires.iter().zip(nics.chunks_mut(2)) {
-        let fewest = pair.iter().map(|(_, queues, _)| *queues).min().unwrap_or(1);
-        let wanted = wire.queues.map_or(fewest, u32::from);
-        for (nic, queues, _) in pair.iter_mut().filter(|(_, queues, _)| *queues != wanted) {
-            let set = match config.net.rss {
-                Rss::Leave => Err(io::Error::other("net.rss is \"leave\"")),
-                // Whatever its number of queues, buckets do not find their workers.
-                Rss::Program if wire.queues.is_none() && !nic.has_rss() => {
-                    Err(io::Error::other("it has no RSS, so nothing would be gained"))
-                }
-                Rss::Program => nic.set_queues(wanted, &config.net.journal_dir),
-            };
-            *queues = nic.queues();
-            let refusal = match set {
-                Ok(warning) => {
-                    warning.iter().for_each(|warning| warn!("{warning}"));
-                    continue;
-                }
-                Err(refusal) => refusal,
-            };
-            let name = &nic.name;
-            if wire.queues.is_some() {
-                return Err(Fatal::Layout(format!(
-                    "{name} has {queues} receive queue(s), but wire `{}` is configured for {wanted}: a queue without a \
-                     socket would lose its frames, and the count cannot be set ({refusal}). Set it by hand (`ethtool -L \
-                     {name} combined {wanted}`) or leave `queues` out",
-                    wire.name
-                )));
-            }
-            warn!(
-                "{name} has {queues} queues and its counterpart {wanted}, and that cannot be made alike ({refusal}): \
-                 packets may have to be handed from worker to worker"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// What there is to place workers on.
-fn read_machine(nics: &[(Nic, u32, XdpPort)]) -> Machine {
-    let named: Vec<(String, u32)> = nics.iter().map(|(nic, ..)| (nic.name.clone(), nic.ifindex)).collect();
-    Machine::read(Path::new("/"), &cores::allowed(), cores::is_usable, &named)
-}
-
-/// Which worker serves which queues, for this many of them.
-fn deal(nics: &[(Nic, u32, XdpPort)], workers: usize) -> Vec<Vec<(PortId, u32)>> {
-    deal_lanes(&nics.iter().map(|(_, queues, _)| *queues).collect::<Vec<_>>(), workers)
-}
-
-/// A core for every worker, and the log's word on why.
-fn place(config: &Config, machine: &Machine, nics: &[(Nic, u32, XdpPort)]) -> Result<Vec<Placed>, Fatal> {
-    let queues = nics.iter().map(|(_, queues, _)| *queues as usize).min().unwrap_or(1);
-    let placement = placement::choose(machine, &config.workers.cores, queues, |count| deal(nics, count));
-    let placement = placement.map_err(|error| Fatal::Layout(error.to_string()))?;
-    for (index, Placed { core, why }) in placement.workers.iter().enumerate() {
-        info!("worker {index} on core {core}: {why}");
-    }
-    for warning in &placement.warnings {
-        warn!("{warning}");
-    }
-    Ok(placement.workers)
-}
-
-/// Sends the interrupts of the NICs' queues to the workers that serve them.
-fn steer_irqs(machine: &Machine, ports: &[Port], hands: &[Vec<(PortId, u32)>], placed: &[Placed]) {
-    let cores: Vec<u16> = placed.iter().map(|placed| placed.core).collect();
-    for port in ports {
-        let stuck = irqs::steer(Path::new("/"), machine, port.id, hands, &cores);
-        if !stuck.is_empty() {
-            warn!(
-                "{}: interrupts {stuck:?} cannot be sent to the cores of their workers: packets wake another core first",
-                port.nic.name
-            );
-        }
-    }
-}
-
-/// Takes the NICs into our care.
-fn prepare(config: &Config, loaded: Vec<(Nic, u32, XdpPort)>, machine: &Machine) -> Result<Vec<Port>, Fatal> {
-    let mut ports = Vec::new();
-    for (index, (mut nic, queues, xdp)) in loaded.into_iter().enumerate() {
-        let id = PortId(u8::try_from(index).unwrap_or(u8::MAX));
-        let offloads = config.net.offloads == Offloads::Fix;
-        let irqs = match config.net.irqs {
-            Irqs::Steer => irqs::Affinities::read(Path::new("/"), machine, id),
-            Irqs::Leave => irqs::Affinities::default(),
-        };
-        for warning in nic.prepare(&config.net.journal_dir, offloads, config.net.promiscuous, irqs)? {
-            warn!("{warning}");
-        }
-        if config.xdp.busy_poll_us > 0
-            && let Some(warning) = nic.defer_interrupts()
-        {
-            warn!("{warning}");
-        }
-        let gone = |source| Fatal::System { what: "reading a NIC's MTU", source };
-        let mtu = nic.link().map_err(gone)?.mtu;
-        ports.push(Port {
-            id,
-            wire: config.wires[index / 2].name.clone(),
-            xdp,
-            nic,
-            zero_copy: false,
-            mtu,
-            frame_len_max: 0,
-            queues,
-        });
-    }
-    Ok(ports)
-}
-
-/// NIC and queue of every socket, in the order in which they are opened.
-fn lanes(ports: &[Port]) -> ArrayVec<(PortId, u32), 4096> {
-    ports.iter().flat_map(|port| (0..port.queues).map(|queue| (port.id, queue))).collect()
-}
-
-/// Sizes that follow from configuration and NICs.
-struct Geometry {
-    frame_size: u32,
-    frames_per_worker: u32,
-    /// Workers that receive and so have frames of their own.
-    homes: u32,
-    jumbo: bool,
-    frame_len_max: u32,
-}
-
-impl Geometry {
-    fn of(config: &Config, ports: &[Port], hands: &[Vec<(PortId, u32)>]) -> Result<Self, Fatal> {
-        let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
-        let roomy = if mtu > 1700 { 4096 } else { 2048 };
-        let frame_size = config.umem.frame_size_bytes.unwrap_or(roomy);
-        let mut jumbo = false;
-        for port in ports {
-            jumbo |= frame_fits(&port.nic.name, port.mtu, frame_size, port.xdp.features().multi_buffer)?;
-        }
-        let ring = config.umem.ring_size_descs;
-        let most = hands.iter().map(Vec::len).max().unwrap_or(1);
-        let homes = hands.iter().filter(|hand| !hand.is_empty()).count();
-        // Fill and rx ring full, tx and completion ring full, and a burst in hand, for every queue.
-        let enough = u32::try_from(most).unwrap_or(1) * (4 * ring + 64);
-        Ok(Self {
-            frame_size,
-            frames_per_worker: config.umem.frames_per_worker.unwrap_or(enough),
-            homes: u32::try_from(homes).unwrap_or(1),
-            jumbo,
-            frame_len_max: if jumbo { 65536 } else { frame_size - dataplane::xsk::HEADROOM },
-        })
-    }
-
-    fn umem_bytes(&self) -> u64 {
-        u64::from(self.frame_size) * u64::from(self.frames_per_worker) * u64::from(self.homes)
-    }
-
-    fn umem(&self, config: &Config) -> UmemConfig {
-        UmemConfig {
-            frame_size: self.frame_size,
-            frames_per_worker: self.frames_per_worker,
-            workers: self.homes,
-            hugepages: wish(config.umem.hugepages),
-        }
-    }
-}
-
-/// `auto` as no wish.
-fn wish(auto: Auto) -> Option<bool> {
-    match auto {
-        Auto::Auto => None,
-        Auto::On => Some(true),
-        Auto::Off => Some(false),
-    }
-}
-
-fn open_sockets(
-    config: &Config,
-    umem: &Arc<Umem>,
-    ports: &[Port],
-    geometry: &Geometry,
-) -> Result<Vec<XskDevice>, Fatal> {
-    let mode = match (config.xdp.zero_copy, config.xdp.mode) {
-        (Auto::On, _) => BindMode::ZeroCopy,
-        (Auto::Off, _) | (_, XdpMode::Generic) => BindMode::Copy,
-        (Auto::Auto, _) if ports.iter().all(|port| port.xdp.features().zero_copy) => BindMode::Auto,
-        (Auto::Auto, _) => BindMode::Copy,
-    };
-    let options = SocketOptions {
-        mode,
-        ring_size: config.umem.ring_size_descs,
-        jumbo: geometry.jumbo,
-        busy_poll_us: config.xdp.busy_poll_us,
-    };
-    let queues: Vec<QueueSpec> = lanes(ports)
-        .into_iter()
-        .map(|(port, queue)| QueueSpec { ifindex: ports[port.index()].nic.ifindex, queue })
-        .collect();
-    info!(
-        "frame memory: {} KiB, {:?}, frames of {} bytes",
-        umem.bytes() / 1024,
-        umem.backing(),
-        umem.frame_size()
-    );
-    Ok(open_all(umem, &queues, &options)?)
-}
-
-fn port_states(ports: &[Port]) -> Arc<[PortState]> {
-    let state = |port: &Port| PortState {
-        frame_len_max: AtomicU32::new(Nic::frame_len_max(port.mtu).min(port.frame_len_max)),
-        link_up: AtomicBool::new(port.nic.link().is_ok_and(|link| link.up)),
-    };
-    ports.iter().map(state).collect()
 }
 
 fn make_tracker(config: &Config, worker: WorkerId, workers: usize, seed: Seed) -> Result<Tracker, Fatal> {

@@ -1,7 +1,7 @@
 //! The NICs' spreading of packets over queues and the workers' ownership of flows, made to agree as far as the NICs go
 //! along. Control thread, before the first frame.
 
-use super::plane::Port;
+use super::ports::Port;
 use crate::net::RssState;
 use dataplane::ids::WorkerId;
 use dataplane::rss::{BUCKETS, Fields};

@@ -100,7 +100,7 @@ pub(super) struct LiveBackend {
 
 impl LiveBackend {
     pub(super) fn new(config: &Config, plane: &Plane, sets: Arc<Store>, labels: LabelNames) -> Self {
-        let port = |port: &super::plane::Port| PortFacts {
+        let port = |port: &super::ports::Port| PortFacts {
             name: port.nic.name.clone(),
             wire: port.wire.clone(),
             zero_copy: port.zero_copy,
