@@ -25,8 +25,10 @@ fn ping_passes_both_families_and_directions_where_accepted() {
     let lab = Lab::new();
     let daemon = gateway(&lab);
     for is_v6 in [false, true] {
-        assert_eq!(traffic::ping(&lab.left.netns, lab.right.addr(is_v6), 20, 56), 20);
-        assert_eq!(traffic::ping(&lab.right.netns, lab.left.addr(is_v6), 20, 1400), 20);
+        let from_left = traffic::ping(&lab.left.netns, lab.right.addr(is_v6), 20, 56);
+        assert_eq!(from_left, 20, "{}", daemon.fwctl(&["stats"]));
+        let from_right = traffic::ping(&lab.right.netns, lab.left.addr(is_v6), 20, 1400);
+        assert_eq!(from_right, 20, "{}", daemon.fwctl(&["stats"]));
     }
     let _ = daemon.stats_until("balance", |stats| stats.is_balanced() && stats.forwarded() >= 160);
 }
