@@ -1,13 +1,14 @@
 //! Which side of the wire a captured frame came in on. A capture does not say; the operator's prefixes do, or else
 //! whoever spoke first in each pair of addresses is taken to be on the left.
 
+use crate::api::address;
 use crate::api::types::Net;
 use dataplane::ids::PortId;
-use dataplane::packet::Kind;
+use dataplane::packet::{Kind, Tuple};
 use dataplane::testing::gateway::{LEFT, RIGHT};
 use dataplane::wire;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Two ends of a conversation, lower one first: IP addresses, or MAC addresses for frames without.
 type Pair = ([u8; 16], [u8; 16]);
@@ -44,13 +45,8 @@ impl Sides {
 
 fn ip_ends(frame: &[u8], len: u32) -> Option<(IpAddr, IpAddr)> {
     let packet = wire::parse(frame, len).ok()?;
-    let address = |value: u128| match packet.kind {
-        #[expect(clippy::cast_possible_truncation, reason = "IPv4 lives in the low 32 bits")]
-        Kind::Ipv4 => Some(IpAddr::V4(Ipv4Addr::from_bits(value as u32))),
-        Kind::Ipv6 => Some(IpAddr::V6(Ipv6Addr::from_bits(value))),
-        Kind::NonIp => None,
-    };
-    Some((address(packet.tuple.src)?, address(packet.tuple.dst)?))
+    let Tuple { src, dst, family, .. } = packet.tuple;
+    (packet.kind != Kind::NonIp).then(|| (address(src, family), address(dst, family)))
 }
 
 fn octets(address: IpAddr) -> [u8; 16] {

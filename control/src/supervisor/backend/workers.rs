@@ -3,17 +3,18 @@
 
 use super::LiveBackend;
 use super::stats::judged_elsewhere;
+use crate::api::address;
 use crate::api::types::{Elephant, MovedBucket, RebalanceReport, WorkerLoad, WorkersReport};
 use crate::net::RssTable;
 use crate::rebalance::{self, Plan};
 use crate::supervisor::rss;
 use dataplane::flow::FlowView;
 use dataplane::ids::WorkerId;
-use dataplane::packet::{Family, Tuple};
+use dataplane::packet::Tuple;
 use dataplane::rss::BUCKETS;
 use dataplane::worker::{BucketMove, Spread, Stage, Steering, Waker};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,14 +66,6 @@ fn share(part: u64, of: u64) -> f64 {
 
 fn per_sec(count: u64, over: Duration) -> u64 {
     u64::try_from(u128::from(count) * 1_000_000 / over.as_micros().max(1)).unwrap_or(u64::MAX)
-}
-
-fn address(tuple: &Tuple, address: u128, port: u16) -> String {
-    let address = match tuple.family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(address).unwrap_or(0))),
-        Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(address)),
-    };
-    SocketAddr::new(address, port).to_string()
 }
 
 impl LiveBackend {
@@ -151,8 +144,8 @@ impl LiveBackend {
             packets_per_sec: per_sec(*packets, over),
             worker_percent: share(*packets, grown(view.worker.index())),
             proto: view.orig.proto,
-            src: address(&view.orig, view.orig.src, view.orig.src_port),
-            dst: address(&view.orig, view.orig.dst, view.orig.dst_port),
+            src: SocketAddr::new(address(view.orig.src, view.orig.family), view.orig.src_port).to_string(),
+            dst: SocketAddr::new(address(view.orig.dst, view.orig.family), view.orig.dst_port).to_string(),
         };
         WorkersReport {
             interval_ms: u64::try_from(over.as_millis()).unwrap_or(u64::MAX),
