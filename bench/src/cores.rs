@@ -1,19 +1,19 @@
 //! The figures of many cores: how two workers compare with one, what a packet costs that arrives at the wrong one, and what
 //! that comes to on machines with more cores.
 //!
-//! Everything is in one process and without a kernel, on queues in memory ([`device`]), by real workers ([`crew`]) pinned to
+//! Everything is in one process and without a kernel, on queues in memory ([`stages::device`]), by real workers ([`crew`]) pinned to
 //! cores. Compared are rates of neighbours in time, so that a machine with other guests does less harm.
 
 pub mod crew;
-pub mod device;
 mod scaling;
 
 use crate::gateway::Plan;
 use crate::report::{Report, median, range};
-use crate::{Error, affinity};
+use crate::{Error, affinity, pipeline};
 use crew::{Crew, Rss, Shift, side_by_side};
 use dataplane::ids::Generation;
 use scaling::Costs;
+use stages::{Scale, Share};
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::thread;
@@ -95,7 +95,7 @@ fn compare(plan: &Plan, flows: usize, report: &mut Report) -> Result<Costs, Erro
     one.iter_mut().chain([&mut agreeing]).for_each(|crew| crew.load(Rss::Agrees));
     wrong.load(Rss::IsWrong);
     let opening = agreeing.handed_off();
-    let packets = one[0].packets();
+    let mut queues = Share::new(Scale { flows: u32::try_from(flows)?, hugepages: true })?;
     let mut figures = Figures::default();
     for repetition in 0..plan.repetitions {
         // A core may be slower than the other.
@@ -105,7 +105,7 @@ fn compare(plan: &Plan, flows: usize, report: &mut Report) -> Result<Costs, Erro
         figures.wrong.push(wrong.work(0, plan.time)?);
         let [first, second] = &mut one;
         figures.apart.push(side_by_side(&mut [first, second], 0, plan.time)?);
-        figures.device.push(device::bare_nanos(&packets, plan.time / 4)?);
+        figures.device.push(pipeline::nanos(&mut queues, plan.time / 4));
     }
     assert_eq!(agreeing.handed_off(), opening, "RSS agrees");
     Ok(figures.show(flows, report))

@@ -1,6 +1,6 @@
 //! Palisade's benchmarks: a load generator and a sink inside the kernel ([`load`], [`sink`]), the machine they are run
 //! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`],
-//! [`wire_rules`], [`idle`], [`report`]).
+//! [`wire_rules`], [`idle`], [`pipeline`], [`report`]). What is measured in process by stages is in a crate of its own, [`stages`].
 //!
 //! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
 
@@ -14,13 +14,15 @@ pub mod floor;
 pub mod gateway;
 pub mod idle;
 pub mod load;
+pub mod pipeline;
 pub mod report;
 pub mod rig;
-pub mod rulesets;
 pub mod sets;
 pub mod sink;
 pub mod tracker;
 pub mod wire_rules;
+
+pub use stages::rulesets;
 
 /// What can go wrong in a benchmark: said in one sentence and ending it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -2,7 +2,9 @@
 
 use bench::gateway::Plan;
 use bench::report::Report;
-use bench::{Error, classifier, conditions, conntrack, cores, edits, gateway, idle, sets, wire_rules};
+use bench::{
+    Error, classifier, conditions, conntrack, cores, edits, gateway, idle, pipeline, sets, wire_rules,
+};
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +35,8 @@ enum Group {
     Gateway,
     /// The tracker by itself beside DPDK's `rte_hash`, its memory, and a flood of SYNs.
     Conntrack,
+    /// A worker's whole way of a packet, in process.
+    Pipeline,
     /// What sets cost a packet, and how soon an edit is seen.
     Sets,
     /// What long rulesets cost: the classifier by itself, then on the wire.
@@ -85,6 +89,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| only == Group::Conntrack) {
         apart(|| conntrack::measure(&plan, &mut report))?;
+    }
+    if args.only.is_none_or(|only| only == Group::Pipeline) {
+        apart(|| pipeline::measure(&plan, &mut report))?;
     }
     if args.only.is_none_or(|only| only == Group::Sets) {
         apart(|| sets::measure(&plan, &mut report))?;

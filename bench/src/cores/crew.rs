@@ -4,38 +4,27 @@
 //! at the first worker, and the one that sends it out owns it. Flows are taken until every worker owns as many as the
 //! others.
 
-use super::device::{Conveyor, PACKET};
 use crate::{Error, affinity};
 use dataplane::clock::Now;
-use dataplane::device::{Device, DeviceCounters};
-use dataplane::flow::{Seed, Tracker, TrackerConfig};
-use dataplane::ids::{Generation, PortId, WorkerId};
+use dataplane::device::{BURST_MAX, Device, DeviceCounters};
+use dataplane::flow::Seed;
+use dataplane::ids::{Generation, PortId};
 use dataplane::packet::Family;
 use dataplane::reason::DropReason;
-use dataplane::rss::{BUCKETS, Fields};
-use dataplane::rules::Compiled;
-use dataplane::rules::model::Ruleset;
 use dataplane::testing::gateway::{LEFT, RIGHT};
-use dataplane::testing::packets::udp;
 use dataplane::worker::{
-    Counter, FamilyRules, HANDOFF_CAUSES, Handoff, HandoffCounters, IdlePolicy, Lane, Mailbox, Moves, Parts,
-    PortState, Settings, Snapshot, Spread, Steering, Waker, Worker, WorkerCounters,
+    Counter, HANDOFF_CAUSES, HandoffCounters, IdlePolicy, Mailbox, Snapshot, Worker, WorkerCounters,
 };
-use dataplane::xsk::{FramePool, Umem, UmemConfig};
-use rtrb::RingBuffer;
-use std::net::Ipv4Addr;
+use stages::device::Conveyor;
+use stages::gateway::{self, Gateway, Plan, SIDES};
+use stages::traffic::{PACKET, Talk, Talks, shuffle};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// Ten rules; the last one accepts the load's first packets.
 pub const RULES: &str = include_str!("../../../tests/data/rules/bench10.v4.rules");
-const NAMES: [&str; 2] = ["left", "right"];
-const SIDES: [PortId; 2] = [LEFT, RIGHT];
-
-/// Packet buffers of each worker. All that may be lent fit a handoff ring.
-const FRAMES: u32 = 1024;
 
 /// Time that workers work at a stretch. So short that on a machine where others work too there are stretches in which
 /// nobody took a core away from them.
@@ -55,9 +44,6 @@ pub enum Rss {
     /// Always another one.
     IsWrong,
 }
-
-/// A flow's packets, one from each side.
-type Talk = [[u8; PACKET]; 2];
 
 /// A worker that shares no cache line with its neighbour in the list: the daemon's live on their own threads.
 #[derive(Debug)]
@@ -136,12 +122,12 @@ impl Crew {
     /// If a packet does not pass.
     pub fn new(workers: usize, flows: usize) -> Result<Self, Error> {
         let mut crew = Self::idle(workers, flows)?;
-        let wanted = flows / workers;
+        let (wanted, talks) = (flows / workers, Talks::new());
         for number in 0_u32.. {
             if crew.owned.iter().all(|owned| owned.len() == wanted) {
                 break;
             }
-            let talk = talk(number);
+            let talk = talks.of(number);
             let owner = crew.carry(LEFT, &talk[0]);
             if crew.owned[owner].len() < wanted {
                 assert_eq!(crew.carry(RIGHT, &talk[1]), owner, "a flow has one owner");
@@ -150,62 +136,23 @@ impl Crew {
         }
         // Neighbours in time are not neighbours in the table.
         for owned in &mut crew.owned {
-            shuffle(owned);
+            shuffle(owned, 0);
         }
         Ok(crew)
     }
 
     fn idle(count: usize, flows: usize) -> Result<Self, Error> {
-        let first = snapshot(Generation(1), RULES, count)?;
-        let mailbox = Arc::new(Mailbox::new(first, count));
-        let umem = Umem::new(&UmemConfig::plain(FRAMES, u32::try_from(count)?))?;
-        let state = || PortState { frame_len_max: AtomicU32::new(1518), link_up: AtomicBool::new(true) };
-        let ports: Arc<[PortState]> = SIDES.iter().map(|_| state()).collect();
-        let wakers = (0..count).map(|_| Waker::new().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
-        let seed = Seed::random();
-        let ids: Vec<_> = (0..u8::try_from(count)?).map(WorkerId).collect();
-        let table = |&worker: &WorkerId| {
+        let plan = Plan {
+            workers: count,
             // Flows that are tried and not wanted stay until they expire.
-            let max_flows = u32::try_from(flows * 2 + 1024).unwrap_or(u32::MAX);
-            Tracker::new(&TrackerConfig {
-                max_flows,
-                max_flows_v6: 64,
-                worker,
-                seed,
-                hugepages: true,
-                prefault: true,
-            })
+            max_flows: u32::try_from(flows * 2 + 1024).unwrap_or(u32::MAX),
+            seed: Seed::random(),
+            hugepages: true,
+            burst: BURST_MAX,
         };
-        let mut trackers = ids.iter().map(table).collect::<Result<Vec<_>, _>>()?;
-        Tracker::join(&mut trackers);
-        let (mut workers, mut counters) = (Vec::new(), Vec::new());
-        let handoffs = Handoff::mesh(&wakers, FRAMES as usize);
-        // As NICs would find them that hash ports.
-        let steering = Arc::new(Steering::new(Spread::Rss(Fields::ALL), count, BUCKETS));
-        let moves = Moves::mesh(&steering, count);
-        let ends = ids.into_iter().zip(handoffs).zip(trackers).zip(wakers).zip(moves);
-        for ((((id, handoff), tracker), waker), moves) in ends {
-            let own = Arc::new(WorkerCounters::new(SIDES.len(), &SIDES));
-            counters.push(Arc::clone(&own));
-            let parts = Parts {
-                id,
-                moves,
-                pool: FramePool::new(&umem, id),
-                umem: Arc::clone(&umem),
-                lanes: SIDES.map(|port| Lane { port, device: Conveyor::new(&umem) }).into(),
-                ports: Arc::clone(&ports),
-                tracker,
-                mailbox: Arc::clone(&mailbox),
-                counters: own,
-                handoff,
-                waker,
-                expired: RingBuffer::new(1).1,
-                requests: RingBuffer::new(1).1,
-                notes: None,
-                set_asks: None,
-            };
-            workers.push(Apart(Worker::new(parts, ())));
-        }
+        let Gateway { workers, counters, mailbox } =
+            Gateway::new(&plan, snapshot(Generation(1), RULES, count)?)?;
+        let workers = workers.into_iter().map(Apart).collect();
         let owned = vec![Vec::new(); count];
         Ok(Self { workers, counters, mailbox, started: Instant::now(), owned })
     }
@@ -245,12 +192,6 @@ impl Crew {
                 lane.device.play(self.owned[owner].iter().map(|talk| talk[side]).collect(), 0);
             }
         }
-    }
-
-    /// Packets of one side, for the queue by itself.
-    #[must_use]
-    pub fn packets(&self) -> Vec<[u8; PACKET]> {
-        self.owned.iter().flatten().map(|talk| talk[0]).collect()
     }
 
     /// All workers at once, the first on `core` and each other one on the next, for this long.
@@ -437,35 +378,5 @@ fn count(worker: &mut Worker<Conveyor>, what: fn(&DeviceCounters) -> u64) -> u64
 /// If they are not rules.
 pub fn snapshot(generation: Generation, rules: &str, workers: usize) -> Result<Snapshot, Error> {
     let loaded = control::rules_file::understand(rules.as_bytes(), "bench", Family::V4, &[]);
-    let v4 = loaded.ruleset.expect("good rules");
-    let names = NAMES.map(str::to_owned);
-    let family = |ruleset: Ruleset| -> Result<_, Error> {
-        let compiled = Compiled::new(Arc::new(ruleset), &names)?;
-        Ok(Arc::new(FamilyRules::new(compiled, generation, workers, false)))
-    };
-    let (v4, v6) = (family(v4)?, family(Ruleset::empty(Family::V6))?);
-    Ok(Snapshot { generation, v4, v6, settings: Settings::default() })
-}
-
-/// A datagram that the last rule accepts and the answer to it.
-fn talk(number: u32) -> Talk {
-    let host = Ipv4Addr::from(0x0a00_0000 + number / 16);
-    let web = Ipv4Addr::new(203, 0, 113, 5);
-    let (sport, dport) = (10_000 + u16::try_from(number % 16).unwrap_or(0), 7000);
-    let payload = [b'x'; PACKET - 42];
-    let frame = |builder: dataplane::testing::packets::Builder| {
-        builder.payload(&payload).build().try_into().expect("64 bytes")
-    };
-    [frame(udp(host, web).ports(sport, dport)), frame(udp(web, host).ports(dport, sport))]
-}
-
-/// Another order, always the same.
-fn shuffle<T>(items: &mut [T]) {
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    for at in (1..items.len()).rev() {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        items.swap(at, usize::try_from(random % (at as u64 + 1)).unwrap_or(0));
-    }
+    gateway::snapshot(generation, loaded.ruleset.expect("good rules"), workers)
 }

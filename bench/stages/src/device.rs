@@ -2,22 +2,16 @@
 //! are free again. Belongs to the thread of its worker; nothing of it is shared with another one.
 //!
 //! It costs a copy of 64 bytes into a frame, where a NIC would write them by itself, and two small arrays; what that is,
-//! [`bare_nanos`] measures. As with a NIC no core has a packet in its cache when it arrives: it is written past all of them.
+//! [`crate::Share`] measures. As with a NIC no core has a packet in its cache when it arrives: it is written past all of them.
 //! An ordinary copy would find the frame in the cache of whoever sent it last, and a packet that changes cores would pay
 //! for one way more than its own.
 #![allow(unsafe_code, reason = "stores that go past the cache are intrinsics")]
 
-use crate::Error;
+use crate::traffic::PACKET;
 use dataplane::device::{BURST_MAX, Device, DeviceCounters, FrameBurst};
-use dataplane::ids::WorkerId;
-use dataplane::xsk::{Frame, FramePool, Umem, UmemConfig};
-use std::hint::black_box;
+use dataplane::xsk::{Frame, FramePool, Umem};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Bytes of every packet, Ethernet header included.
-pub const PACKET: usize = 64;
 
 /// Packets that wait to be received: a burst.
 const RX: usize = BURST_MAX;
@@ -38,6 +32,8 @@ pub struct Conveyor {
     umem: Option<Arc<Umem>>,
     /// How many more packets may arrive.
     budget: u64,
+    /// How many wait to be received at most.
+    rx_max: usize,
     rx: Vec<Frame>,
     tx: Vec<Frame>,
     counters: DeviceCounters,
@@ -48,7 +44,13 @@ impl Conveyor {
     #[must_use]
     pub fn new(umem: &Arc<Umem>) -> Self {
         let umem = Some(Arc::clone(umem));
-        Self { rx: Vec::with_capacity(RX), tx: Vec::with_capacity(TX), umem, ..Self::default() }
+        Self { rx: Vec::with_capacity(RX), tx: Vec::with_capacity(TX), umem, rx_max: RX, ..Self::default() }
+    }
+
+    /// The same, of which no more than this are received at once.
+    #[must_use]
+    pub fn in_bursts_of(self, burst: usize) -> Self {
+        Self { rx_max: burst.min(RX), ..self }
     }
 
     /// A frame with the next packet.
@@ -107,7 +109,7 @@ impl Device for Conveyor {
         for frame in self.tx.drain(..) {
             pool.free(frame);
         }
-        while self.rx.len() < RX && self.budget > 0 && pool.available() > RESERVE {
+        while self.rx.len() < self.rx_max && self.budget > 0 && pool.available() > RESERVE {
             let Some(frame) = self.arrive(pool) else { break };
             self.rx.push(frame);
             self.budget -= 1;
@@ -149,28 +151,4 @@ fn write_past_caches(packet: &[u8; PACKET], buffer: &mut [u8]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     buffer.copy_from_slice(packet);
-}
-
-/// Nanoseconds that a packet costs in the queues alone, from arrival to frame taken back, without a worker.
-///
-/// # Errors
-/// If there is no memory.
-pub fn bare_nanos(packets: &[[u8; PACKET]], length: Duration) -> Result<f64, Error> {
-    let umem = Umem::new(&UmemConfig::plain(512, 1))?;
-    let mut pool = FramePool::new(&umem, WorkerId(0));
-    let (mut ingress, mut egress) = (Conveyor::new(&umem), Conveyor::new(&umem));
-    ingress.play(packets.into(), u64::MAX);
-    let mut burst = FrameBurst::new();
-    let start = Instant::now();
-    while start.elapsed() < length {
-        for _ in 0..64 {
-            ingress.replenish(&mut pool);
-            ingress.rx_burst(&mut burst);
-            for frame in burst.drain(..) {
-                let _ = egress.tx(black_box(frame));
-            }
-            egress.replenish(&mut pool);
-        }
-    }
-    Ok(start.elapsed().as_nanos() as f64 / egress.counters.tx_descs as f64)
 }
