@@ -17,6 +17,7 @@ needs_of_lab='ip:iproute2 ping:iputils-ping ethtool:ethtool bpftool:bpftool setp
     sysctl:procps'
 needs_of_tests='iptables-save:iptables conntrack:conntrack nfct:nfct tcpdump:tcpdump ipset:ipset'
 needs_of_figures='/usr/include/dpdk/rte_hash.h:libdpdk-dev'
+needs_of_instructions='cc:gcc valgrind:valgrind'
 needs_of_demo='curl:curl python3:python3'
 
 # install_needs NEED...: installs the packages of what is missing, saying so; silent when nothing is.

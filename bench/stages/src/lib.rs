@@ -1,5 +1,5 @@
-//! What a worker does to packets, stage by stage, prepared so that it can be timed (`./scripts/bench micro`) and held
-//! against goals (`./scripts/bench figures --only pipeline`).
+//! What a worker does to packets, stage by stage, prepared so that it can be timed (`./scripts/bench micro`), counted in
+//! instructions (`./scripts/bench instructions`), and held against goals (`./scripts/bench figures --only pipeline`).
 //!
 //! Everything is in process and on one thread, and of the data plane alone, so that this builds in a minute. The same
 //! [`Scale`] gives the same packets, flows and hashes everywhere: seeds are fixed and time stands still. [`STAGES`] lists
@@ -11,6 +11,7 @@ pub mod gateway;
 mod handing;
 mod headers;
 mod pipeline;
+pub mod ratchet;
 pub mod rulesets;
 mod ten;
 pub mod traffic;
