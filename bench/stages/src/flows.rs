@@ -24,6 +24,9 @@ type Made = Result<Box<dyn Stage>, Error>;
 /// Flows that are not in the table, by the thousand: their packets come in turn.
 const STRANGERS: u32 = 4_096;
 
+/// When a conversation over UDP that still goes on counts as a stream: after more than two seconds.
+pub(crate) const STREAM_AFTER_NANOS: u64 = 3_000_000_000;
+
 /// Sequence numbers the two sides of a connection start at.
 const ISN: [u32; 2] = [1_000_000, 2_000_000];
 
@@ -75,7 +78,7 @@ impl Table {
         Ok(table)
     }
 
-    /// With conversations over UDP, each answered.
+    /// With conversations over UDP, each answered and old enough to be a stream.
     fn of_datagrams(scale: Scale) -> Result<Self, Error> {
         let (mut table, talks) = (Self::empty(scale)?, Talks::new());
         for number in 0..scale.flows {
@@ -83,6 +86,10 @@ impl Table {
                 let packet = table.pass(&side)?;
                 table.coming.push(packet);
             }
+        }
+        table.now = table.now.plus_nanos(STREAM_AFTER_NANOS);
+        for number in 0..scale.flows {
+            table.pass(&talks.of(number)[0])?;
         }
         shuffle(&mut table.coming, 1);
         Ok(table)

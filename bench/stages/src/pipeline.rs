@@ -5,6 +5,7 @@
 //! over the same packets, so that it can be taken off.
 
 use crate::device::Conveyor;
+use crate::flows::STREAM_AFTER_NANOS;
 use crate::gateway::{self, Gateway, Plan};
 use crate::headers::SEED;
 use crate::ten::bench10;
@@ -62,9 +63,21 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Lets every flow speak once from either side, in the order of their numbers. A few at a time: only so many may wait
-    /// for an answer.
+    /// Lets every flow speak from either side, in the order of their numbers, and again when that makes it a stream.
     fn open(&mut self, flows: u32) -> Result<(), Error> {
+        for _ in 0..2 {
+            self.say_all(flows);
+            self.now = self.now.plus_nanos(STREAM_AFTER_NANOS);
+        }
+        let sent = gateway::sent(&mut self.worker);
+        if sent == 4 * u64::from(flows) && self.worker.tracker_mut().flow_count() == flows {
+            return Ok(());
+        }
+        Err(format!("of {flows} flows, both sides twice, {sent} packets passed").into())
+    }
+
+    /// Every flow from both sides, a few at a time: only so many may wait for an answer.
+    fn say_all(&mut self, flows: u32) {
         const AT_ONCE: u32 = 64;
         let talks = Talks::new();
         let mut from = 0;
@@ -78,11 +91,6 @@ impl Pipeline {
             }
             from = to;
         }
-        let sent = gateway::sent(&mut self.worker);
-        if sent == 2 * u64::from(flows) && self.worker.tracker_mut().flow_count() == flows {
-            return Ok(());
-        }
-        Err(format!("of {flows} flows, both sides, {sent} packets passed").into())
     }
 }
 

@@ -164,9 +164,7 @@ fn total(text: &str) -> Option<u64> {
 
 /// Counts and compares. False if a stage has grown.
 fn check(path: &Path, filter: Option<&str>) -> Result<bool, Error> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| format!("{}: {error}; run update to write it", path.display()))?;
-    let baseline: Baseline = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let baseline = read(path)?;
     let counts = count(filter)?;
     let differs = baseline.differs_from(RUSTC, &counts.simd);
     let lines = baseline.judge(&counts.by_stage, filter.is_none());
@@ -186,14 +184,23 @@ fn check(path: &Path, filter: Option<&str>) -> Result<bool, Error> {
     Ok(bad == 0)
 }
 
+/// Writes what is counted now, and shows it beside what was there.
 fn update(path: &Path) -> Result<(), Error> {
     let Counts { simd, by_stage } = count(None)?;
     let baseline = Baseline { rustc: RUSTC.to_owned(), simd, stages: by_stage.iter().cloned().collect() };
+    let before = if path.exists() { read(path)? } else { baseline.clone() };
     let head = "# Instructions per packet, by callgrind. Written by ./scripts/bench instructions update.\n";
     fs::write(path, head.to_owned() + &toml::to_string(&baseline)?)
         .map_err(|error| format!("{}: {error}", path.display()))?;
-    print(&baseline.judge(&by_stage, true));
+    print(&before.judge(&by_stage, true));
+    println!("written to {}", path.display());
     Ok(())
+}
+
+fn read(path: &Path) -> Result<Baseline, Error> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("{}: {error}; run update to write it", path.display()))?;
+    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
 fn print(lines: &[Line]) {
