@@ -241,11 +241,11 @@ impl Slot {
     }
 }
 
-/// The life word of an open TCP connection, see [`Common::open_life`].
+/// The life word of an open TCP connection or a UDP stream, see [`Common::settled_life`].
 #[derive(Clone, Copy)]
-pub(super) struct OpenLife(u64);
+pub(super) struct SettledLife(u64);
 
-impl OpenLife {
+impl SettledLife {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the deadline is the low half")]
     pub(super) const fn deadline(self) -> Tick {
@@ -290,20 +290,20 @@ impl Common {
         self.life.store(life.pack(), Relaxed);
     }
 
-    /// The life of an open TCP connection (ESTABLISHED, ASSURED) that goes by the common timeouts; `None` for any other
-    /// flow.
+    /// The life of an open TCP connection (ESTABLISHED, ASSURED) or, if it is not TCP that is asked for, of an answered and
+    /// ASSURED flow without a state of its own; one that goes by the common timeouts. `None` for any other flow.
     #[inline]
-    pub(super) fn open_life(&self) -> Option<OpenLife> {
+    pub(super) fn settled_life(&self, is_tcp: bool) -> Option<SettledLife> {
         const STATUS: u16 = status::SEEN_REPLY | status::ASSURED;
-        const OPEN: u64 = (STATUS as u64) << 32 | (TcpState::Established as u64) << 48;
         const MASK: u64 = ((STATUS | status::OWN_TIMEOUTS) as u64) << 32 | 0xff << 48;
+        let state = if is_tcp { TcpState::Established } else { TcpState::None };
         let word = self.life.load(Relaxed);
-        (word & MASK == OPEN).then_some(OpenLife(word))
+        (word & MASK == u64::from(STATUS) << 32 | (state as u64) << 48).then_some(SettledLife(word))
     }
 
     /// Gives that life another deadline.
     #[inline]
-    pub(super) fn prolong(&self, OpenLife(word): OpenLife, deadline: Tick) {
+    pub(super) fn prolong(&self, SettledLife(word): SettledLife, deadline: Tick) {
         self.life.store(word & !0xffff_ffff | u64::from(deadline.0), Relaxed);
     }
 }
@@ -452,7 +452,7 @@ fn inverse_ports_word(tuple: &Tuple) -> u64 {
     u64::from(src) | u64::from(dst) << 16 | u64::from(proto) << 32
 }
 
-/// The ports words of a TCP tuple and its inverse, in zone 0.
+/// The ports words of a TCP or UDP tuple and its inverse, in zone 0.
 #[inline]
 fn plain_ports_words(tuple: &Tuple) -> (u64, u64) {
     let (src, dst, proto) =
@@ -544,7 +544,7 @@ impl RecordV4 {
             .filter(|way| probe.is_zone(word, *way))
     }
 
-    /// The way a TCP packet outside of all zones goes in this flow, if it is one of its packets. Does not branch on the
+    /// The way a TCP or UDP packet outside of all zones goes in this flow, if it is one of its packets. Does not branch on the
     /// way.
     #[inline]
     pub(super) fn plain_direction(&self, tuple: &Tuple) -> Option<Direction> {

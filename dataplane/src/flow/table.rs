@@ -169,7 +169,7 @@ impl Table {
         self.live_record(slot).map(|_| (slot, direction))
     }
 
-    /// The flow that a TCP packet outside of all zones belongs to, if it is where it was guessed to be. A free record
+    /// The flow that a TCP or UDP packet outside of all zones belongs to, if it is where it was guessed to be. A free record
     /// names no protocol, and a hint to the other family or to nothing lies beyond the slab.
     #[inline(always)]
     pub(super) fn plain_at(&self, hint: Hint, tuple: &Tuple) -> Option<(Slot, Record<'_>, Direction)> {

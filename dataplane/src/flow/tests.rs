@@ -270,6 +270,43 @@ fn udp_is_new_until_answered_and_a_stream_after_two_seconds() {
 }
 
 #[test]
+fn a_stream_goes_on_alike_whether_its_record_was_guessed_or_not() {
+    let families: [fn(Frame) -> Frame; 2] = [|frame| frame, Frame::v6];
+    for family in families {
+        let [mut guessed, mut looked_up] = [(); 2].map(|()| Lab::new());
+        let (there, back) = (family(udp(A, B)), family(udp(B, A)));
+        let mut both = |wait_millis: u64, frame: &Frame| {
+            for lab in [&mut guessed, &mut looked_up] {
+                lab.now = lab.now.plus_nanos(wait_millis * 1_000_000);
+            }
+            let state = guessed.send(frame);
+            let mut packet = frame.packet;
+            packet.hash = looked_up.tracker.hash(&packet.tuple);
+            assert_eq!(packet.hint, crate::packet::Hint::NONE);
+            let Lab { tracker, settings, orders, now, claim } = &mut looked_up;
+            let mut tracked = tracker.track(&packet, &frame.bytes, *now, settings, orders);
+            tracker.commit(&packet, &mut tracked, *now, *claim).unwrap();
+            tracker.finish(&tracked, true);
+            assert_eq!(state, tracked.state);
+            let [one, other] = [&guessed, &looked_up].map(|lab| {
+                let (flow, stats) = (lab.flow(), *lab.tracker.stats());
+                (flow.secs_left, flow.is_assured(), stats.found, stats.expired, stats.invalid)
+            });
+            assert_eq!(one, other);
+            (state, one.0, one.1)
+        };
+        assert_eq!(both(0, &there), (New, 30, false));
+        assert_eq!(both(0, &back), (Established, 30, false));
+        assert_eq!(both(2_000, &there), (Established, 30, false));
+        assert_eq!(both(1_000, &there), (Established, 120, true));
+        assert_eq!(both(100_000, &back), (Established, 120, true));
+        assert_eq!(both(100_000, &there.clone().with_broken_checksum()), (Invalid, 20, true));
+        assert_eq!(both(10_000, &there), (Established, 120, true));
+        assert_eq!(both(120_000, &there), (New, 30, false));
+    }
+}
+
+#[test]
 fn icmp_queries_are_keyed_by_identifier_and_code() {
     for (v6, ask, answer) in
         [(false, 8, 0), (false, 13, 14), (false, 17, 18), (true, 128, 129), (true, 139, 140)]
