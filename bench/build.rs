@@ -7,7 +7,7 @@ use std::path::PathBuf;
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
-    println!("cargo::rerun-if-changed=bpf/datagram.h");
+    println!("cargo::rerun-if-changed=bpf/traffic.h");
     for name in ["generate", "sink"] {
         let source = format!("bpf/{name}.bpf.c");
         // Debian keeps <asm/types.h> in the architecture's own directory, where the BPF target does not look.

@@ -14,6 +14,7 @@ pub mod floor;
 pub mod gateway;
 pub mod idle;
 pub mod load;
+pub mod pace;
 pub mod pipeline;
 pub mod report;
 pub mod rig;

@@ -124,7 +124,7 @@ impl<'storage> Rig<'storage> {
     #[must_use]
     pub fn load(&self, flows: u32, rate_pps: Option<u64>) -> Load {
         let (left, right) = (&self.lab.left, &self.lab.right);
-        Load { flows, frame_bytes: 64, rate_pps, src_mac: left.mac, dst_mac: right.mac, dst: right.v4 }
+        Load { flows, rate_pps, ..Load::new(left.mac, right.mac, right.v4) }
     }
 
     /// Runs a load while `meanwhile` does something else; returns what was sent and what that returned.

@@ -1,7 +1,7 @@
 //! The generator and the sink, on one cable and through a kernel bridge.
 
 use bench::iface_index;
-use bench::load::{Amount, DST_PORT, FRAME_MAX_BYTES, HEADERS_BYTES, Load};
+use bench::load::{Amount, DST_PORT, FRAME_MAX_BYTES, HEADERS_BYTES, Load, Sizes};
 use bench::sink::{Counts, Sink, Storage};
 use palisade_tests::lab::{GATEWAY_LEFT, GATEWAY_RIGHT, HOST_IFACE, Lab};
 use palisade_tests::{require_root, traffic};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 fn load(lab: &Lab, flows: u32, frame_bytes: usize, rate_pps: Option<u64>) -> Load {
     let (src_mac, dst_mac) = (lab.left.mac, lab.right.mac);
-    Load { flows, frame_bytes, rate_pps, src_mac, dst_mac, dst: lab.right.v4 }
+    Load { flows, sizes: Sizes::Fixed(frame_bytes), rate_pps, ..Load::new(src_mac, dst_mac, lab.right.v4) }
 }
 
 fn run(lab: &Lab, load: &Load, amount: Amount) -> u64 {
@@ -30,7 +30,7 @@ fn what_is_sent_is_counted_in_all_and_by_flow() {
     // Slow enough for a ring of 256 frames, also when others use this core.
     let sent = run(&lab, &load(&lab, 70_000, 64, Some(1_000_000)), Amount::Packets(140_000));
     assert_eq!(sent, 140_000);
-    let Counts { packets, bytes, others: _ } = sink.counts().unwrap();
+    let Counts { packets, bytes, .. } = sink.counts().unwrap();
     assert_eq!((packets, bytes), (140_000, 140_000 * 64));
     assert!(sink.flows().unwrap().iter().all(|packets| *packets == 2));
 }

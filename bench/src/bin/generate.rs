@@ -1,6 +1,6 @@
 //! The load generator as a command: sends UDP into an interface of the namespace it is run in.
 
-use bench::load::{Amount, Load};
+use bench::load::{Amount, Load, Sizes};
 use bench::{Error, affinity, iface_index};
 use clap::{ArgGroup, Parser};
 use std::net::Ipv4Addr;
@@ -54,11 +54,9 @@ fn run(args: &Args) -> Result<(), Error> {
     affinity::pin_to(args.cpu)?;
     let load = Load {
         flows: args.flows,
-        frame_bytes: args.size,
+        sizes: Sizes::Fixed(args.size),
         rate_pps: args.rate,
-        src_mac: [0x02, 0, 0, 0, 0x77, 0x01],
-        dst_mac: args.dst_mac,
-        dst: args.dst,
+        ..Load::new([0x02, 0, 0, 0, 0x77, 0x01], args.dst_mac, args.dst)
     };
     let amount = match (args.packets, args.seconds) {
         (Some(packets), _) => Amount::Packets(packets),
