@@ -1,4 +1,4 @@
-//! Builds the load generator's and the sink's XDP programs and their skeletons.
+//! Builds the XDP programs of the load generator, the sink and the handshakes and their skeletons.
 
 use libbpf_cargo::SkeletonBuilder;
 use std::env;
@@ -8,7 +8,7 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     println!("cargo::rerun-if-changed=bpf/traffic.h");
-    for name in ["generate", "sink"] {
+    for name in ["generate", "handshake", "sink"] {
         let source = format!("bpf/{name}.bpf.c");
         // Debian keeps <asm/types.h> in the architecture's own directory, where the BPF target does not look.
         SkeletonBuilder::new()
@@ -16,6 +16,8 @@ fn main() {
             .clang_args([
                 format!("-I/usr/include/{arch}-linux-gnu"),
                 "-Ibpf".to_owned(),
+                // Atomic operations that return what was there before (Linux 5.12).
+                "-mcpu=v3".to_owned(),
                 "-Wall".to_owned(),
                 "-Werror".to_owned(),
             ])

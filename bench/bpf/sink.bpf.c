@@ -256,7 +256,7 @@ int sink(struct xdp_md *ctx)
 	}
 	if (fate == NOT_OURS)
 		counts->others++;
-	return fate == TURNED ? XDP_TX : XDP_DROP;
+	return fate == TURNED ? send_back(ctx->ingress_ifindex) : XDP_DROP;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

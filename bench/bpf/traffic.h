@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
+#include <linux/bpf.h>
 #include <linux/types.h>
+#include <bpf/bpf_helpers.h>
 
 /* What the generator's frames have in common, for those who write and those who read them: Ethernet, IPv4 without
  * options or IPv6 without extension headers, UDP or TCP without options. Nothing is aligned to more than two bytes
@@ -35,3 +37,10 @@
 #define STAMP_BYTES 16
 
 #define AT(type, base, offset) (*(type *)((void *)(base) + (offset)))
+
+/* Sends a packet back out of the interface it came in by. Not by XDP_TX: a veth wakes its peer for that only if there is
+ * an XDP program on it, and what a bridge of the kernel is sent would lie in the ring. */
+static __always_inline int send_back(__u32 ifindex)
+{
+	return bpf_redirect(ifindex, 0);
+}

@@ -1,4 +1,4 @@
-//! Palisade's benchmarks: a load generator and a sink inside the kernel ([`load`], [`sink`]), the machine they are run
+//! Palisade's benchmarks: load generators and sinks ([`load`], [`pace`], [`sink`], [`handshake`]), the machine they are run
 //! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`],
 //! [`wire_rules`], [`idle`], [`pipeline`], [`report`]). What is measured in process by stages is in a crate of its own, [`stages`].
 //!
@@ -12,6 +12,7 @@ pub mod cores;
 pub mod edits;
 pub mod floor;
 pub mod gateway;
+pub mod handshake;
 pub mod idle;
 pub mod load;
 pub mod pace;

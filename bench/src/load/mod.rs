@@ -95,7 +95,7 @@ pub enum Protocol {
     /// Data segments, always the first bytes of the stream that a [`Self::Syn`] of the same flow begins, so that
     /// each but the first is a retransmission.
     Tcp,
-    /// The first segment of such a connection.
+    /// The first segment of such a connection. [`crate::handshake`] answers it.
     Syn,
 }
 

@@ -144,7 +144,7 @@ impl<'storage> Sink<'storage> {
     /// # Errors
     /// If the kernel does not give the counters.
     pub fn counts(&self) -> Result<Counts, Error> {
-        let [packets, bytes, flood, others, unstamped, ..] = self.totals()?;
+        let [packets, bytes, flood, others, unstamped, ..] = totals::<TOTALS>(&self.skel.maps.totals)?;
         Ok(Counts { packets, bytes, flood, others, unstamped })
     }
 
@@ -185,7 +185,7 @@ impl<'storage> Sink<'storage> {
         if !self.options.stamps {
             return Err("a sink that reads no stamps knows no latencies".into());
         }
-        let [.., from_future, beyond] = self.totals()?;
+        let [.., from_future, beyond] = totals::<TOTALS>(&self.skel.maps.totals)?;
         let mut histogram = histogram()?;
         for bucket in 0..self.skel.maps.latencies.max_entries() {
             let cores = self.skel.maps.latencies.lookup_percpu(&bucket.to_ne_bytes(), MapFlags::ANY)?;
@@ -212,19 +212,7 @@ impl<'storage> Sink<'storage> {
                 maps.latencies.update_percpu(&bucket.to_ne_bytes(), &zeros, MapFlags::ANY)?;
             }
         }
-        let zeros = vec![vec![0; 8 * TOTALS]; libbpf_rs::num_possible_cpus()?];
-        Ok(maps.totals.update_percpu(&0_u32.to_ne_bytes(), &zeros, MapFlags::ANY)?)
-    }
-
-    fn totals(&self) -> Result<[u64; TOTALS], Error> {
-        let cores = self.skel.maps.totals.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
-        let mut totals = [0; TOTALS];
-        for core in cores.ok_or("the sink has no counters")? {
-            for (index, total) in totals.iter_mut().enumerate() {
-                *total += number(&core, index);
-            }
-        }
-        Ok(totals)
+        zero_totals::<TOTALS>(&maps.totals)
     }
 }
 
@@ -255,8 +243,26 @@ impl std::iter::Sum for Sequence {
     }
 }
 
+/// The sums over all cores of a per-core array's only value, which is so many 64-bit numbers.
+pub(crate) fn totals<const N: usize>(map: &impl MapCore) -> Result<[u64; N], Error> {
+    let cores = map.lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
+    let mut totals = [0; N];
+    for core in cores.ok_or("the kernel has no counters where they should be")? {
+        for (index, total) in totals.iter_mut().enumerate() {
+            *total += number(&core, index);
+        }
+    }
+    Ok(totals)
+}
+
+/// Starts them again at zero.
+pub(crate) fn zero_totals<const N: usize>(map: &impl MapCore) -> Result<(), Error> {
+    let zeros = vec![vec![0; 8 * N]; libbpf_rs::num_possible_cpus()?];
+    Ok(map.update_percpu(&0_u32.to_ne_bytes(), &zeros, MapFlags::ANY)?)
+}
+
 /// Calls `take` with each index of an array map and its value.
-pub(crate) fn read(map: &impl MapCore, mut take: impl FnMut(usize, &[u8])) -> Result<(), Error> {
+fn read(map: &impl MapCore, mut take: impl FnMut(usize, &[u8])) -> Result<(), Error> {
     let count = map.max_entries().min(u32::try_from(BATCH)?);
     for (key, value) in map.lookup_batch(count, MapFlags::ANY, MapFlags::ANY)? {
         take(half(&key, 0) as usize, &value);
@@ -265,13 +271,13 @@ pub(crate) fn read(map: &impl MapCore, mut take: impl FnMut(usize, &[u8])) -> Re
 }
 
 /// The `index`th 64-bit number of a map value.
-pub(crate) fn number(value: &[u8], index: usize) -> u64 {
+fn number(value: &[u8], index: usize) -> u64 {
     let bytes = value.chunks_exact(8).nth(index).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u64::from_ne_bytes)
 }
 
 /// The `index`th 32-bit one.
-pub(crate) fn half(value: &[u8], index: usize) -> u32 {
+fn half(value: &[u8], index: usize) -> u32 {
     let bytes = value.chunks_exact(4).nth(index).and_then(|bytes| bytes.try_into().ok());
     bytes.map_or(0, u32::from_ne_bytes)
 }
