@@ -173,6 +173,21 @@ impl Daemon {
         self.process.wait(START_TIMEOUT)
     }
 
+    /// The same for who can go on without it.
+    ///
+    /// # Errors
+    /// If it does not end: what it said until it was killed.
+    pub fn try_stop(self, signal: Signal) -> Result<Exit, Exit> {
+        self.process.signal(signal);
+        self.process.try_wait(START_TIMEOUT)
+    }
+
+    /// Whether it still runs.
+    #[must_use]
+    pub fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
     /// Ends it without giving it a chance to clean up.
     pub fn kill(self) -> Exit {
         self.process.kill()
@@ -235,12 +250,22 @@ impl DaemonBuilder<'_> {
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Daemon {
+        self.try_start().unwrap_or_else(|exit| {
+            panic!("fwd did not get ready: {:?}\n{}{}", exit.code, exit.stdout, exit.stderr)
+        })
+    }
+
+    /// The same for who can go on without it.
+    ///
+    /// # Errors
+    /// If it does not get ready: how it ended, by itself or killed.
+    pub fn try_start(self) -> Result<Daemon, Exit> {
         let (process, dir) = self.spawn();
-        if !process.wait_for_line("ready", START_TIMEOUT) {
-            let exit = process.kill();
-            panic!("fwd did not get ready: {:?}\n{}{}", exit.code, exit.stdout, exit.stderr);
+        if process.wait_for_line("ready", START_TIMEOUT) {
+            Ok(Daemon { process, dir })
+        } else {
+            Err(process.kill())
         }
-        Daemon { process, dir }
     }
 
     /// Starts it where it must refuse to run, and waits for its end.
@@ -371,16 +396,25 @@ impl Stats {
 /// If it has not been built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
+    find_binary(name).unwrap_or_else(|| {
+        let own = env::current_exe().unwrap_or_default();
+        panic!("no program {name} beside {}: run `cargo build --workspace` first", own.display())
+    })
+}
+
+/// The same; `None` if it has not been built.
+///
+/// # Panics
+/// If the kernel does not say which program this is.
+#[must_use]
+pub fn find_binary(name: &str) -> Option<PathBuf> {
     let variable = format!("{}_BIN", name.to_uppercase());
     if let Some(path) = env::var_os(&variable) {
-        return path.into();
+        return Some(path.into());
     }
     let own = env::current_exe().expect("a process knows its program");
     // target/PROFILE/deps/test-0123 or target/PROFILE/program.
-    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file());
-    found.unwrap_or_else(|| {
-        panic!("no program {name} beside {}: run `cargo build --workspace` first", own.display())
-    })
+    own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 fn write_file(dir: &Path, name: &str, text: &str) -> PathBuf {

@@ -140,6 +140,17 @@ impl Process {
         }
     }
 
+    /// The same for who can go on without it.
+    ///
+    /// # Errors
+    /// If it has not ended after `timeout`: what it said until it was killed.
+    pub fn try_wait(mut self, timeout: Duration) -> Result<Exit, Exit> {
+        match self.wait_at_most(timeout) {
+            Some(status) => Ok(self.collect(status)),
+            None => Err(self.kill()),
+        }
+    }
+
     /// Kills it as `kill -9` does and waits for the end.
     ///
     /// # Panics
