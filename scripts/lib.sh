@@ -18,6 +18,8 @@ needs_of_lab='ip:iproute2 ping:iputils-ping ethtool:ethtool bpftool:bpftool setp
 needs_of_tests='iptables-save:iptables conntrack:conntrack nfct:nfct tcpdump:tcpdump ipset:ipset'
 needs_of_figures='/usr/include/dpdk/rte_hash.h:libdpdk-dev'
 needs_of_instructions='cc:gcc valgrind:valgrind'
+needs_of_peers='dpdk-testpmd:dpdk ovs-vswitchd:openvswitch-switch ovsdb-tool:openvswitch-common nft:nftables
+    iptables-restore:iptables conntrack:conntrack'
 needs_of_demo='curl:curl python3:python3'
 
 # install_needs NEED...: installs the packages of what is missing, saying so; silent when nothing is.
@@ -38,6 +40,12 @@ install_needs() {
     log=$({ apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $missing; } \
         2>&1) || fail "apt-get could not install$missing:
 $log"
+}
+
+# The same for what there are measurements beside: without it they are left out by name.
+install_peers() {
+    # shellcheck disable=SC2086 # one word per need
+    (install_needs $needs_of_peers) || say "going on without what could not be installed; it is named where it is left out"
 }
 
 need_root() {

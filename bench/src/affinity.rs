@@ -36,6 +36,26 @@ pub fn pin_napi_threads(iface: &str, core: usize) -> Result<usize, Error> {
     Ok(count)
 }
 
+/// Pins those threads of a process whose name `is_meant` to one core.
+///
+/// # Errors
+/// If there is no such process, or the kernel refuses.
+pub fn pin_threads(pid: u32, core: usize, is_meant: impl Fn(&str) -> bool) -> Result<(), Error> {
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))?.flatten() {
+        let Some(thread) =
+            entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        // One that has ended meanwhile has no name.
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if !name.is_empty() && is_meant(name.trim()) {
+            pin(Some(thread), core)?;
+        }
+    }
+    Ok(())
+}
+
 /// Seconds that the calling thread has had a core.
 #[must_use]
 pub fn thread_secs() -> f64 {

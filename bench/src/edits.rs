@@ -3,8 +3,8 @@
 //! whatever core is free.
 
 use crate::Error;
+use crate::peers;
 use crate::report::{Report, median};
-use crate::wire_rules;
 use control::api::types::EditKind;
 use control::iptables::edit::{Edit, Edited, edit};
 use control::publish::{BothRules, Publisher};
@@ -32,7 +32,7 @@ const GOAL_MS: f64 = 10.0;
 /// # Errors
 /// If an edit is refused.
 pub fn measure(report: &mut Report) -> Result<(), Error> {
-    let text = wire_rules::rules(RULES);
+    let text = peers::Rules::new(RULES).iptables_save();
     let rules = Rules::from_loaded(understand(text.as_bytes(), "rules", Family::V4, &[]));
     let rules = rules.ok_or("the rules of this bench are refused")?;
     let both = BothRules { v4: Arc::new(rules), v6: Arc::new(Rules::empty(Family::V6)) };

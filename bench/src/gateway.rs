@@ -2,8 +2,9 @@
 
 use crate::Error;
 use crate::load::Amount;
+use crate::peers::{Peer, Setup, palisade};
 use crate::report::{Report, median, range};
-use crate::rig::{Forwarder, Napi, Rig};
+use crate::rig::{Napi, Rig};
 use crate::sink::Storage;
 use palisade_tests::daemon::{Daemon, Stats};
 use std::thread;
@@ -69,13 +70,17 @@ fn speed(plan: &Plan, napi: Napi, flows: u32, report: &mut Report) -> Result<f64
         // Who comes first alternates: a machine that slows down or speeds up favours neither.
         let order = if repetition % 2 == 0 { [0, 1] } else { [1, 0] };
         for side in order {
-            let forwarder = if side == 0 {
-                rig.start_floor()?
+            pair[side] = if side == 0 {
+                let floor = Peer::Floor.start(&rig, &Setup::default())?;
+                let rate = rig.rate(flows, plan.time)?;
+                floor.stop()?;
+                rate
             } else {
-                Forwarder::Gateway(rig.gateway().rules(RULES).start())
+                let daemon = palisade::launch(&rig, palisade::builder(&rig).rules(RULES))?;
+                let rate = rig.rate(flows, plan.time)?;
+                palisade::stop(daemon)?;
+                rate
             };
-            pair[side] = rig.rate(flows, plan.time)?;
-            forwarder.stop()?;
         }
         floor.push(pair[0]);
         gateway.push(pair[1]);
@@ -118,7 +123,7 @@ pub(crate) fn reload(
 ) -> Result<(), Error> {
     let mut storage = Storage::default();
     let rig = Rig::new(&mut storage, plan.cores, FLOWS, Napi::Plain)?;
-    let daemon = rig.gateway().rules(rules[0]).start();
+    let daemon = palisade::launch(&rig, palisade::builder(&rig).rules(rules[0]))?;
     let (offered, sunk) = (rig.offered()?, rig.at_rest()?);
     let load = rig.load(FLOWS, Some(rate_pps));
     let (sent, reloads) = rig.run(&load, Amount::Time(time), |generator| {
@@ -162,7 +167,7 @@ pub(crate) fn reload(
         i128::try_from(silent)?,
         0,
     );
-    Forwarder::Gateway(daemon).stop()
+    palisade::stop(daemon)
 }
 
 /// Ten million packets, a tenth of which a rule drops.
@@ -170,7 +175,8 @@ fn accounting(plan: &Plan, rate_pps: u64, report: &mut Report) -> Result<(), Err
     let mut storage = Storage::default();
     let rig = Rig::new(&mut storage, plan.cores, 0, Napi::Plain)?;
     let first = "-A FORWARD -p udp -m udp --sport 1024:1123 -j DROP\n-A FORWARD -m conntrack";
-    let daemon = rig.gateway().rules(&RULES.replacen("-A FORWARD -m conntrack", first, 1)).start();
+    let rules = RULES.replacen("-A FORWARD -m conntrack", first, 1);
+    let daemon = palisade::launch(&rig, palisade::builder(&rig).rules(&rules))?;
     let (stats_before, sunk_before, offered_before) = (settled(&daemon), rig.at_rest()?, rig.offered()?);
     let (sent, ()) =
         rig.run(&rig.load(FLOWS, Some(rate_pps)), Amount::Packets(ACCOUNTED_PACKETS), |_| Ok(()))?;
@@ -200,7 +206,7 @@ fn accounting(plan: &Plan, rate_pps: u64, report: &mut Report) -> Result<(), Err
     );
     let sunk = i128::from(sunk.packets + sunk.others) - i128::from(sunk_before.packets + sunk_before.others);
     report.exactly("packets forwarded, but not seen by the receiver", forwarded - sunk, 0);
-    Forwarder::Gateway(daemon).stop()
+    palisade::stop(daemon)
 }
 
 /// Counters after the last packet: published a moment later, so read until they stand still.

@@ -1,10 +1,12 @@
 //! Palisade's benchmarks: load generators and sinks ([`load`], [`pace`], [`sink`], [`handshake`]), the machine they are run
-//! on ([`rig`], [`affinity`], [`conditions`]), and the figures that have a goal ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`],
-//! [`wire_rules`], [`idle`], [`pipeline`], [`report`]). What is measured in process by stages is in a crate of its own, [`stages`].
+//! on ([`bed`], [`rig`], [`affinity`], [`conditions`]), who is measured ([`peers`]), and the figures that have a goal
+//! ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`], [`wire_rules`], [`idle`], [`pipeline`],
+//! [`report`]). What is measured in process by stages is in a crate of its own, [`stages`].
 //!
 //! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
 
 pub mod affinity;
+pub mod bed;
 pub mod classifier;
 pub mod conditions;
 pub mod conntrack;
@@ -16,6 +18,7 @@ pub mod handshake;
 pub mod idle;
 pub mod load;
 pub mod pace;
+pub mod peers;
 pub mod pipeline;
 pub mod report;
 pub mod rig;

@@ -2,17 +2,17 @@
 //! worker on another. On veth the sink's interface is polled inside the forwarder's own system call, or, with threaded
 //! NAPI, by a thread of the kernel; that thread is pinned to the forwarder's core, so that the forwarder pays either way.
 
+use crate::bed::Bed;
 use crate::load::{Amount, Load, Sent};
+use crate::peers::Running;
 use crate::sink::{Counts, Sink, Storage};
 use crate::{Error, affinity, iface_index};
-use palisade_tests::daemon::{Daemon, DaemonBuilder, binary};
-use palisade_tests::lab::{GATEWAY_LEFT, GATEWAY_RIGHT, HOST_IFACE, Lab, Process};
-use rustix::process::Signal;
-use std::fs;
+use palisade_tests::lab::{GATEWAY_LEFT, HOST_IFACE};
+use std::ops::Deref;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-/// Longest a forwarder may take to start or end, and counters to come to rest.
+/// Longest that counters may take to come to rest.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Time from the start of the load to the first reading: set-up of the run, and first packets of flows.
@@ -21,14 +21,11 @@ const WARM_UP: Duration = Duration::from_millis(400);
 /// How long counters must stand still before they count as final.
 const REST: Duration = Duration::from_millis(150);
 
-/// Lab, sink and cores.
+/// Hosts, cores and a sink.
 pub struct Rig<'storage> {
-    /// The namespaces.
-    pub lab: Lab,
+    bed: Bed,
     /// What counts on the right.
     pub sink: Sink<'storage>,
-    generator_core: usize,
-    worker_core: usize,
 }
 
 /// Who polls the sink's interface.
@@ -40,12 +37,12 @@ pub enum Napi {
     Threaded,
 }
 
-/// What joins the gateway's NICs.
-pub enum Forwarder {
-    /// The bare AF_XDP forwarder that looks at nothing.
-    Floor(Process),
-    /// Palisade.
-    Gateway(Daemon),
+impl Deref for Rig<'_> {
+    type Target = Bed;
+
+    fn deref(&self) -> &Bed {
+        &self.bed
+    }
 }
 
 impl<'storage> Rig<'storage> {
@@ -55,12 +52,8 @@ impl<'storage> Rig<'storage> {
     /// # Errors
     /// If there is only one core, or the kernel refuses something.
     pub fn new(storage: &'storage mut Storage, cores: usize, flows: u32, napi: Napi) -> Result<Self, Error> {
-        if cores < 2 {
-            return Err("two cores are needed: one for the generator, one for the forwarder".into());
-        }
-        let (generator_core, worker_core) = (0, cores - 1);
-        affinity::pin_to(generator_core)?;
-        let lab = Lab::new();
+        let bed = Bed::new(cores)?;
+        let lab = &bed.lab;
         // Hosts that speak IPv6 send now and then what nobody asked for, and the books would be off by a packet.
         for netns in [&lab.left.netns, &lab.right.netns] {
             netns.sysctl("net.ipv6.conf.all.disable_ipv6", "1");
@@ -70,54 +63,11 @@ impl<'storage> Rig<'storage> {
             // After the sink: an interface without NAPI has no threads to make.
             let path = format!("/sys/class/net/{HOST_IFACE}/threaded");
             lab.right.netns.run("sh", &["-c", &format!("echo 1 > {path}")]);
-            if affinity::pin_napi_threads(HOST_IFACE, worker_core)? == 0 {
+            if affinity::pin_napi_threads(HOST_IFACE, bed.worker_core())? == 0 {
                 return Err("this kernel made no thread for threaded NAPI".into());
             }
         }
-        Ok(Self { lab, sink, generator_core, worker_core })
-    }
-
-    /// Starts the bare forwarder.
-    ///
-    /// # Errors
-    /// If it does not get ready.
-    pub fn start_floor(&self) -> Result<Forwarder, Error> {
-        let path = binary("floor");
-        let core = self.worker_core.to_string();
-        let args = ["--left", GATEWAY_LEFT, "--right", GATEWAY_RIGHT, "--cpu", &core];
-        let process = self.lab.gateway.spawn(&path.to_string_lossy(), &args);
-        if process.wait_for_line("ready", PATIENCE) {
-            return Ok(Forwarder::Floor(process));
-        }
-        Err(format!("floor did not get ready: {}", process.kill().stderr).into())
-    }
-
-    /// Palisade, to be started on the worker's core.
-    #[must_use]
-    pub fn gateway(&self) -> DaemonBuilder<'_> {
-        Daemon::builder(&self.lab).core(self.worker_core)
-    }
-
-    /// Makes the gateway a bridge of Linux's with these rules, its work steered to the worker's core.
-    ///
-    /// # Errors
-    /// If the rules are refused.
-    pub fn make_bridge(&self, rules: &str) -> Result<(), Error> {
-        let gateway = &self.lab.gateway;
-        gateway.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0", "stp_state", "0"]);
-        gateway.sysctl("net.bridge.bridge-nf-call-iptables", "1");
-        let rps = format!("{:x}", 1_u64 << self.worker_core);
-        for name in [GATEWAY_LEFT, GATEWAY_RIGHT] {
-            // Frames of the generator need an interface that runs NAPI.
-            gateway.run("ethtool", &["-K", name, "gro", "on"]);
-            gateway.run("sh", &["-c", &format!("echo {rps} > /sys/class/net/{name}/queues/rx-0/rps_cpus")]);
-            gateway.ip(&["link", "set", name, "master", "br0", "up"]);
-        }
-        gateway.ip(&["link", "set", "br0", "up"]);
-        let file = tempfile::NamedTempFile::new()?;
-        fs::write(file.path(), rules)?;
-        gateway.run("iptables-restore", &[&file.path().to_string_lossy()]);
-        Ok(())
+        Ok(Self { bed, sink })
     }
 
     /// UDP load of 64-byte frames.
@@ -125,6 +75,12 @@ impl<'storage> Rig<'storage> {
     pub fn load(&self, flows: u32, rate_pps: Option<u64>) -> Load {
         let (left, right) = (&self.lab.left, &self.lab.right);
         Load { flows, rate_pps, ..Load::new(left.mac, right.mac, right.v4) }
+    }
+
+    /// The same as fast as it goes, sent to whom a peer needs it to be sent.
+    #[must_use]
+    pub fn load_to(&self, running: &Running<'_>, flows: u32) -> Load {
+        Load { dst_mac: running.dst_mac(), ..self.load(flows, None) }
     }
 
     /// Runs a load while `meanwhile` does something else; returns what was sent and what that returned.
@@ -140,7 +96,7 @@ impl<'storage> Rig<'storage> {
         thread::scope(|scope| {
             let generator = scope.spawn(|| {
                 self.lab.left.netns.enter();
-                affinity::pin_to(self.generator_core)?;
+                affinity::pin_to(self.generator_core())?;
                 load.run(iface_index(HOST_IFACE)?, amount)
             });
             let result = meanwhile(&generator);
@@ -149,14 +105,22 @@ impl<'storage> Rig<'storage> {
         })
     }
 
-    /// Packets a second that arrive at the sink in steady state, under as much load as there is.
+    /// Packets a second that arrive at the sink in steady state, under as much load as there is, sent to the right host.
+    ///
+    /// # Errors
+    /// If the load cannot be made.
+    pub fn rate(&self, flows: u32, time: Duration) -> Result<f64, Error> {
+        self.rate_of(&self.load(flows, None), time)
+    }
+
+    /// Packets a second of a load that arrive at the sink in steady state.
     ///
     /// # Errors
     /// If the load cannot be made.
     #[expect(clippy::cast_precision_loss, reason = "a packet count of seconds is far below 2^52")]
-    pub fn rate(&self, flows: u32, time: Duration) -> Result<f64, Error> {
+    pub fn rate_of(&self, load: &Load, time: Duration) -> Result<f64, Error> {
         let amount = Amount::Time(WARM_UP + time + WARM_UP);
-        let (_, rate) = self.run(&self.load(flows, None), amount, |_| {
+        let (_, rate) = self.run(load, amount, |_| {
             thread::sleep(WARM_UP);
             let (before, start) = (self.sink.counts()?, Instant::now());
             thread::sleep(time);
@@ -201,27 +165,6 @@ impl<'storage> Rig<'storage> {
                 return Err("packets keep arriving after the load has ended".into());
             }
             before = now;
-        }
-    }
-}
-
-impl Forwarder {
-    /// Ends it.
-    ///
-    /// # Errors
-    /// If it ends badly.
-    pub fn stop(self) -> Result<(), Error> {
-        let exit = match self {
-            Self::Floor(process) => {
-                process.signal(Signal::TERM);
-                process.wait(PATIENCE)
-            }
-            Self::Gateway(daemon) => daemon.stop(Signal::TERM),
-        };
-        if exit.code == Some(0) {
-            Ok(())
-        } else {
-            Err(format!("forwarder ended with {:?}: {}", exit.code, exit.stderr).into())
         }
     }
 }

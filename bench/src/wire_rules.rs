@@ -3,10 +3,10 @@
 
 use crate::Error;
 use crate::gateway::{self, Plan};
+use crate::peers::{Peer, Rules, Setup};
 use crate::report::{Report, median, range};
-use crate::rig::{Forwarder, Napi, Rig};
+use crate::rig::{Napi, Rig};
 use crate::sink::Storage;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 /// A long ruleset.
@@ -22,7 +22,7 @@ const KNOWN_FLOWS: u32 = 1_000;
 const NEW_FLOWS: u32 = 8_000_000;
 
 /// Room for them.
-const ROOM: &str = "9000000";
+const ROOM: u32 = 9_000_000;
 
 /// Goal: speed with a long ruleset against a short one, flows known.
 const KNOWN_GOAL: f64 = 0.97;
@@ -38,29 +38,28 @@ const EXCHANGE_TIME: Duration = Duration::from_secs(20);
 /// # Errors
 /// If one cannot be measured.
 pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
-    let sizes = [("10 rules", rules(10)), ("10,000 rules", rules(LONG))];
+    let sizes = [("10 rules", Rules::new(10)), ("10,000 rules", Rules::new(LONG))];
     let (known, top_pps) = beside(plan, KNOWN_FLOWS, &sizes, "known flows")?;
     report.at_least("10,000 rules against 10, known flows", known, KNOWN_GOAL);
     let (new, _) = beside(plan, NEW_FLOWS, &sizes, "a new flow with every packet")?;
     report.at_least("10,000 rules against 10, a new flow with every packet", new, NEW_GOAL);
-    for (name, rules) in &sizes {
+    for (name, rules) in sizes {
         kernel(plan, name, rules, report)?;
     }
-    let both = [&rules(LONGEST) as &str, &rules(LONGEST - 1)];
-    gateway::reload(plan, both, (gateway::safe(top_pps), EXCHANGE_TIME), report)
+    let both = [LONGEST, LONGEST - 1].map(|count| Rules::new(count).iptables_save());
+    gateway::reload(plan, [&both[0], &both[1]], (gateway::safe(top_pps), EXCHANGE_TIME), report)
 }
 
 /// The gateway with either ruleset in turn; the second's speed as a share of the first's, and the second's rate.
-fn beside(plan: &Plan, flows: u32, sizes: &[(&str, String); 2], what: &str) -> Result<(f64, f64), Error> {
+fn beside(plan: &Plan, flows: u32, sizes: &[(&str, Rules); 2], what: &str) -> Result<(f64, f64), Error> {
     let mut storage = Storage::default();
     let rig = Rig::new(&mut storage, plan.cores, 0, Napi::Threaded)?;
     let mut rates = [Vec::new(), Vec::new()];
     for repetition in 0..plan.repetitions {
         let order = if repetition % 2 == 0 { [0, 1] } else { [1, 0] };
         for side in order {
-            let builder =
-                rig.gateway().rules(&sizes[side].1).set("max", ROOM).set("half_open_percent", "100");
-            let gateway = Forwarder::Gateway(builder.start());
+            let setup = Setup { rules: sizes[side].1, max_flows: ROOM };
+            let gateway = Peer::Palisade.start(&rig, &setup)?;
             rates[side].push(rig.rate(flows, plan.time)?);
             gateway.stop()?;
         }
@@ -74,13 +73,14 @@ fn beside(plan: &Plan, flows: u32, sizes: &[(&str, String); 2], what: &str) -> R
 
 /// Linux's bridge with these rules, for reading beside. The far end is polled by whoever sends to it: a thread of its own would
 /// fight with the bridge's for the core, and little would get through.
-fn kernel(plan: &Plan, name: &str, rules: &str, report: &Report) -> Result<(), Error> {
+fn kernel(plan: &Plan, name: &str, rules: Rules, report: &Report) -> Result<(), Error> {
     let mut storage = Storage::default();
     let rig = Rig::new(&mut storage, plan.cores, 0, Napi::Plain)?;
-    rig.make_bridge(rules)?;
+    let bridge = Peer::BridgeIptables.start(&rig, &Setup { rules, ..Setup::default() })?;
     let rates: Result<Vec<f64>, Error> =
         (0..plan.repetitions).map(|_| rig.rate(KNOWN_FLOWS, plan.time)).collect();
     let rates = rates?;
+    bridge.stop()?;
     let figure = format!("Linux's bridge with {name}, {KNOWN_FLOWS} flows, Mpps");
     report.beside(&figure, &format!("{:.3}", median(&rates) / 1e6));
     Ok(())
@@ -90,49 +90,4 @@ fn print_rate(what: &str, rates: &[f64]) {
     let (low, high) = range(rates);
     let mpps = [median(rates), low, high].map(|rate| rate / 1e6);
     println!("  {what}: {:.3} Mpps [{:.3}..{:.3}]", mpps[0], mpps[1], mpps[2]);
-}
-
-/// A stateful ruleset of `count` rules of which the load meets only the last: the others are about other addresses and
-/// ports, of many shapes.
-#[must_use]
-pub fn rules(count: u32) -> String {
-    let mut text = String::from("*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n");
-    text.push_str("-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n");
-    for number in 0..count.saturating_sub(2) {
-        rule(&mut text, number);
-    }
-    text.push_str(
-        "-A FORWARD -p udp -m udp --dport 7000:7999 -m conntrack --ctstate NEW -j ACCEPT\nCOMMIT\n",
-    );
-    text
-}
-
-/// One of the rules that do not concern the load.
-fn rule(text: &mut String, number: u32) {
-    // Spread over all of 172.16.0.0/12, and over ports that are not the load's.
-    let spread = number.wrapping_mul(0x9e37_79b1);
-    let net = format!("172.{}.{}.0/24", 16 + (spread >> 8 & 15), spread >> 12 & 255);
-    let host = format!("198.51.{}.{}/32", spread >> 16 & 255, spread >> 24);
-    let port = 1024 + (spread >> 4) % 5000;
-    let verdict = if number.is_multiple_of(3) { "DROP" } else { "ACCEPT" };
-    let conditions = match number % 4 {
-        0 => format!("-s {net} -d {host} -p tcp -m tcp --dport {port}"),
-        1 => format!("-d {host} -p udp -m udp --dport {port}"),
-        2 => format!("-s {net} -p tcp -m tcp --dport {port}:{}", port + 10),
-        _ => format!("-s {host} -d {net}"),
-    };
-    let _ = writeln!(text, "-A FORWARD {conditions} -j {verdict}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_ruleset_has_as_many_rules_as_were_asked_for() {
-        for count in [10, LONG] {
-            let text = rules(count);
-            assert_eq!(text.lines().filter(|line| line.starts_with("-A")).count(), count as usize);
-        }
-    }
 }

@@ -1,0 +1,65 @@
+//! DPDK's testpmd on net_af_xdp: a second floor, the AF_XDP forwarder of others.
+//!
+//! * On memory without huge pages, which most machines have none of set aside: in copy mode they make no difference.
+//!   `--in-memory` does not go with that, hence `--no-shconf`.
+//! * Without a terminal it would end at the end of its input; told to print statistics every so often it does not read
+//!   any, and ends by a signal. It prints them a first time when it forwards.
+//! * Its default pool of buffers is for many cores and does not fit.
+//! * It leaves its NICs promiscuous.
+
+use super::child::Child;
+use super::{Forwarder, Rules};
+use crate::Error;
+use crate::bed::Bed;
+use palisade_tests::lab::{GATEWAY_LEFT, GATEWAY_RIGHT};
+use rustix::process::Signal;
+
+/// What it prints when it forwards.
+const READY: &str = "Port statistics ====================================";
+
+struct Testpmd(Child);
+
+/// Starts it.
+///
+/// # Errors
+/// If it does not get ready.
+pub(super) fn start<'bed>(bed: &'bed Bed) -> Result<Box<dyn Forwarder + 'bed>, Error> {
+    let cores = format!("{},{}", bed.generator_core(), bed.worker_core());
+    let main = format!("--main-lcore={}", bed.generator_core());
+    let devices = [(0, GATEWAY_LEFT), (1, GATEWAY_RIGHT)]
+        .map(|(number, iface)| format!("--vdev=net_af_xdp{number},iface={iface}"));
+    let machine =
+        ["-l", &cores, &main, "--no-pci", "--no-shconf", "--no-huge", "-m", "512", "--no-telemetry"];
+    let forwarding = [
+        "--auto-start",
+        "--forward-mode=io",
+        "--nb-cores=1",
+        "--no-mlockall",
+        "--stats-period=3600",
+        "--total-num-mbufs=32768",
+    ];
+    let mut args = machine.to_vec();
+    args.extend([devices[0].as_str(), &devices[1], "--"]);
+    args.extend(forwarding);
+    let mut child = Child::new("dpdk-testpmd", bed.lab.gateway.spawn("dpdk-testpmd", &args));
+    child.wait_for_line(READY)?;
+    Ok(Box::new(Testpmd(child)))
+}
+
+impl Forwarder for Testpmd {
+    fn check(&mut self) -> Result<(), Error> {
+        self.0.check()
+    }
+
+    fn swap_rules(&mut self, _rules: &Rules) -> Result<(), Error> {
+        Err("it has no rules".into())
+    }
+
+    fn flows(&self) -> Option<u64> {
+        None
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.0.end(Signal::INT)
+    }
+}
