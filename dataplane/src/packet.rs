@@ -103,11 +103,22 @@ pub struct Packet {
     pub has_l4: bool,
     /// What is wrong above IP, if anything: such a packet is INVALID to connection tracking, and rules decide.
     pub l4_fault: Option<L4Fault>,
-    /// Whether it is a whole TCP segment with nothing wrong that carries an ACK and nothing else of note: none of SYN, FIN
-    /// and RST, no option but a timestamp. Nearly all segments of a connection are like that.
-    pub is_plain_ack: bool,
-    /// The numbers of such a segment; zeroes for any other packet.
+    /// Whether it is one of those that nearly all packets are.
+    pub plain: Plain,
+    /// The numbers of a plain ACK; zeroes for any other packet.
     pub numbers: Numbers,
+}
+
+/// What most packets are: whole, with nothing wrong above IP as far as headers show, and nothing of note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Plain {
+    /// Anything else.
+    No,
+    /// A TCP segment that carries an ACK: none of SYN, FIN and RST, no option but a timestamp.
+    Ack,
+    /// A UDP datagram.
+    Datagram,
 }
 
 /// What connection tracking wants of a plain ACK. In host order.
@@ -225,7 +236,7 @@ impl Packet {
         fragment: Fragment::Whole,
         has_l4: false,
         l4_fault: None,
-        is_plain_ack: false,
+        plain: Plain::No,
         numbers: Numbers { seq: 0, ack: 0, window: 0, payload_len: 0 },
     };
 

@@ -12,7 +12,7 @@ use dataplane::flow::{
     Claim, Count, FlowRef, Policies, Slot, TrackSettings, Tracked, Tracker, TrackerConfig,
 };
 use dataplane::ids::WorkerId;
-use dataplane::packet::{Hint, Packet};
+use dataplane::packet::{Hint, Packet, Plain};
 use dataplane::rules::conn::Orders;
 use dataplane::rules::model::CtState;
 use dataplane::testing::packets::{Builder, tcp};
@@ -264,7 +264,7 @@ impl Stage for Track {
         self.table.take();
         // Every segment brings new data.
         self.bursts = (self.bursts + 1) % STEPS;
-        for packet in self.table.burst.iter_mut().filter(|packet| packet.is_plain_ack) {
+        for packet in self.table.burst.iter_mut().filter(|packet| packet.plain == Plain::Ack) {
             packet.numbers.seq += self.bursts * STEP;
         }
     }

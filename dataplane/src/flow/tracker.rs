@@ -7,6 +7,7 @@
 //! How packets are judged is in `judge` and `protocols`; how flows come and go in `opening` and `ending`.
 
 mod ending;
+mod express;
 mod judge;
 mod opening;
 mod protocols;
@@ -29,7 +30,7 @@ use super::tracked::{Direction, FlowRef, Tracked};
 use super::view::Cursor;
 use crate::clock::{Now, Tick};
 use crate::ids::WorkerId;
-use crate::packet::{Fragment, Packet, Tuple, proto};
+use crate::packet::{Packet, Plain, Tuple};
 use crate::rules::conn::{CtEvents, Orders, Zone};
 use crate::rules::model::CtState;
 use crate::wire::checksum;
@@ -255,7 +256,7 @@ impl Tracker {
         settings: &TrackSettings,
         orders: &Orders,
     ) -> Option<(Slot, Direction)> {
-        if !packet.is_plain_ack || orders.notrack || orders.zone.id != 0 {
+        if packet.plain != Plain::Ack || orders.notrack || orders.zone.id != 0 {
             return None;
         }
         let (slot, record, direction) = self.table.plain_at(packet.hint, &packet.tuple)?;
@@ -275,10 +276,7 @@ impl Tracker {
     #[inline(always)]
     fn stream(&self, arrival: &Arrival<'_>) -> Option<(Slot, Direction)> {
         let &Arrival { packet, bytes, now, settings, orders, base: _ } = arrival;
-        let is_sound = packet.tuple.proto == proto::UDP
-            && packet.fragment == Fragment::Whole
-            && packet.l4_fault.is_none();
-        if !is_sound || orders.notrack || orders.zone.id != 0 {
+        if packet.plain != Plain::Datagram || orders.notrack || orders.zone.id != 0 {
             return None;
         }
         let (slot, record, direction) = self.table.plain_at(packet.hint, &packet.tuple)?;

@@ -17,7 +17,7 @@ pub mod tcp;
 #[cfg(test)]
 mod tests;
 
-use crate::packet::{Fragment, L4Fault, Packet};
+use crate::packet::{Fragment, L4Fault, Numbers, Packet, Plain, proto};
 use crate::reason::DropReason;
 
 /// Bytes of an Ethernet header without tags.
@@ -70,7 +70,7 @@ pub(crate) fn take_as_whole(bytes: &[u8], packet: &mut Packet) {
         if packet.l4_fault != Some(L4Fault::NoUpperLayer) {
             l4::parse(bytes, packet);
         }
-        note_plain_ack(bytes, packet);
+        note_plain(bytes, packet);
     }
 }
 
@@ -113,21 +113,30 @@ fn parse_any(head: &[u8], frame_len: u32, packet: &mut Packet) -> Result<(), Dro
         ethertype::IPV6 => ipv6::parse(head, packet)?,
         _ => {}
     }
-    note_plain_ack(head, packet);
+    note_plain(head, packet);
     Ok(())
 }
 
-/// Fills in [`Packet::is_plain_ack`] of a packet that is parsed otherwise.
+/// Fills in [`Packet::plain`] of a packet that is parsed otherwise.
 #[inline]
-pub(crate) fn note_plain_ack(head: &[u8], packet: &mut Packet) {
-    if packet.tcp_flags == 0 || packet.fragment != Fragment::Whole || packet.l4_fault.is_some() {
+pub(crate) fn note_plain(head: &[u8], packet: &mut Packet) {
+    (packet.plain, packet.numbers) = (Plain::No, Numbers::default());
+    if packet.fragment != Fragment::Whole || packet.l4_fault.is_some() || !packet.has_l4 {
+        return;
+    }
+    if packet.tuple.proto == proto::UDP {
+        packet.plain = Plain::Datagram;
+        return;
+    }
+    if packet.tcp_flags == 0 {
         return;
     }
     let l4 = usize::from(packet.l4_offset);
     let l4_len = packet.l3_end().saturating_sub(l4);
     let numbers = head.get(l4..).and_then(|header| tcp::plain_ack(header, u32::try_from(l4_len).ok()?));
-    packet.is_plain_ack = numbers.is_some();
-    packet.numbers = numbers.unwrap_or_default();
+    if let Some(numbers) = numbers {
+        (packet.plain, packet.numbers) = (Plain::Ack, numbers);
+    }
 }
 
 /// What a bridge checks of the addresses: `br_handle_frame`.

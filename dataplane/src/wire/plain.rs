@@ -4,7 +4,7 @@
 //! also are the meaning of this one: tests hold them together.
 
 use super::{ETHERNET_LEN, ethertype, ipv4, tcp};
-use crate::packet::{Family, Fragment, Hint, Kind, Numbers, Packet, Tuple, proto};
+use crate::packet::{Family, Fragment, Hint, Kind, Numbers, Packet, Plain, Tuple, proto};
 
 const L3: usize = ETHERNET_LEN;
 const L4: usize = L3 + ipv4::HEADER_LEN;
@@ -82,7 +82,8 @@ pub(super) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
             let is_fit = numbers.is_some()
                 || header_len >= TCP && header_len <= l4_len && tcp::is_legal(bytes[L4 + 13]);
             if is_fit {
-                fill(packet, bytes, (frame_len, total_len), bytes[L4 + 13], numbers);
+                let plain = if numbers.is_some() { Plain::Ack } else { Plain::No };
+                fill(packet, bytes, (frame_len, total_len), bytes[L4 + 13], plain, numbers);
             }
             is_fit
         }
@@ -90,7 +91,7 @@ pub(super) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
             let len = u32::from(be16(bytes, L4 + 4));
             let is_fit = len >= 8 && len <= l4_len;
             if is_fit {
-                fill(packet, bytes, (frame_len, total_len), 0, None);
+                fill(packet, bytes, (frame_len, total_len), 0, Plain::Datagram, None);
             }
             is_fit
         }
@@ -105,6 +106,7 @@ fn fill(
     bytes: &[u8; LEN],
     (frame_len, l3_len): (u32, u32),
     tcp_flags: u8,
+    plain: Plain,
     numbers: Option<Numbers>,
 ) {
     *packet = Packet {
@@ -132,7 +134,7 @@ fn fill(
         fragment: Fragment::Whole,
         has_l4: true,
         l4_fault: None,
-        is_plain_ack: numbers.is_some(),
+        plain,
         numbers: numbers.unwrap_or_default(),
     };
 }

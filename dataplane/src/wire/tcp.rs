@@ -85,7 +85,7 @@ pub(crate) const fn is_legal(flags: u8) -> bool {
 }
 
 /// The numbers of the segment that starts with `header` and is `l4_len` bytes long, if it is a plain ACK: see
-/// [`Packet::is_plain_ack`].
+/// [`crate::packet::Plain::Ack`].
 #[inline]
 pub(crate) fn plain_ack(header: &[u8], l4_len: u32) -> Option<Numbers> {
     use tcp_flag::{ACK, FIN, RST, SYN};

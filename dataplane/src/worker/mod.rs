@@ -171,10 +171,14 @@ impl<D: Device, O: Observer> Worker<D, O> {
             self.prefetch();
             let ingress = self.path.lanes[lane].port;
             let packets = &mut self.packets[..self.frames.len()];
+            let mut express = self.path.begin_express(ingress);
             for (at, frame) in self.frames.drain(..).enumerate() {
                 self.path.tracker.prefetch_next(packets.get(at + 2));
-                self.path.judge(frame, &mut packets[at], ingress, now);
+                if let Err(frame) = self.path.express(frame, &packets[at], now, &mut express) {
+                    self.path.judge(frame, &mut packets[at], ingress, now);
+                }
             }
+            self.path.end_express(&express);
         }
         self.path.flush();
         received
@@ -289,6 +293,11 @@ impl<D: Device, O: Observer> Worker<D, O> {
     /// Chunks on their way from other workers, and those about to leave for them, for the frame accounting.
     pub fn frames_under_way(&mut self) -> usize {
         self.path.handoff.frames_under_way()
+    }
+
+    /// Has every packet go the long way from now on, or only those that must: for tests that compare the two.
+    pub fn go_the_long_way(&mut self, always: bool) {
+        self.path.without_express = always;
     }
 
     /// The flow table.

@@ -21,12 +21,17 @@ pub struct Fate {
 
 /// Watches packets leave the path, each exactly once, in the order in which they do.
 pub trait Observer {
+    /// Whether it does anything with what it is told.
+    const WATCHES: bool = true;
+
     /// `frame` is the frame's [`crate::xsk::Frame::id`], the one it came in with; `packet` is `None` if it could not be
     /// parsed.
     fn fate(&mut self, frame: u64, packet: Option<&Packet>, fate: &Fate);
 }
 
 impl Observer for () {
+    const WATCHES: bool = false;
+
     #[inline]
     fn fate(&mut self, _: u64, _: Option<&Packet>, _: &Fate) {}
 }

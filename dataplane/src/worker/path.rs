@@ -2,6 +2,7 @@
 //! say about it is in `rules`, what becomes of it then in `act`; what waits for the gap between bursts in `tidy`.
 
 mod act;
+mod express;
 mod fragments;
 mod moving;
 mod rules;
@@ -71,6 +72,8 @@ pub(super) struct Path<D, O> {
     answers: AnswerBucket,
     defrag: Defrag,
     whole: Whole,
+    /// Whether every packet goes the long way.
+    pub(super) without_express: bool,
     pub(super) observer: O,
 }
 
@@ -157,6 +160,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             matched: Matched::default(),
             marks: Marks::default(),
             answers: AnswerBucket::default(),
+            without_express: false,
             observer,
         };
         for lane in &mut path.lanes {

@@ -178,6 +178,20 @@ impl Common {
     }
 }
 
+/// The path cached for packets of this direction and ingress NIC under these rules, if it ends in their passing.
+#[inline]
+pub(super) fn accepted_path(
+    common: &Common,
+    direction: Direction,
+    since: Generation,
+    ingress: PortId,
+) -> Option<PathId> {
+    let word = common.verdicts[direction.index()].load(Relaxed);
+    let holds = common.verdict_generation.load(Relaxed) == since.0;
+    let path = word & PATH;
+    (holds && word & !PATH == u32::from(ingress.0) << INGRESS_SHIFT && path != PATH).then_some(PathId(path))
+}
+
 impl Tracker {
     /// The path cached for packets like this one (same flow, direction, ingress NIC and ct state) under these rules.
     #[must_use]
