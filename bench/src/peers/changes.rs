@@ -3,6 +3,11 @@
 use crate::Error;
 use palisade_tests::lab::Netns;
 use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// Longest a command may take: loading very many rules is slow on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What has been changed so far, and how it was before.
 #[derive(Default)]
@@ -14,8 +19,8 @@ pub(super) struct Changes<'bed> {
 enum Undo<'bed> {
     /// Write this to a file below `/proc/sys` or `/sys`, as a namespace sees it.
     Inside(&'bed Netns, String, String),
-    /// Write this to a file as this process sees it: settings of the whole machine.
-    Outside(String, String),
+    /// Let this shell write a setting of the whole machine, which it does when its input ends.
+    Outside(Child),
     /// Run this inside a namespace.
     Run(&'bed Netns, Vec<String>),
 }
@@ -56,7 +61,17 @@ impl<'bed> Changes<'bed> {
         fs::write(path, least.to_string()).map_err(|error| {
             format!("{path} is {before}, {least} is needed, and it cannot be written: {error}")
         })?;
-        self.undo.push(Undo::Outside(path.to_owned(), before.to_owned()));
+        // Namespaces go with us whatever happens, this would stay. The shell's input ends also when we are killed.
+        let script = "trap '' INT; read -r _; printf %s \"$1\" > \"$2\"";
+        let keeper =
+            Command::new("sh").args(["-c", script, "sh", before, path]).stdin(Stdio::piped()).spawn();
+        let keeper = keeper.map_err(|error| match fs::write(path, before) {
+            Ok(()) => format!("no shell that puts {path} back: {error}"),
+            Err(again) => {
+                format!("no shell that puts {path} back to {before}: {error}, and neither can we: {again}")
+            }
+        })?;
+        self.undo.push(Undo::Outside(keeper));
         Ok(())
     }
 
@@ -84,8 +99,11 @@ impl<'bed> Changes<'bed> {
         while let Some(undo) = self.undo.pop() {
             let undone = match undo {
                 Undo::Inside(netns, path, value) => write_inside(netns, &path, &value),
-                Undo::Outside(path, value) => fs::write(&path, &value)
-                    .map_err(|error| format!("{path} cannot be put back: {error}").into()),
+                Undo::Outside(mut keeper) => match keeper.wait() {
+                    Ok(status) if status.success() => Ok(()),
+                    Ok(_) => Err("a limit of the whole machine cannot be put back".into()),
+                    Err(error) => Err(format!("a limit of the whole machine: {error}").into()),
+                },
                 Undo::Run(netns, words) => {
                     let words: Vec<&str> = words.iter().map(String::as_str).collect();
                     run(netns, &words).map(drop)
@@ -111,11 +129,11 @@ impl Drop for Changes<'_> {
 /// If it fails, with what it said.
 pub(super) fn run(netns: &Netns, words: &[&str]) -> Result<String, Error> {
     let (program, args) = words.split_first().ok_or("no command")?;
-    let exit = netns.exec(program, args);
-    if exit.code == Some(0) {
-        return Ok(exit.stdout);
+    match netns.spawn(program, args).try_wait(PATIENCE) {
+        Ok(exit) if exit.code == Some(0) => Ok(exit.stdout),
+        Ok(exit) => Err(format!("{} failed: {}", words.join(" "), exit.stderr.trim()).into()),
+        Err(_) => Err(format!("{} has not ended after {PATIENCE:?} and was killed", words.join(" ")).into()),
     }
-    Err(format!("{} failed: {}", words.join(" "), exit.stderr.trim()).into())
 }
 
 /// By a shell of the namespace: `/sys` shows the interfaces of whoever mounted it.

@@ -16,6 +16,7 @@ use palisade_tests::require_root;
 use palisade_tests::traffic::{PATIENCE, SILENCE, ping, tcp_both_ways, udp_echo, udp_socket};
 use state::State;
 use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -181,15 +182,58 @@ peers! {
 #[test]
 fn limits_of_the_machine_are_raised_and_lowered_again() {
     require_root!();
-    let peer = Peer::BridgeNft;
-    let Some((_turn, cores)) = turn(peer) else { return };
+    let Some((_turn, cores)) = turn(Peer::BridgeNft) else { return };
     let bed = Bed::new(cores).unwrap();
     let before = state::conntrack_limits();
-    let max_flows = before[0].max(before[1]) + 1_000;
-    let running = peer.start(&bed, &Setup { max_flows, ..SETUP }).unwrap();
+    let (running, max_flows) = with_raised_limits(&bed);
     assert!(state::conntrack_limits().iter().all(|limit| *limit >= max_flows));
     drop(running);
     assert_eq!(state::conntrack_limits(), before);
+}
+
+/// Room for more connections than the machine gives.
+fn with_raised_limits(bed: &Bed) -> (Running<'_>, u32) {
+    let max_flows = state::conntrack_limits().into_iter().max().unwrap() + 1_000;
+    (Peer::BridgeNft.start(bed, &Setup { max_flows, ..SETUP }).unwrap(), max_flows)
+}
+
+#[test]
+#[ignore = "started, and killed, by the test after it"]
+fn raises_limits_and_waits() {
+    let bed = Bed::new(thread::available_parallelism().unwrap().get()).unwrap();
+    let (_running, _) = with_raised_limits(&bed);
+    thread::sleep(PATIENCE);
+}
+
+#[test]
+fn limits_of_the_machine_are_lowered_when_we_are_killed() {
+    require_root!();
+    let Some((_turn, _)) = turn(Peer::BridgeNft) else { return };
+    let before = state::conntrack_limits();
+    let own = std::env::current_exe().unwrap();
+    let mut child = Command::new(own)
+        .args(["--ignored", "--exact", "raises_limits_and_waits"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while state::conntrack_limits().iter().zip(&before).any(|(now, before)| now == before) {
+        assert!(Instant::now() < deadline, "limits are raised");
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    while state::conntrack_limits() != before {
+        assert!(Instant::now() < deadline, "limits are lowered");
+        thread::sleep(Duration::from_millis(10));
+    }
+    // Its namespaces would be removed by the next process only.
+    for entry in std::fs::read_dir("/run/netns").unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.starts_with(&format!("palisade-{}-", child.id())) {
+            assert!(Command::new("ip").args(["netns", "del", &name]).status().unwrap().success());
+        }
+    }
 }
 
 #[test]
@@ -246,7 +290,7 @@ fn frame_comes(from: &PacketSocket, to: &PacketSocket, frame: &[u8]) -> bool {
 }
 
 fn kill_all(netns: &palisade_tests::lab::Netns) {
-    let output = std::process::Command::new("ip").args(["netns", "pids", netns.name()]).output().unwrap();
+    let output = Command::new("ip").args(["netns", "pids", netns.name()]).output().unwrap();
     for pid in String::from_utf8(output.stdout).unwrap().lines() {
         let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
