@@ -1,7 +1,7 @@
 //! Palisade's benchmarks: load generators and sinks ([`load`], [`pace`], [`sink`], [`handshake`]), the machine they are run
 //! on ([`bed`], [`rig`], [`affinity`], [`conditions`]), who is measured ([`peers`]), and the figures that have a goal
 //! ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`], [`wire_rules`], [`idle`], [`pipeline`],
-//! [`report`]). What is measured in process by stages is in a crate of its own, [`stages`].
+//! [`report`]), or compares peers ([`scenarios`], [`results`]). What is measured in process by stages is in a crate of its own, [`stages`].
 //!
 //! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
 
@@ -16,12 +16,15 @@ pub mod floor;
 pub mod gateway;
 pub mod handshake;
 pub mod idle;
+pub mod interrupt;
 pub mod load;
 pub mod pace;
 pub mod peers;
 pub mod pipeline;
 pub mod report;
+pub mod results;
 pub mod rig;
+pub mod scenarios;
 pub mod sets;
 pub mod sink;
 pub mod tracker;

@@ -89,7 +89,8 @@ fn is_load(frame: &[u8]) -> bool {
 
 fn least(is_v6: bool, protocol: Protocol, stamp: bool) -> usize {
     let l4 = if protocol == Protocol::Udp { 8 } else { 20 };
-    14 + if is_v6 { 40 } else { 20 } + l4 + if stamp { STAMP_BYTES } else { 0 }
+    let data = usize::from(protocol == Protocol::Tcp);
+    14 + if is_v6 { 40 } else { 20 } + l4 + if stamp { STAMP_BYTES } else { data }
 }
 
 #[test]
@@ -114,7 +115,8 @@ fn every_kind_of_frame_is_right_in_every_byte_that_can_be_checked() {
                     assert_eq!((packet.bytes, packet.protocol), (bytes, protocol));
                     assert_eq!(u32::from(packet.src_port), 1024 + n % 3);
                     if protocol != Protocol::Syn {
-                        assert_eq!(packet.payload.len(), bytes - least(is_v6, protocol, false));
+                        let headers = least(is_v6, protocol, true) - STAMP_BYTES;
+                        assert_eq!(packet.payload.len(), bytes - headers);
                     }
                     if stamp {
                         assert_eq!(packet.payload[..4], *b"PALS");
@@ -163,7 +165,7 @@ fn a_flood_is_of_new_flows_and_leaves_the_others_alone() {
             let (honest, flood): (Vec<_>, Vec<_>) = seen.iter().partition(|packet| !is_flood(packet));
             assert_eq!((honest.len(), flood.len()), (30, 90));
             assert!(honest.iter().all(|packet| packet.payload.starts_with(b"PALS")));
-            assert!(flood.iter().all(|packet| packet.protocol == protocol && packet.bytes <= 74));
+            assert!(flood.iter().all(|packet| packet.protocol == protocol && packet.bytes <= 75));
             let flows =
                 |all: &[&Seen]| all.iter().map(|one| (one.src, one.src_port)).collect::<BTreeSet<_>>();
             assert_eq!((flows(&honest).len(), flows(&flood).len()), (3, 90));
@@ -185,6 +187,10 @@ fn loads_that_make_no_sense_are_refused_with_a_reason() {
     let cases = [
         (Load { sizes: Sizes::Fixed(41), ..plain.clone() }, "headers need 42"),
         (Load { sizes: Sizes::Fixed(57), stamp: true, ..plain.clone() }, "headers and stamp need 58"),
+        (
+            Load { sizes: Sizes::Fixed(54), protocol: Protocol::Tcp, ..plain.clone() },
+            "headers and a byte of data need 55",
+        ),
         (Load { sizes: Sizes::Fixed(3_401), ..plain.clone() }, "3400 are the most"),
         (Load { flows: 0, ..plain.clone() }, "1 to 16777216 flows, not 0"),
         (Load { stamp: true, protocol: Protocol::Syn, ..plain.clone() }, "no room for a stamp"),

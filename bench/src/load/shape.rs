@@ -111,7 +111,11 @@ impl Shapes {
                 (vec![shape(bytes)?], [0; 12])
             }
             Sizes::Fixed(bytes) => {
-                let what = if load.stamp { "headers and stamp" } else { "headers" };
+                let what = match (load.stamp, load.protocol) {
+                    (true, _) => "headers and stamp",
+                    (false, Protocol::Tcp) => "headers and a byte of data",
+                    (false, _) => "headers",
+                };
                 return Err(format!(
                     "a frame of {bytes} bytes: {what} need {least}, and {FRAME_MAX_BYTES} are the most there can be"
                 )
@@ -180,11 +184,15 @@ fn round_skip(flows: u32) -> u32 {
     (0..12).find(|skip| !divides(skip)).unwrap_or(0)
 }
 
-/// Least bytes of a frame.
+/// Least bytes of a frame: a data segment has at least one byte of data.
 fn least_bytes(load: &Load, protocol: Protocol, stamp: bool) -> usize {
     let ip = if load.dst.is_ipv6() { 40 } else { 20 };
-    let l4 = if protocol == Protocol::Udp { UDP_BYTES } else { TCP_BYTES };
-    ETHERNET_BYTES + ip + l4 + if stamp { STAMP_BYTES } else { 0 }
+    let (l4, data) = match protocol {
+        Protocol::Udp => (UDP_BYTES, 0),
+        Protocol::Tcp => (TCP_BYTES, 1),
+        Protocol::Syn => (TCP_BYTES, 0),
+    };
+    ETHERNET_BYTES + ip + l4 + if stamp { STAMP_BYTES } else { data }
 }
 
 impl Shape {

@@ -1,0 +1,59 @@
+//! What `./scripts/bench` measures end to end: every peer in turn on the same rig, under the same load.
+
+mod throughput;
+mod turns;
+
+use crate::Error;
+use crate::peers::Peer;
+use crate::results::Table;
+use std::time::Duration;
+
+/// Flows that everybody knows after a moment.
+const KNOWN_FLOWS: u32 = 1_000;
+
+/// How scenarios are to be measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Cores of the machine.
+    pub cores: usize,
+    /// Measurements of each peer.
+    pub repetitions: u32,
+    /// Length of each measurement.
+    pub time: Duration,
+    /// Who is measured.
+    pub peers: Vec<Peer>,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Scenario {
+    /// Throughput of 64-byte frames, of IMIX and of full frames.
+    Sizes,
+    /// Throughput with 1 to a million flows.
+    Flows,
+    /// The same with the far end's interface polled by a thread of its own: about twice the rate.
+    Threaded,
+    /// Throughput with 10 to 10,000 rules, of flows that are known.
+    Rules,
+    /// The same with a new flow in every packet.
+    NewFlows,
+}
+
+impl Scenario {
+    /// All of them, in the order in which they are measured.
+    pub const ALL: [Self; 5] = [Self::Sizes, Self::Flows, Self::Threaded, Self::Rules, Self::NewFlows];
+
+    /// Measures it.
+    ///
+    /// # Errors
+    /// If the rig cannot be built, or the run is interrupted. A peer that fails does not end it.
+    pub fn measure(self, plan: &Plan) -> Result<Table, Error> {
+        match self {
+            Self::Sizes => throughput::sizes(plan),
+            Self::Flows => throughput::flows(plan),
+            Self::Threaded => throughput::threaded(plan),
+            Self::Rules => throughput::rules(plan),
+            Self::NewFlows => throughput::new_flows(plan),
+        }
+    }
+}
