@@ -25,7 +25,6 @@ use super::room::Limits;
 use super::settings::{Policies, TrackSettings};
 use super::stats::TrackStats;
 use super::table::Table;
-use super::tcp;
 use super::tracked::{Direction, FlowRef, Tracked};
 use super::view::Cursor;
 use crate::clock::{Now, Tick};
@@ -33,7 +32,6 @@ use crate::ids::WorkerId;
 use crate::packet::{Packet, Plain, Tuple};
 use crate::rules::conn::{CtEvents, Orders, Zone};
 use crate::rules::model::CtState;
-use crate::wire::checksum;
 pub(super) use opening::Opening;
 use rtrb::Producer;
 use std::io;
@@ -218,19 +216,19 @@ impl Tracker {
         orders: &Orders,
     ) -> Tracked {
         self.tick = now.tick();
-        if let Some((slot, direction)) = self.open_connection(packet, bytes, settings, orders) {
-            self.stats.found += 1;
-            return Tracked::valid(CtState::Established, direction, FlowRef::Existing(slot));
+        // Datagrams are tried behind the call: in one piece with them each segment costs 12 instructions more.
+        if let Some(tracked) = self.go_on(packet, bytes, self.tick, settings, orders, Plain::Ack) {
+            return tracked;
         }
-        self.track_any(&Arrival { packet, bytes, now: now.tick(), settings, base: settings, orders })
+        self.track_any(&Arrival { packet, bytes, now: self.tick, settings, base: settings, orders })
     }
 
     /// Whatever packet it is.
     #[inline(never)]
     fn track_any(&mut self, arrival: &Arrival<'_>) -> Tracked {
-        if let Some((slot, direction)) = self.stream(arrival) {
-            self.stats.found += 1;
-            return Tracked::valid(CtState::Established, direction, FlowRef::Existing(slot));
+        let &Arrival { packet, bytes, now, settings, orders, base: _ } = arrival;
+        if let Some(tracked) = self.go_on(packet, bytes, now, settings, orders, Plain::Datagram) {
+            return tracked;
         }
         let tracked = self.judge(arrival);
         match (tracked.state, tracked.invalid) {
@@ -243,52 +241,6 @@ impl Tracker {
             },
         }
         tracked
-    }
-
-    /// The common case in one piece: a segment of an open connection that carries an ACK and nothing out of the ordinary,
-    /// its record where it was guessed to be. Brings the connection up to date and says which it is; otherwise nothing
-    /// has changed, and [`Self::judge`] judges.
-    #[inline(always)]
-    fn open_connection(
-        &self,
-        packet: &Packet,
-        bytes: &[u8],
-        settings: &TrackSettings,
-        orders: &Orders,
-    ) -> Option<(Slot, Direction)> {
-        if packet.plain != Plain::Ack || orders.notrack || orders.zone.id != 0 {
-            return None;
-        }
-        let (slot, record, direction) = self.table.plain_at(packet.hint, &packet.tuple)?;
-        let life = record.common.settled_life(true)?;
-        if life.deadline().is_past(self.tick) {
-            return None;
-        }
-        if settings.checksum && !checksum::l4_ok(bytes, packet) {
-            return None;
-        }
-        let secs = tcp::advance_open(record.tail, packet.numbers, direction, settings)?;
-        record.common.prolong(life, self.tick.plus_secs(secs));
-        Some((slot, direction))
-    }
-
-    /// The same for a datagram of a UDP stream. Apart, because in one piece with connections it cost those 12 instructions.
-    #[inline(always)]
-    fn stream(&self, arrival: &Arrival<'_>) -> Option<(Slot, Direction)> {
-        let &Arrival { packet, bytes, now, settings, orders, base: _ } = arrival;
-        if packet.plain != Plain::Datagram || orders.notrack || orders.zone.id != 0 {
-            return None;
-        }
-        let (slot, record, direction) = self.table.plain_at(packet.hint, &packet.tuple)?;
-        let life = record.common.settled_life(false)?;
-        if life.deadline().is_past(now) {
-            return None;
-        }
-        if settings.checksum && !checksum::l4_ok(bytes, packet) {
-            return None;
-        }
-        record.common.prolong(life, now.plus_secs(settings.udp_timeout_stream));
-        Some((slot, direction))
     }
 
     /// A flow has come from another worker.

@@ -89,6 +89,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                 self.observer.fate(id, Some(packet), &fate);
             }
             Err(frame) => {
+                self.counters.polls.verdict_hits.add(1);
                 fate.dropped = Some(DropReason::TxRingFull);
                 self.discard(frame, Some(packet), fate);
             }
