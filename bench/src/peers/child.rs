@@ -1,5 +1,6 @@
 //! A peer's process: its end is noticed, and what it said last is what is reported.
 
+use super::{Forwarder, Rules};
 use crate::Error;
 use palisade_tests::lab::{Exit, Process};
 use rustix::process::Signal;
@@ -88,6 +89,27 @@ impl Child {
             }
             Some(Ok(_)) | None => Ok(()),
         }
+    }
+}
+
+/// A peer that is nothing but a process, without rules, and what ends it.
+pub(super) struct Bare(pub(super) Child, pub(super) Signal);
+
+impl Forwarder for Bare {
+    fn check(&mut self) -> Result<(), Error> {
+        self.0.check()
+    }
+
+    fn swap_rules(&mut self, _rules: &Rules) -> Result<(), Error> {
+        Err("it has no rules".into())
+    }
+
+    fn flows(&self) -> Option<u64> {
+        None
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.0.end(self.1)
     }
 }
 

@@ -1,14 +1,12 @@
 //! The floor as a peer: `floor` in a process of its own ([`crate::floor`]).
 
-use super::child::Child;
-use super::{Forwarder, Rules};
+use super::Forwarder;
+use super::child::{Bare, Child};
 use crate::Error;
 use crate::bed::Bed;
 use palisade_tests::daemon::binary;
 use palisade_tests::lab::{GATEWAY_LEFT, GATEWAY_RIGHT};
 use rustix::process::Signal;
-
-struct Floor(Child);
 
 /// Starts it.
 ///
@@ -19,23 +17,5 @@ pub(super) fn start<'bed>(bed: &'bed Bed) -> Result<Box<dyn Forwarder + 'bed>, E
     let args = ["--left", GATEWAY_LEFT, "--right", GATEWAY_RIGHT, "--cpu", &core];
     let mut child = Child::new("floor", bed.lab.gateway.spawn(&binary("floor").to_string_lossy(), &args));
     child.wait_for_line("ready")?;
-    Ok(Box::new(Floor(child)))
-}
-
-impl Forwarder for Floor {
-    fn check(&mut self) -> Result<(), Error> {
-        self.0.check()
-    }
-
-    fn swap_rules(&mut self, _rules: &Rules) -> Result<(), Error> {
-        Err("it has no rules".into())
-    }
-
-    fn flows(&self) -> Option<u64> {
-        None
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        self.0.end(Signal::TERM)
-    }
+    Ok(Box::new(Bare(child, Signal::TERM)))
 }

@@ -7,8 +7,8 @@
 //! * Its default pool of buffers is for many cores and does not fit.
 //! * It leaves its NICs promiscuous.
 
-use super::child::Child;
-use super::{Forwarder, Rules};
+use super::Forwarder;
+use super::child::{Bare, Child};
 use crate::Error;
 use crate::bed::Bed;
 use palisade_tests::lab::{GATEWAY_LEFT, GATEWAY_RIGHT};
@@ -16,8 +16,6 @@ use rustix::process::Signal;
 
 /// What it prints when it forwards.
 const READY: &str = "Port statistics ====================================";
-
-struct Testpmd(Child);
 
 /// Starts it.
 ///
@@ -43,23 +41,5 @@ pub(super) fn start<'bed>(bed: &'bed Bed) -> Result<Box<dyn Forwarder + 'bed>, E
     args.extend(forwarding);
     let mut child = Child::new("dpdk-testpmd", bed.lab.gateway.spawn("dpdk-testpmd", &args));
     child.wait_for_line(READY)?;
-    Ok(Box::new(Testpmd(child)))
-}
-
-impl Forwarder for Testpmd {
-    fn check(&mut self) -> Result<(), Error> {
-        self.0.check()
-    }
-
-    fn swap_rules(&mut self, _rules: &Rules) -> Result<(), Error> {
-        Err("it has no rules".into())
-    }
-
-    fn flows(&self) -> Option<u64> {
-        None
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        self.0.end(Signal::INT)
-    }
+    Ok(Box::new(Bare(child, Signal::INT)))
 }
