@@ -1,16 +1,41 @@
 //! Checksums: the Internet checksum (RFC 1071) over headers, pseudo headers and payload, and CRC32c (RFC 9260
 //! appendix A) for SCTP.
 
-use crate::packet::{Family, Fragment, Packet, proto};
+use crate::packet::{Family, Fragment, Packet, Plain, proto};
 
 /// Adds the 16-bit words of `bytes` to a ones-complement sum; an odd last byte counts as if a zero followed.
 ///
-/// Adds 32-bit words as they lie in memory into 64 bits, eight lanes at a time so that the compiler can use vector
-/// registers. The carries are folded at the end, and only then is the byte order mended: ones-complement sums do not
-/// depend on it (RFC 1071 section 2). `plain` in the tests is the same thing word by word.
+/// The byte order is mended after folding: ones-complement sums do not depend on it (RFC 1071 section 2).
 #[inline]
 #[must_use]
 pub fn sum(bytes: &[u8], start: u64) -> u64 {
+    let sum = if bytes.len() < SHORT { short_sum(bytes, 0) } else { long_sum(bytes, 0) };
+    start + u64::from(u16::from_be_bytes(fold(sum).to_ne_bytes()))
+}
+
+/// Below so many bytes vectors do not pay.
+const SHORT: usize = 128;
+
+/// The sum of words as they lie in memory, each added with its carry. `plain` in the tests is the same thing word by word.
+#[inline(always)]
+fn short_sum(bytes: &[u8], start: u64) -> u64 {
+    let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    let mut total = start;
+    let mut pairs = bytes.chunks_exact(16);
+    for pair in &mut pairs {
+        total = add(add(total, word(pair)), word(&pair[8..]));
+    }
+    let mut rest = pairs.remainder().len();
+    if rest >= 8 {
+        total = add(total, word(pairs.remainder()));
+        rest -= 8;
+    }
+    add(total, u64::from_ne_bytes(padded(bytes, rest)))
+}
+
+/// The same of more bytes: 32-bit words into 64 bits, eight lanes at a time so that the compiler can use vector registers.
+#[inline(never)]
+fn long_sum(bytes: &[u8], start: u64) -> u64 {
     let mut lanes = [0_u64; 8];
     let mut blocks = bytes.chunks_exact(32);
     for block in &mut blocks {
@@ -18,21 +43,19 @@ pub fn sum(bytes: &[u8], start: u64) -> u64 {
             *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
         }
     }
-    let halves = |bytes: [u8; 8]| {
-        let word = u64::from_ne_bytes(bytes);
-        (word >> 32) + (word & 0xffff_ffff)
-    };
-    let mut total: u64 = lanes.iter().sum();
-    let mut words = blocks.remainder().chunks_exact(8);
-    for word in &mut words {
-        total += word.first_chunk().map_or(0, |bytes| halves(*bytes));
-    }
-    let rest = words.remainder().len();
-    start + u64::from(u16::from_be_bytes(fold(total + halves(padded(bytes, rest))).to_ne_bytes()))
+    // Together they lose no carry: a packet has far less than 2^32 words.
+    short_sum(blocks.remainder(), add(start, lanes.iter().sum()))
+}
+
+/// Ones-complement addition of 64-bit words: a carry comes in again at the bottom.
+#[inline(always)]
+const fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u64
 }
 
 /// The last `rest` bytes, at most seven, padded with zeros behind.
-#[inline]
+#[inline(always)]
 fn padded(bytes: &[u8], rest: usize) -> [u8; 8] {
     // One load that reaches back, where there is something to reach back to: copying so few bytes takes longer than
     // adding up all the others of a short packet.
@@ -46,15 +69,13 @@ fn padded(bytes: &[u8], rest: usize) -> [u8; 8] {
 }
 
 /// Folds a sum to 16 bits.
-#[inline]
+#[inline(always)]
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "folded below 2^16 by then")]
-pub const fn fold(mut sum: u64) -> u16 {
-    sum = (sum & 0xffff_ffff) + (sum >> 32);
-    sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum as u16
+#[expect(clippy::cast_possible_truncation, reason = "the upper halves are what is wanted")]
+pub const fn fold(sum: u64) -> u16 {
+    // A number and its rotation by half have the sum of its halves, carry and all, in the upper one.
+    let half = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
 /// The checksum to write into a header whose words (checksum field zero) add up to `sum`.
@@ -95,6 +116,36 @@ pub fn pseudo_header(src: u128, dst: u128, family: Family, protocol: u8, len: u3
 #[inline]
 #[must_use]
 pub fn l4_ok(head: &[u8], packet: &Packet) -> bool {
+    if packet.plain == Plain::No { any_l4_ok(head, packet) } else { plain_ok(head, packet) }
+}
+
+/// The same of a plain packet. [`any_l4_ok`] is its meaning, at three times the instructions.
+#[inline(never)]
+fn plain_ok(head: &[u8], packet: &Packet) -> bool {
+    let header_len = packet.l4_offset.wrapping_sub(packet.l3_offset);
+    let is_right = match (packet.tuple.family, header_len) {
+        (Family::V4, 20) => adds_up_behind::<8>(head, packet),
+        (Family::V6, 40) => adds_up_behind::<32>(head, packet),
+        _ => false,
+    };
+    is_right || any_l4_ok(head, packet)
+}
+
+/// Whether a checksum is there and right where addresses of so many bytes stand right before the upper-layer header: with
+/// them, most of the pseudo header is summed where it is.
+#[inline(always)]
+fn adds_up_behind<const ADDRESSES: usize>(head: &[u8], packet: &Packet) -> bool {
+    let from = usize::from(packet.l4_offset).wrapping_sub(ADDRESSES);
+    let Some(covered) = head.get(from..packet.l3_end()) else { return false };
+    let Ok(len) = u16::try_from(covered.len().wrapping_sub(ADDRESSES)) else { return false };
+    let start = u64::from(len.to_be()) + u64::from(u16::from(packet.tuple.proto).to_be());
+    let sum = if covered.len() < SHORT { short_sum(covered, start) } else { long_sum(covered, start) };
+    fold(sum) == 0xffff
+}
+
+/// Whatever packet it is.
+#[inline(never)]
+fn any_l4_ok(head: &[u8], packet: &Packet) -> bool {
     if packet.fragment != Fragment::Whole {
         return true;
     }
@@ -140,7 +191,9 @@ pub fn crc32c(parts: &[&[u8]]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::packets;
     use proptest::prelude::*;
+    use std::net::IpAddr;
 
     /// RFC 1071, word by word with the carry added at once.
     fn plain(bytes: &[u8]) -> u16 {
@@ -159,6 +212,32 @@ mod tests {
             let slow = plain(&bytes);
             // 0 and 0xffff are the same number in ones-complement; only all-zero input gives 0 in both.
             prop_assert_eq!(fast, slow);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn plain_packets_are_judged_as_any_other(
+            is_tcp: bool, is_v6: bool, payload in 0..300_usize, change in proptest::option::of((0..400_usize, any::<u8>())),
+            has_none: bool, cut in 0..30_usize,
+        ) {
+            let body: Vec<u8> = (0..payload).map(|at| u8::try_from(at % 251).unwrap()).collect();
+            let make = if is_tcp { packets::tcp } else { packets::udp };
+            let [src, dst]: [IpAddr; 2] =
+                if is_v6 { ["2001:db8::1", "2001:db8::2"] } else { ["10.0.0.1", "10.0.0.2"] }.map(|text| text.parse().unwrap());
+            let mut frame = make(src, dst).ack().payload(&body).build();
+            if has_none && !is_tcp {
+                let l4 = if is_v6 { 54 } else { 34 };
+                frame[l4 + 6..l4 + 8].fill(0);
+            }
+            if let Some((at, byte)) = change
+                && let Some(place) = frame.get_mut(at)
+            {
+                *place = byte;
+            }
+            let Ok(packet) = crate::wire::parse(&frame, u32::try_from(frame.len()).unwrap()) else { return Ok(()) };
+            let head = &frame[..frame.len() - cut.saturating_sub(20)];
+            prop_assert_eq!(l4_ok(head, &packet), any_l4_ok(head, &packet));
         }
     }
 
