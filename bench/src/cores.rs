@@ -13,7 +13,7 @@ use crate::{Error, affinity, pipeline};
 use crew::{Crew, Rss, Shift, side_by_side};
 use dataplane::ids::Generation;
 use scaling::Costs;
-use stages::{Scale, Share};
+use stages::{Arrival, Scale, Share};
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::thread;
@@ -95,7 +95,8 @@ fn compare(plan: &Plan, flows: usize, report: &mut Report) -> Result<Costs, Erro
     one.iter_mut().chain([&mut agreeing]).for_each(|crew| crew.load(Rss::Agrees));
     wrong.load(Rss::IsWrong);
     let opening = agreeing.handed_off();
-    let mut queues = Share::new(Scale { flows: u32::try_from(flows)?, hugepages: true })?;
+    let mut queues =
+        Share::new(Scale { flows: u32::try_from(flows)?, hugepages: true, arrival: Arrival::PastCaches })?;
     let mut figures = Figures::default();
     for repetition in 0..plan.repetitions {
         // A core may be slower than the other.

@@ -5,11 +5,14 @@
 //! same packets ([`stages::Share`]). The goal is for the difference: a NIC's queues cost what they cost, and not this. It is
 //! all of a poll but that: parse, hash, lookup, checksum, tracking, verdict, counters, and what is done between two bursts.
 //! The clock, which a worker reads once a poll, stands still.
+//!
+//! Frames come as in copy mode, where the core that polls has just written them. What a poll costs where a NIC has written
+//! them past all caches is printed beside: the difference is waiting for memory.
 
 use crate::gateway::Plan;
 use crate::report::{Report, median, range};
 use crate::{Error, affinity};
-use stages::{BURST, Pipeline, Scale, Share, Stage};
+use stages::{Arrival, BURST, Pipeline, Scale, Share, Stage};
 use std::time::Duration;
 
 /// Flows, what so many are called, and most nanoseconds a packet.
@@ -26,21 +29,32 @@ const BATCH: u32 = 256;
 pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
     affinity::pin_to(plan.cores - 1)?;
     for (flows, name, goal) in GOALS {
-        let scale = Scale { flows, hugepages: true };
-        let (mut pipeline, mut queues) = (Pipeline::new(scale)?, Share::new(scale)?);
-        let mut polls = Vec::new();
-        let mut shares = Vec::new();
-        for _ in 0..plan.repetitions {
-            polls.push(nanos(&mut pipeline, plan.time));
-            shares.push(nanos(&mut queues, plan.time / 2));
-        }
-        let own: Vec<f64> = polls.iter().zip(&shares).map(|(poll, share)| poll - share).collect();
-        report.beside(&format!("{name} flows, a poll with its queues, ns a packet"), &spread(&polls));
-        report.beside(&format!("{name} flows, the queues alone"), &spread(&shares));
-        report.beside(&format!("{name} flows, the poll without them"), &spread(&own));
-        report.at_most(&format!("pipeline, {name} flows, ns a packet"), median(&own), goal);
+        let copied = own(plan, name, flows, Arrival::Copied, report)?;
+        own(plan, name, flows, Arrival::PastCaches, report)?;
+        report.at_most(&format!("pipeline, {name} flows, ns a packet"), copied, goal);
     }
     Ok(())
+}
+
+/// What a poll costs without its queues, in nanoseconds a packet.
+fn own(plan: &Plan, name: &str, flows: u32, arrival: Arrival, report: &Report) -> Result<f64, Error> {
+    let scale = Scale { flows, hugepages: true, arrival };
+    let (mut pipeline, mut queues) = (Pipeline::new(scale)?, Share::new(scale)?);
+    let (mut polls, mut shares) = (Vec::new(), Vec::new());
+    for _ in 0..plan.repetitions {
+        polls.push(nanos(&mut pipeline, plan.time));
+        shares.push(nanos(&mut queues, plan.time / 2));
+    }
+    let own: Vec<f64> = polls.iter().zip(&shares).map(|(poll, share)| poll - share).collect();
+    let frames = match arrival {
+        Arrival::Copied => "frames copied",
+        Arrival::PastCaches => "frames past all caches",
+    };
+    let parts = [("a poll with its queues", &polls), ("the queues alone", &shares), ("without them", &own)];
+    for (part, values) in parts {
+        report.beside(&format!("{name} flows, {frames}, {part}, ns a packet"), &spread(values));
+    }
+    Ok(median(&own))
 }
 
 /// Nanoseconds of thread time per packet, over at least this long.

@@ -147,9 +147,14 @@ const fn tables() -> [[u8; 256]; 2] {
 #[expect(clippy::cast_possible_truncation, reason = "halves of what is folded")]
 pub fn bucket(fields: Fields, tuple: &Tuple) -> u8 {
     let &Tuple { src, dst, src_port, dst_port, proto, family } = tuple;
-    let addresses = src ^ dst;
-    let folded = addresses as u64 ^ (addresses >> 64) as u64;
-    let folded = folded as u32 ^ (folded >> 32) as u32;
+    let folded = match family {
+        Family::V4 => src as u32 ^ dst as u32,
+        Family::V6 => {
+            let addresses = src ^ dst;
+            let folded = addresses as u64 ^ (addresses >> 64) as u64;
+            folded as u32 ^ (folded >> 32) as u32
+        }
+    };
     let ports = if fields.has_ports(FlowType { proto, family }) { src_port ^ dst_port } else { 0 };
     let [high, low] = (folded as u16 ^ (folded >> 16) as u16 ^ ports).to_be_bytes();
     TABLES[0][usize::from(high)] ^ TABLES[1][usize::from(low)]

@@ -15,7 +15,7 @@ use dataplane::testing::gateway::{LEFT, RIGHT};
 use dataplane::worker::{
     Counter, HANDOFF_CAUSES, HandoffCounters, IdlePolicy, Mailbox, Snapshot, Worker, WorkerCounters,
 };
-use stages::device::Conveyor;
+use stages::device::{Arrival, Conveyor};
 use stages::gateway::{self, Gateway, Plan, SIDES};
 use stages::traffic::{PACKET, Talk, Talks, shuffle};
 use std::sync::Arc;
@@ -149,6 +149,7 @@ impl Crew {
             seed: Seed::random(),
             hugepages: true,
             burst: BURST_MAX,
+            arrival: Arrival::PastCaches,
         };
         let Gateway { workers, counters, mailbox } =
             Gateway::new(&plan, snapshot(Generation(1), RULES, count)?)?;

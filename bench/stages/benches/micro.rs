@@ -2,7 +2,7 @@
 //! table are timed with a thousand flows, which fit a core's cache, and with a million, which do not.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use stages::{BURST, Named, STAGES, Scale, Stage};
+use stages::{Arrival, BURST, Named, STAGES, Scale, Stage};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn all(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(BURST as u64));
         for (name, flows) in flows {
             let id = if stage.has_flows { format!("{name} flows") } else { "burst of 32".to_owned() };
-            let scale = Scale { flows: *flows, hugepages: true };
+            let scale = Scale { flows: *flows, hugepages: true, arrival: Arrival::Copied };
             // Made only if a filter lets it be timed.
             let mut made = None;
             group.bench_with_input(BenchmarkId::from_parameter(id), &scale, |bencher, scale| {

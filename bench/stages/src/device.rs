@@ -2,9 +2,7 @@
 //! are free again. Belongs to the thread of its worker; nothing of it is shared with another one.
 //!
 //! It costs a copy of 64 bytes into a frame, where a NIC would write them by itself, and two small arrays; what that is,
-//! [`crate::Share`] measures. As with a NIC no core has a packet in its cache when it arrives: it is written past all of them.
-//! An ordinary copy would find the frame in the cache of whoever sent it last, and a packet that changes cores would pay
-//! for one way more than its own.
+//! [`crate::Share`] measures. [`Arrival`] says who has a packet in its cache when it arrives.
 #![allow(unsafe_code, reason = "stores that go past the cache are intrinsics")]
 
 use crate::traffic::PACKET;
@@ -23,6 +21,17 @@ const TX: usize = 1024;
 /// leave receives no more, so that nothing is dropped between workers that keep up with each other.
 const RESERVE: usize = 256;
 
+/// How packets come into their frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arrival {
+    /// Copied by the core that receives them, as the kernel does in copy mode: they are in its cache.
+    #[default]
+    Copied,
+    /// Written past the caches of all cores, as by a NIC that writes to memory. Needed where packets change cores: a copy
+    /// would find the frame in the cache of whoever sent it last, and pay for one way more than its own.
+    PastCaches,
+}
+
 /// One queue.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -34,6 +43,7 @@ pub struct Conveyor {
     budget: u64,
     /// How many wait to be received at most.
     rx_max: usize,
+    arrival: Arrival,
     rx: Vec<Frame>,
     tx: Vec<Frame>,
     counters: DeviceCounters,
@@ -53,12 +63,22 @@ impl Conveyor {
         Self { rx_max: burst.min(RX), ..self }
     }
 
+    /// The same, into whose frames packets come in this way.
+    #[must_use]
+    pub fn by(self, arrival: Arrival) -> Self {
+        Self { arrival, ..self }
+    }
+
     /// A frame with the next packet.
     #[inline]
     fn arrive(&self, pool: &mut FramePool) -> Option<Frame> {
         let umem = self.umem.as_ref()?;
         let mut frame = pool.alloc_filled(&[])?;
-        write_past_caches(&self.packets[self.next], umem.buffer_mut(&mut frame));
+        let (packet, buffer) = (&self.packets[self.next], umem.buffer_mut(&mut frame));
+        match self.arrival {
+            Arrival::Copied => buffer[..PACKET].copy_from_slice(packet),
+            Arrival::PastCaches => write_past_caches(packet, buffer),
+        }
         umem.lengthen(&mut frame, PACKET);
         Some(frame)
     }

@@ -155,7 +155,7 @@ impl Table {
     /// Tracks the burst as a worker does; for how many of its packets `counts` what comes out.
     #[inline]
     fn track_burst(&mut self, mut counts: impl FnMut(&mut Self, usize, Tracked) -> bool) -> usize {
-        self.tracker.prefetch(&mut self.burst[..]);
+        fetch(&self.tracker, &mut self.burst[..]);
         let mut counted = 0;
         for at in 0..BURST {
             self.tracker.prefetch_next(self.burst.get(at + 2));
@@ -165,6 +165,13 @@ impl Table {
         }
         counted
     }
+}
+
+/// Asks the cache for a burst's flows, in the two passes in which a worker does.
+#[inline]
+fn fetch(tracker: &Tracker, packets: &mut [Packet]) {
+    packets.iter().for_each(|packet| tracker.prefetch_index(packet));
+    tracker.prefetch(packets);
 }
 
 /// Finds where flows are. Their records are asked for and not looked at.
@@ -181,7 +188,7 @@ impl Stage for Hit {
 
     fn burst(&mut self) -> usize {
         let Table { tracker, burst, .. } = &mut self.0;
-        tracker.prefetch(&mut burst[..]);
+        fetch(tracker, &mut burst[..]);
         burst.iter().filter(|packet| packet.hint != Hint::NONE).count()
     }
 }

@@ -1,7 +1,7 @@
 //! Real workers without a kernel: one gateway of two NICs whose queues are [`Conveyor`]s.
 
 use crate::Error;
-use crate::device::Conveyor;
+use crate::device::{Arrival, Conveyor};
 use dataplane::device::Device;
 use dataplane::flow::{Seed, Tracker, TrackerConfig};
 use dataplane::ids::{Generation, PortId, WorkerId};
@@ -39,6 +39,8 @@ pub struct Plan {
     pub hugepages: bool,
     /// Most packets received at once.
     pub burst: usize,
+    /// How they come.
+    pub arrival: Arrival,
 }
 
 /// Its workers, and what they share.
@@ -76,7 +78,7 @@ impl Gateway {
         for ((((id, handoff), tracker), waker), moves) in ends {
             let own = Arc::new(WorkerCounters::new(SIDES.len(), &SIDES));
             counters.push(Arc::clone(&own));
-            let queue = || Conveyor::new(&umem).in_bursts_of(plan.burst);
+            let queue = || Conveyor::new(&umem).in_bursts_of(plan.burst).by(plan.arrival);
             let parts = Parts {
                 id,
                 moves,
@@ -102,7 +104,7 @@ impl Gateway {
 
 impl Plan {
     fn table(&self, worker: WorkerId) -> Result<Tracker, Error> {
-        let Self { workers: _, max_flows, seed, hugepages, burst: _ } = *self;
+        let Self { workers: _, max_flows, seed, hugepages, burst: _, arrival: _ } = *self;
         let config =
             TrackerConfig { max_flows, max_flows_v6: 64, worker, seed, hugepages, prefault: hugepages };
         Ok(Tracker::new(&config)?)

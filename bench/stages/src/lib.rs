@@ -16,6 +16,7 @@ pub mod rulesets;
 mod ten;
 pub mod traffic;
 
+pub use device::Arrival;
 pub use pipeline::{Pipeline, Share};
 pub use ten::bench10;
 
@@ -46,11 +47,13 @@ pub struct Scale {
     pub flows: u32,
     /// Whether to ask for pages of 2 MiB and to take all memory at once.
     pub hugepages: bool,
+    /// How packets come, where queues bring them.
+    pub arrival: Arrival,
 }
 
 impl Scale {
     /// For counting instructions: small, because every one of them is simulated, and without memory that comes and goes.
-    pub const COUNTED: Self = Self { flows: 1_000, hugepages: false };
+    pub const COUNTED: Self = Self { flows: 1_000, hugepages: false, arrival: Arrival::Copied };
 }
 
 /// A stage by name.

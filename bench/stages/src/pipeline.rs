@@ -51,6 +51,7 @@ impl Pipeline {
             seed: SEED,
             hugepages: scale.hugepages,
             burst: BURST,
+            arrival: scale.arrival,
         };
         let first = gateway::snapshot(Generation(1), bench10(), 1)?;
         let mut gateway = Gateway::new(&plan, first)?;
@@ -126,7 +127,7 @@ impl Share {
         let umem = Umem::new(&UmemConfig::plain(1024, 1))?;
         let pool = FramePool::new(&umem, WorkerId(0));
         let queues = shuffled(scale.flows).map(|packets| {
-            let mut queue = Conveyor::new(&umem).in_bursts_of(BURST);
+            let mut queue = Conveyor::new(&umem).in_bursts_of(BURST).by(scale.arrival);
             queue.play(packets, 0);
             queue
         });

@@ -189,8 +189,14 @@ impl Tracker {
         flow_hash(self.table.seed(), tuple)
     }
 
-    /// Starts fetching the records of a burst's flows, and notes in [`Packet::hint`] where they are. [`Packet::hash`] must
-    /// be set.
+    /// Starts fetching where the index has a packet's flow. [`Packet::hash`] must be set.
+    #[inline]
+    pub fn prefetch_index(&self, packet: &Packet) {
+        self.table.prefetch_index(packet.hash);
+    }
+
+    /// Starts fetching the records of a burst's flows, and notes in [`Packet::hint`] where they are. [`Self::prefetch_index`]
+    /// must have been called for all of them, a while ago.
     #[inline]
     pub fn prefetch(&self, packets: &mut [Packet]) {
         self.table.prefetch(packets);
@@ -200,7 +206,7 @@ impl Tracker {
     #[inline]
     pub fn prefetch_next(&self, packet: Option<&Packet>) {
         if let Some(packet) = packet {
-            self.table.prefetch_near(packet.hint);
+            self.records().prefetch_near(packet.hint);
         }
     }
 

@@ -96,9 +96,15 @@ pub fn parse(head: &[u8], frame_len: u32) -> Result<Packet, DropReason> {
 ///
 /// # Errors
 /// As [`parse`]; `packet` is unspecified then.
-#[inline]
+#[inline(never)]
 pub fn parse_into(head: &[u8], frame_len: u32, packet: &mut Packet) -> Result<(), DropReason> {
     if plain::parse(head, frame_len, packet) { Ok(()) } else { parse_any(head, frame_len, packet) }
+}
+
+/// As [`parse_into`], for frames of the common kind only: `false` of any other, and `packet` is as it was.
+#[inline(always)]
+pub(crate) fn parse_plain(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
+    plain::parse(head, frame_len, packet)
 }
 
 /// Header by header: the meaning of [`plain::parse`], and what is not plain.

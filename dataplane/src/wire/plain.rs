@@ -63,7 +63,7 @@ const TCP: u32 = 20;
 const _: () = assert!(LEN == (ETHERNET + IP + TCP) as usize);
 
 /// Parses a frame of the common kind; false if it is not, and `packet` as it was.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
     let Some(bytes) = head.first_chunk::<LEN>() else { return false };
     let is_whole = be16(bytes, L3 + 6) & 0x3fff == 0;

@@ -47,7 +47,7 @@ use crate::clock::Now;
 use crate::device::{BURST_MAX, Device, FrameBurst};
 use crate::flow::{Expired, Request, Tracker};
 use crate::ids::{PortId, WorkerId};
-use crate::packet::{Kind, Packet};
+use crate::packet::Packet;
 use crate::xsk::{FramePool, Umem};
 use handoff::{Errand, Label, Parcels};
 use path::Path;
@@ -167,53 +167,28 @@ impl<D: Device, O: Observer> Worker<D, O> {
         let received = self.path.lanes[lane].device.rx_burst(&mut self.rx);
         self.path.note_drained(lane, received);
         if received > 0 {
-            self.parse(lane);
-            self.prefetch();
-            let ingress = self.path.lanes[lane].port;
-            let packets = &mut self.packets[..self.frames.len()];
-            let mut express = self.path.begin_express(ingress);
-            for (at, frame) in self.frames.drain(..).enumerate() {
-                self.path.tracker.prefetch_next(packets.get(at + 2));
-                if let Err(frame) = self.path.express(frame, &packets[at], now, &mut express) {
-                    self.path.judge(frame, &mut packets[at], ingress, now);
-                }
-            }
-            self.path.end_express(&express);
+            self.serve_burst(self.path.lanes[lane].port, now);
         }
         self.path.flush();
         received
     }
 
-    /// Stage 2: from frames to packets. What cannot or need not be judged here leaves the burst.
-    fn parse(&mut self, lane: usize) {
+    /// The burst just received from a NIC: parsed, then judged, one pass each.
+    fn serve_burst(&mut self, ingress: PortId, now: Now) {
         let Self { path, rx, frames, packets, .. } = self;
-        let ingress = path.lanes[lane].port;
-        let mut bytes = 0;
-        let received = rx.len() as u64;
-        for frame in rx.drain(..) {
-            bytes += u64::from(frame.len());
-            let packet = &mut packets[frames.len()];
-            let Some(frame) = path.parse(frame, packet, ingress) else { continue };
-            if packet.kind == Kind::NonIp {
-                path.pass_l2(frame, packet, ingress);
-                continue;
-            }
-            path.steer(&frame, packet, None);
-            match path.is_for_us(path.id, packet) {
-                Ok(()) => frames.push(frame),
-                Err(owner) => path.pass_on(owner, path.id, false, frame, packet, ingress),
-            }
+        let survey = path.survey(rx, packets);
+        path.counters.port(ingress).rx.count_many(rx.len() as u64, survey.bytes);
+        let ours = if survey.is_all_ours() {
+            rx
+        } else {
+            path.settle(rx, survey, packets, ingress, frames);
+            frames
+        };
+        path.tracker.prefetch(&mut packets[..ours.len()]);
+        let (mut waiting, mut next) = (ours.drain(..), 0);
+        while let Some(frame) = path.express(&mut waiting, packets, &mut next, ingress, now) {
+            path.judge(frame, &mut packets[next - 1], ingress, now);
         }
-        path.counters.port(ingress).rx.count_many(received, bytes);
-    }
-
-    /// Stage 3: asks the cache for what the judge stage will touch.
-    fn prefetch(&mut self) {
-        let buckets = &self.path.counters.buckets;
-        for packet in &self.packets[..self.frames.len()] {
-            buckets[usize::from(packet.bucket)].add(1);
-        }
-        self.path.tracker.prefetch(&mut self.packets[..self.frames.len()]);
     }
 
     /// Takes over what other workers have for us: judges packets whose flows live here, and sends those that were judged
@@ -260,8 +235,9 @@ impl<D: Device, O: Observer> Worker<D, O> {
                 Errand::Answer => path.answer_for_other(frame, ingress),
             }
         }
-        self.prefetch();
         let packets = &mut self.packets[..self.frames.len()];
+        packets.iter().for_each(|packet| self.path.count_bucket(packet));
+        self.path.tracker.prefetch(packets);
         for (at, frame) in self.frames.drain(..).enumerate() {
             self.path.tracker.prefetch_next(packets.get(at + 2));
             self.path.judge(frame, &mut packets[at], self.from[at], now);

@@ -7,6 +7,7 @@ mod fragments;
 mod moving;
 mod rules;
 mod source;
+mod survey;
 mod tidy;
 
 use super::answers::AnswerBucket;
@@ -135,7 +136,8 @@ impl<D: Device, O: Observer> Path<D, O> {
             defrag: Defrag::new(limits),
             whole: Whole::new(),
             id,
-            spread: moves.steering.spread(),
+            // A worker that is alone does not ask which bucket a NIC would find.
+            spread: if moves.others() == 0 { Spread::Secret } else { moves.steering.spread() },
             owners: Box::new(moves.steering.owners()),
             moves,
             umem,
@@ -196,30 +198,40 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// flow it is about, for a fragment those that all of its datagram have in common.
     #[inline]
     pub(super) fn steer(&mut self, frame: &Frame, packet: &mut Packet, known: Option<u8>) {
-        if packet.fragment != Fragment::Whole {
-            return self.steer_by(&meeting_tuple(packet), packet, known);
-        }
-        if frame.segments() > 1 && matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6) {
+        if frame.segments() > 1
+            && packet.fragment == Fragment::Whole
+            && matches!(packet.tuple.proto, proto::ICMP | proto::ICMPV6)
+        {
             let mut whole = std::mem::take(&mut self.whole);
             whole.copy(&self.umem, frame);
-            self.steer_whole(packet, whole.bytes());
+            self.steer_whole(packet, whole.bytes(), None);
             self.whole = whole;
-            return;
+        } else {
+            self.steer_headed(frame, packet, known);
         }
-        let about = flow::error_about(packet, self.umem.head(frame));
-        self.steer_by(&about.unwrap_or(packet.tuple), packet, known);
+    }
+
+    /// The same for a packet whose first chunk says it all.
+    #[inline]
+    fn steer_headed(&self, frame: &Frame, packet: &mut Packet, known: Option<u8>) {
+        if packet.fragment != Fragment::Whole {
+            (packet.hash, packet.bucket) = self.place(&meeting_tuple(packet), known);
+        } else {
+            self.steer_whole(packet, self.umem.head(frame), known);
+        }
     }
 
     /// The same for a packet whose bytes are all there.
-    fn steer_whole(&self, packet: &mut Packet, bytes: &[u8]) {
+    fn steer_whole(&self, packet: &mut Packet, bytes: &[u8], known: Option<u8>) {
         let about = flow::error_about(packet, bytes);
-        self.steer_by(&about.unwrap_or(packet.tuple), packet, None);
+        (packet.hash, packet.bucket) = self.place(&about.unwrap_or(packet.tuple), known);
     }
 
+    /// Hash and bucket of a tuple.
     #[inline]
-    fn steer_by(&self, tuple: &Tuple, packet: &mut Packet, known: Option<u8>) {
-        packet.hash = self.tracker.hash(tuple);
-        packet.bucket = known.unwrap_or_else(|| self.spread.bucket(tuple, packet.hash));
+    fn place(&self, tuple: &Tuple, known: Option<u8>) -> (u64, u8) {
+        let hash = self.tracker.hash(tuple);
+        (hash, known.unwrap_or_else(|| self.spread.bucket(tuple, hash)))
     }
 
     /// Which worker owns the flow of a packet that was steered.

@@ -11,6 +11,7 @@ use super::{Tracker, rules_state};
 use crate::clock::{Now, Tick};
 use crate::flow::record::{Life, Record, status};
 use crate::flow::settings::TrackSettings;
+use crate::flow::table::Records;
 use crate::flow::tracked::{Direction, FlowRef, Tracked};
 use crate::flow::{tcp, udp};
 use crate::ids::{Generation, PortId};
@@ -22,6 +23,12 @@ use crate::wire::checksum;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Tracker {
+    /// Where [`Self::express`] finds flows, looked up once for many packets.
+    #[inline]
+    pub(crate) fn records(&self) -> Records<'_> {
+        self.table.records()
+    }
+
     /// Whether packets may be judged by [`Self::express`]: nobody listens to events, and no flow has a helper that reads
     /// along. Once per burst: only raw rules give a flow a helper, and with them nothing goes this way.
     #[must_use]
@@ -32,23 +39,29 @@ impl Tracker {
 
     /// Tracks and counts a packet that is not [`Plain::No`], if it is of the common case, and says which way through the rules
     /// of generation `since` it takes and in which state its flow is. `None`: nothing has changed. Packets that are judged
-    /// here are outside of all zones, as without raw rules all are.
+    /// here are outside of all zones, as without raw rules all are. [`Self::note_expressed`] has to follow.
     #[inline(always)]
-    pub fn express(
-        &mut self,
+    pub(crate) fn express(
+        &self,
+        records: Records<'_>,
         packet: &Packet,
         bytes: &[u8],
         now: Now,
         settings: &TrackSettings,
         (since, ingress): (Generation, PortId),
     ) -> Option<(PathId, CtState)> {
-        let (_, record, direction) = self.table.plain_at(packet.hint, &packet.tuple)?;
+        let (_, record, direction) = records.plain_at(packet.hint, &packet.tuple)?;
         let path = accepted_path(record.common, direction, since, ingress)?;
         let state = self.prolong(record, direction, packet, bytes, now.tick(), settings)?;
         record.counters.add(direction, packet.l3_len);
-        self.tick = now.tick();
-        self.stats.found += 1;
         Some((path, state))
+    }
+
+    /// Takes note of so many packets judged by [`Self::express`].
+    #[inline]
+    pub fn note_expressed(&mut self, packets: u64, now: Now) {
+        self.tick = now.tick();
+        self.stats.found += packets;
     }
 
     /// Tracks a packet of this kind if it is of the common case. `None`: nothing has changed.
@@ -65,7 +78,7 @@ impl Tracker {
         if packet.plain != kind || orders.notrack || orders.zone.id != 0 {
             return None;
         }
-        let (slot, record, direction) = self.table.plain_at(packet.hint, &packet.tuple)?;
+        let (slot, record, direction) = self.table.records().plain_at(packet.hint, &packet.tuple)?;
         let state = self.prolong(record, direction, packet, bytes, now, settings)?;
         self.stats.found += 1;
         Some(Tracked::valid(state, direction, FlowRef::Existing(slot)))

@@ -1,109 +1,114 @@
 //! The way of packets to which nothing happens that has not happened to their flow before: found where they were guessed
 //! to be, let pass by a remembered verdict, sent. Worker thread only.
 //!
-//! What it looks up once for a burst: whether packets may go this way at all, and what the egress NIC can take. A packet that
-//! may not goes the long way ([`Path::judge`]), unchanged, and that is also the meaning of this one.
+//! One call takes all packets of a burst up to the first that may not go this way, so that what is the same for all of
+//! them is looked up once. That packet goes the long way ([`Path::judge`]), unchanged, and that is also the meaning of this
+//! one.
 
 use super::{NO_LANE, Path};
 use crate::clock::Now;
-use crate::device::Device;
-use crate::ids::PortId;
+use crate::device::{BURST_MAX, Device};
+use crate::ids::{PortId, WorkerId};
 use crate::packet::{Family, Packet, Plain};
-use crate::reason::DropReason;
+use crate::rules::RuleCounters;
 use crate::worker::observer::{Fate, Observer};
+use crate::worker::snapshot::FamilyRules;
 use crate::xsk::Frame;
+use arrayvec::Drain;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// A burst's part that goes this way.
-pub(in crate::worker) struct Express {
-    ingress: PortId,
-    /// Which of our lanes sends.
-    lane: u8,
-    /// Longest frame that goes this way; 0 if none does.
+/// Frames of a burst that have not been judged.
+pub(in crate::worker) type Waiting<'a> = Drain<'a, Frame, BURST_MAX>;
+
+/// What packets of one family need.
+struct Way<'a> {
+    rules: &'a FamilyRules,
+    counters: &'a RuleCounters,
+    /// Longest frame that may go; 0 if none may.
     len_max: u32,
-    /// Whether IPv4 and IPv6 packets may.
-    families: [bool; 2],
-    /// What has gone.
-    packets: u64,
-    bytes: u64,
+}
+
+impl<'a> Way<'a> {
+    fn new(rules: &'a FamilyRules, worker: WorkerId, len_max: u32) -> Self {
+        let is_open = rules.track && !rules.compiled.has_raw();
+        Self { rules, counters: &rules.counters[worker.index()], len_max: if is_open { len_max } else { 0 } }
+    }
 }
 
 impl<D: Device, O: Observer> Path<D, O> {
-    /// Looks up what a burst from this NIC may do.
-    #[inline]
-    pub(in crate::worker) fn begin_express(&self, ingress: PortId) -> Express {
+    /// Judges and sends packets of a burst from one NIC, from position `at` on and up to the first that cannot go this way:
+    /// it is given back, and nothing has happened to it. `at` is then one beyond its position.
+    #[inline(never)]
+    pub(in crate::worker) fn express(
+        &mut self,
+        waiting: &mut Waiting<'_>,
+        packets: &[Packet; BURST_MAX],
+        at: &mut usize,
+        ingress: PortId,
+        now: Now,
+    ) -> Option<Frame> {
         let egress = ingress.peer();
         let (lane, port) = (self.lane_of[egress.index()], &self.ports[egress.index()]);
         let is_open = !self.without_express
-            && self.tracker.may_express()
             && lane != NO_LANE
             && port.link_up.load(Relaxed)
+            && self.tracker.may_express()
             && !self.lanes[usize::from(lane)].device.is_link_down();
-        let len_max = if is_open { port.frame_len_max.load(Relaxed) } else { 0 };
-        let families = [Family::V4, Family::V6].map(|family| {
-            let rules = self.snapshot.rules(family);
-            rules.track && !rules.compiled.has_raw()
-        });
-        Express { ingress, lane, len_max, families, packets: 0, bytes: 0 }
-    }
-
-    /// Judges a packet and sends it, if it may go this way.
-    ///
-    /// # Errors
-    /// Gives it back if not, and nothing has happened.
-    #[inline(always)]
-    pub(in crate::worker) fn express(
-        &mut self,
-        frame: Frame,
-        packet: &Packet,
-        now: Now,
-        burst: &mut Express,
-    ) -> Result<(), Frame> {
-        let len = frame.len();
-        let is_whole = self.umem.head_len(&frame) >= packet.frame_len as usize;
-        let family = packet.tuple.family;
-        if packet.plain == Plain::No
-            || len > burst.len_max
-            || !is_whole
-            || !burst.families[usize::from(family == Family::V6)]
-        {
-            return Err(frame);
+        if !is_open {
+            *at += 1;
+            return waiting.next();
         }
-        let rules = &**self.snapshot.rules(family);
-        let (bytes, settings) = (self.umem.head(&frame), &self.snapshot.settings.track);
-        let by = (rules.since, burst.ingress);
-        let Some((path, state)) = self.tracker.express(packet, bytes, now, settings, by) else {
-            return Err(frame);
-        };
-        let counters = &rules.counters[self.id.index()];
-        counters.count_path(path, packet.l3_len.into());
-        let mut fate = Fate { ingress: burst.ingress, dropped: None, ct_state: Some(state), rule: None };
-        if O::WATCHES {
-            fate.rule = Some(rules.compiled.outcome(counters.deciding_line(path)).1);
-        }
-        let id = frame.id();
-        match self.lanes[usize::from(burst.lane)].device.tx(frame) {
-            Ok(()) => {
-                burst.packets += 1;
-                burst.bytes += u64::from(len);
-                self.observer.fate(id, Some(packet), &fate);
+        let Self { umem, lanes, tracker, snapshot, counters, observer, .. } = self;
+        let (device, umem) = (&mut lanes[usize::from(lane)].device, &**umem);
+        let len_max = port.frame_len_max.load(Relaxed);
+        let ways = [Family::V4, Family::V6].map(|family| Way::new(snapshot.rules(family), self.id, len_max));
+        let (settings, records, room) = (&snapshot.settings.track, tracker.records(), device.tx_room());
+        let (mut sent, mut bytes) = (0, 0);
+        let mut odd = None;
+        let mut coming = packets[*at..].iter();
+        while let (Some(frame), Some(packet)) = (waiting.next(), coming.next()) {
+            if let Some(soon) = coming.as_slice().get(1) {
+                records.prefetch_near(soon.hint);
             }
-            Err(frame) => {
-                self.counters.polls.verdict_hits.add(1);
-                fate.dropped = Some(DropReason::TxRingFull);
-                self.discard(frame, Some(packet), fate);
+            let way = &ways[usize::from(packet.tuple.family == Family::V6)];
+            let (head, len) = (umem.head(&frame), frame.len());
+            let is_fit = packet.plain != Plain::No
+                && len <= way.len_max
+                && head.len() >= packet.frame_len as usize
+                && sent < room;
+            let by = (way.rules.since, ingress);
+            let judged =
+                if is_fit { tracker.express(records, packet, head, now, settings, by) } else { None };
+            let Some((path, state)) = judged else {
+                odd = Some(frame);
+                break;
+            };
+            way.counters.count_path(path, packet.l3_len.into());
+            let id = frame.id();
+            // There is room for it: it does not come back.
+            odd = device.tx(frame).err();
+            if odd.is_some() {
+                break;
+            }
+            sent += 1;
+            bytes += u64::from(len);
+            if O::WATCHES {
+                let rule = Some(way.rules.compiled.outcome(way.counters.deciding_line(path)).1);
+                observer.fate(
+                    id,
+                    Some(packet),
+                    &Fate { ingress, dropped: None, ct_state: Some(state), rule },
+                );
             }
         }
-        Ok(())
-    }
-
-    /// Counts what has gone.
-    #[inline]
-    pub(in crate::worker) fn end_express(&mut self, burst: &Express) {
-        if burst.packets > 0 {
-            self.touched |= 1 << burst.lane;
-            self.counters.port(burst.ingress).forwarded.count_many(burst.packets, burst.bytes);
-            self.counters.polls.verdict_hits.add(burst.packets);
+        *at += sent + 1;
+        if sent > 0 {
+            let sent = sent as u64;
+            self.touched |= 1 << lane;
+            tracker.note_expressed(sent, now);
+            counters.port(ingress).forwarded.count_many(sent, bytes);
+            counters.polls.verdict_hits.add(sent);
         }
+        odd
     }
 }

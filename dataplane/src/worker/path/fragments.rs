@@ -84,7 +84,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         let mut frame = frame;
         whole.copy(&self.umem, &frame);
         wire::take_as_whole(whole.bytes(), &mut packet);
-        self.steer_whole(&mut packet, whole.bytes());
+        self.steer_whole(&mut packet, whole.bytes(), None);
         if packet.fragment == Fragment::Whole
             && let Err(owner) = self.is_for_us(source, &packet)
         {
@@ -128,7 +128,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         ingress: PortId,
         now: Now,
     ) {
-        self.steer_whole(&mut packet, whole.bytes());
+        self.steer_whole(&mut packet, whole.bytes(), None);
         if let Err(owner) = self.is_for_us(self.id, &packet) {
             settle_end(&self.umem, &mut all);
             for Held { frame, packet: fragment, .. } in all {
