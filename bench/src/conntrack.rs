@@ -1,6 +1,7 @@
 //! The figures of connection tracking: what an established packet costs, beside DPDK's `rte_hash` with far less to do;
 //! memory per flow; aging; a flood of SYNs.
 
+use crate::dpdk::RuntimeDir;
 use crate::gateway::Plan;
 use crate::report::{Report, median};
 use crate::tracker::{self, Load};
@@ -134,8 +135,9 @@ fn flood(report: &mut Report) -> Result<(), Error> {
 /// Nanoseconds of the peer, as many figures as that mode of it has; none if it has not been built.
 pub(crate) fn rte_hash(mode: &str, count: u32, time: Duration) -> Result<Vec<f64>, Error> {
     let Some(path) = env::var_os("PALISADE_RTE_HASH").map(PathBuf::from) else { return Ok(Vec::new()) };
-    let pages = HugePages::ask(HUGE_PAGES)?;
+    let (pages, files) = (HugePages::ask(HUGE_PAGES)?, RuntimeDir::new()?);
     let mut command = Command::new(path);
+    files.give_to(&mut command);
     command.args([mode, &count.to_string(), &time.as_secs_f64().to_string()]);
     command.args(["--in-memory", "--no-pci", "--no-telemetry", "--log-level=error"]);
     let output = command.output()?;

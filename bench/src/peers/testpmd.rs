@@ -6,17 +6,25 @@
 //!   any, and ends by a signal. When it prints them first hangs on how long the machine has been up. So what shows that it
 //!   forwards is what it says of that, which `stdbuf` has it say at once.
 //! * Its default pool of buffers is for many cores and does not fit.
+//! * What it keeps in files is in a folder that goes with it, and not in `/var/run/dpdk`.
 //! * It leaves its NICs promiscuous.
 
-use super::Forwarder;
 use super::child::{Bare, Child};
+use super::{Forwarder, Rules};
 use crate::Error;
 use crate::bed::Bed;
+use crate::dpdk::RuntimeDir;
 use palisade_tests::lab::{GATEWAY_LEFT, GATEWAY_RIGHT, Process};
 use rustix::process::Signal;
 
 /// What it prints when it is about to forward: its sockets are bound, and what arrives waits for it.
 const READY: &str = "  io packet forwarding packets/burst=32";
+
+/// Its process; the folder goes after it.
+struct Testpmd {
+    process: Bare,
+    _files: RuntimeDir,
+}
 
 /// Starts it.
 ///
@@ -40,9 +48,29 @@ pub(super) fn start<'bed>(bed: &'bed Bed) -> Result<Box<dyn Forwarder + 'bed>, E
     let mut args = machine.to_vec();
     args.extend([devices[0].as_str(), &devices[1], "--"]);
     args.extend(forwarding);
+    let files = RuntimeDir::new()?;
     let mut command = bed.lab.gateway.command("stdbuf");
     command.args(["--output=L", "dpdk-testpmd"]).args(args);
+    files.give_to(&mut command);
     let mut child = Child::new("dpdk-testpmd", Process::spawn(command));
     child.wait_for_line(READY)?;
-    Ok(Box::new(Bare(child, Signal::INT)))
+    Ok(Box::new(Testpmd { process: Bare(child, Signal::INT), _files: files }))
+}
+
+impl Forwarder for Testpmd {
+    fn check(&mut self) -> Result<(), Error> {
+        self.process.check()
+    }
+
+    fn swap_rules(&mut self, rules: &Rules) -> Result<(), Error> {
+        self.process.swap_rules(rules)
+    }
+
+    fn flows(&self) -> Option<u64> {
+        self.process.flows()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.process.end()
+    }
 }
