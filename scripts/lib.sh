@@ -18,7 +18,7 @@ needs_of_lab='ip:iproute2 ping:iputils-ping ethtool:ethtool bpftool:bpftool setp
 needs_of_tests='iptables-save:iptables conntrack:conntrack nfct:nfct tcpdump:tcpdump ipset:ipset'
 needs_of_figures='/usr/include/dpdk/rte_hash.h:libdpdk-dev'
 needs_of_instructions='cc:gcc valgrind:valgrind'
-needs_of_peers='dpdk-testpmd:dpdk ovs-vswitchd:openvswitch-switch ovsdb-tool:openvswitch-common nft:nftables
+needs_of_peers='dpdk-testpmd:dpdk-dev ovs-vswitchd:openvswitch-switch ovsdb-tool:openvswitch-common nft:nftables
     iptables-restore:iptables conntrack:conntrack'
 needs_of_demo='curl:curl python3:python3'
 

@@ -2,6 +2,7 @@
 //! it costs, and what compiling a ruleset of 100,000 rules takes as a whole.
 
 use crate::conntrack::HugePages;
+use crate::dpdk::RuntimeDir;
 use crate::gateway::Plan;
 use crate::report::{Report, median, range};
 use crate::rulesets::{self, SHAPES, Set};
@@ -263,6 +264,7 @@ struct Peer {
     bytes: f64,
     form: String,
     _pages: HugePages,
+    _files: RuntimeDir,
 }
 
 impl Peer {
@@ -278,8 +280,9 @@ impl Peer {
         let (rules, trace) = (folder.join("rules"), folder.join("headers"));
         fs::write(&rules, set.rules_text())?;
         fs::write(&trace, set.headers_text(headers))?;
-        let pages = HugePages::ask(pages)?;
+        let (pages, files) = (HugePages::ask(pages)?, RuntimeDir::new()?);
         let mut command = Command::new(program);
+        files.give_to(&mut command);
         command.arg(if set.wide { "6" } else { "4" }).arg(&rules).arg(&trace);
         command.args(["--in-memory", "--no-pci", "--no-telemetry", "--log-level=error"]);
         let core = rustix::thread::sched_getcpu();
@@ -296,6 +299,7 @@ impl Peer {
             bytes: 0.0,
             form: String::new(),
             _pages: pages,
+            _files: files,
         };
         let line = peer.answer()?;
         let mut words = line.split_whitespace().skip(1);

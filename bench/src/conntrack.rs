@@ -1,6 +1,7 @@
-//! The figures of connection tracking: what an established packet costs, beside DPDK's `rte_hash` with far less to do;
-//! memory per flow; aging; a flood of SYNs.
+//! The figures of connection tracking: what an established packet costs, and what a flow's first one, beside DPDK's
+//! `rte_hash` with far less to do; memory per flow; aging; a flood of SYNs.
 
+use crate::dpdk::RuntimeDir;
 use crate::gateway::Plan;
 use crate::report::{Report, median};
 use crate::tracker::{self, Load};
@@ -20,6 +21,8 @@ use std::time::{Duration, Instant};
 const TABLES: [(u32, f64); 2] = [(1_000_000, 30.0), (10_000_000, 40.0)];
 /// Most of the peer's time that ours may take.
 const PEER_GOAL: f64 = 0.9;
+/// Most times a table is filled: one of ten million takes a while.
+const FILLS: u32 = 3;
 /// Most bytes per flow, all in.
 const BYTES: [(Family, f64); 2] = [(Family::V4, 160.0), (Family::V6, 208.0)];
 /// Sources of the flood, and the table it meets.
@@ -35,6 +38,9 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
     affinity::pin_to(plan.cores - 1)?;
     for (flows, goal) in TABLES {
         established(plan, flows, goal, report)?;
+    }
+    for (flows, _) in TABLES {
+        inserts(plan, flows, report)?;
     }
     for (family, goal) in BYTES {
         let bytes = tracker::bytes_per_flow(family)?;
@@ -70,6 +76,22 @@ fn established(plan: &Plan, flows: u32, goal: f64, report: &mut Report) -> Resul
     };
     report.beside(&format!("{name}, quiet"), &show(quiet));
     report.beside(&format!("{name}, while the table is aged"), &show(aged));
+    Ok(())
+}
+
+/// A table filled from nothing by first packets, in turn with the peer's by keys. No goal is named: for reading beside.
+fn inserts(plan: &Plan, flows: u32, report: &Report) -> Result<(), Error> {
+    let name = format!("a new flow's insert, {} million flows", flows / 1_000_000);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..plan.repetitions.min(FILLS) {
+        ours.push(tracker::insert(flows)?);
+        theirs.extend(rte_hash("inserts", flows, plan.time)?);
+    }
+    report.beside(&format!("{name}, ns"), &format!("{:.1}", median(&ours)));
+    if !theirs.is_empty() {
+        report.beside(&format!("rte_hash insert, {flows} flows, ns"), &format!("{:.1}", median(&theirs)));
+        report.beside(&format!("{name}, of rte_hash's"), &format!("{:.3}", median(&ours) / median(&theirs)));
+    }
     Ok(())
 }
 
@@ -134,8 +156,9 @@ fn flood(report: &mut Report) -> Result<(), Error> {
 /// Nanoseconds of the peer, as many figures as that mode of it has; none if it has not been built.
 pub(crate) fn rte_hash(mode: &str, count: u32, time: Duration) -> Result<Vec<f64>, Error> {
     let Some(path) = env::var_os("PALISADE_RTE_HASH").map(PathBuf::from) else { return Ok(Vec::new()) };
-    let pages = HugePages::ask(HUGE_PAGES)?;
+    let (pages, files) = (HugePages::ask(HUGE_PAGES)?, RuntimeDir::new()?);
     let mut command = Command::new(path);
+    files.give_to(&mut command);
     command.args([mode, &count.to_string(), &time.as_secs_f64().to_string()]);
     command.args(["--in-memory", "--no-pci", "--no-telemetry", "--log-level=error"]);
     let output = command.output()?;

@@ -33,6 +33,7 @@ pub mod classifier;
 pub mod conditions;
 pub mod conntrack;
 pub mod cores;
+mod dpdk;
 pub mod edits;
 pub mod floor;
 pub mod gateway;

@@ -3,6 +3,10 @@
 //! Frames of one burst are written between two measurements, so what is timed is what a worker does with frames that
 //! the driver has just put there. Each packet belongs to a flow drawn at random: nothing of its flow is in any cache.
 
+mod inserts;
+
+pub use inserts::insert;
+
 use crate::Error;
 use dataplane::clock::Now;
 use dataplane::flow::{Claim, Count, Policies, Seed, TrackSettings, Tracker, TrackerConfig};
@@ -63,6 +67,15 @@ impl Load {
     /// # Panics
     /// If a handshake is not what the tracker should make of it.
     pub fn new(flows: u32, family: Family, payload: usize) -> Result<Self, Error> {
+        let mut load = Self::empty(flows, family, payload)?;
+        for flow in 0..flows {
+            load.open(flow);
+        }
+        Ok(load)
+    }
+
+    /// Room for `flows` connections, of which none is open yet.
+    fn empty(flows: u32, family: Family, payload: usize) -> Result<Self, Error> {
         let room = flows + flows / 16 + 64;
         let (max_flows, max_flows_v6) = (room, if family == Family::V6 { room } else { 64 });
         let tracker = Tracker::new(&TrackerConfig {
@@ -93,9 +106,6 @@ impl Load {
             bursts: 0,
         };
         load.tracker.adopt(&load.settings, &Policies::default(), false);
-        for flow in 0..flows {
-            load.open(flow);
-        }
         Ok(load)
     }
 

@@ -37,6 +37,13 @@ impl<T> Outbox<T> {
         Ok(())
     }
 
+    /// How many more [`Self::stage`] takes now.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.ring.slots() - self.staged
+    }
+
     /// Makes everything staged visible to the taker, with one store.
     #[inline]
     pub fn publish(&mut self) {
@@ -104,7 +111,7 @@ mod tests {
         let mut next = 0;
         for _ in 0..5 {
             let accepted = (next..).take_while(|item| outbox.stage(*item).is_ok()).count();
-            assert_eq!((accepted, outbox.stage(99)), (6, Err(99)));
+            assert_eq!((accepted, outbox.room(), outbox.stage(99)), (6, 0, Err(99)));
             assert_eq!(staged(&mut outbox), (next..next + 6).collect::<Vec<_>>());
             outbox.publish();
             assert_eq!(outbox.stage(99), Err(99));
@@ -112,6 +119,7 @@ mod tests {
             assert!((next..next + 5).all(|item| taker.pop() == Ok(item)));
             next += 6;
             (next..next + 5).for_each(|item| outbox.stage(item).unwrap());
+            assert_eq!(outbox.room(), 0);
             outbox.publish();
             assert!((next - 1..next + 5).all(|item| taker.pop() == Ok(item)));
             next += 5;

@@ -133,7 +133,7 @@ impl Peer {
         let missing: Vec<String> = match self {
             Self::Floor => ["floor"].iter().filter(|name| ours(name)).map(built).collect(),
             Self::Palisade => ["fwd", "fwctl"].iter().filter(|name| ours(name)).map(built).collect(),
-            Self::Testpmd => packages(&[("dpdk-testpmd", "dpdk")]),
+            Self::Testpmd => packages(&[("dpdk-testpmd", "dpdk-dev")]),
             Self::BridgeIptables | Self::RoutingIptables => packages(&[
                 ("iptables-restore", "iptables"),
                 ("ip6tables-restore", "iptables"),

@@ -16,6 +16,7 @@ use palisade_tests::require_root;
 use palisade_tests::traffic::{PATIENCE, SILENCE, ping, tcp_both_ways, udp_echo, udp_socket};
 use state::State;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -177,6 +178,34 @@ peers! {
     bridge_nft: BridgeNft, between_hosts, under_load, exchanged_rules;
     routing_nft: RoutingNft, between_hosts, under_load, exchanged_rules;
     ovs: Ovs, between_hosts, under_load, exchanged_rules, killed;
+}
+
+/// Ours that programs on DPDK keep their files in.
+fn dpdk_folders() -> Vec<PathBuf> {
+    let ours = format!("palisade-dpdk-{}-", std::process::id());
+    let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(&ours)).collect()
+}
+
+#[test]
+fn what_testpmd_keeps_in_files_goes_with_it() {
+    require_root!();
+    let Some((_turn, cores)) = turn(Peer::Testpmd) else { return };
+    let bed = Bed::new(cores).unwrap();
+    let before = state::dpdk_files();
+    for is_killed in [false, true] {
+        let running = Peer::Testpmd.start(&bed, &SETUP).unwrap();
+        let folders = dpdk_folders();
+        assert_eq!(folders.len(), 1, "{folders:?}");
+        assert!(folders[0].join("dpdk").is_dir(), "it has taken the folder");
+        assert_eq!(state::dpdk_files(), before);
+        if is_killed {
+            kill_all(&bed.lab.gateway);
+        }
+        assert_eq!(running.stop().is_err(), is_killed);
+        assert_eq!(dpdk_folders(), Vec::<PathBuf>::new());
+    }
+    assert_eq!(state::dpdk_files(), before);
 }
 
 #[test]

@@ -20,6 +20,7 @@ impl State {
             let lines = lab.offloads(name) + "steering: " + &rps;
             facts.extend(lines.lines().map(|line| format!("NIC {name}: {}", line.trim())));
         }
+        facts.extend(dpdk_files());
         Self(facts)
     }
 
@@ -51,6 +52,16 @@ fn machine(netns: &Netns) -> impl Iterator<Item = String> {
     // Entries of a table, not a setting.
     let facts = text.lines().filter(|line| !line.contains("nf_conntrack_count"));
     facts.map(str::to_owned).collect::<Vec<_>>().into_iter()
+}
+
+/// What there is where programs on DPDK keep their files if nobody tells them otherwise.
+pub(crate) fn dpdk_files() -> Vec<String> {
+    let folders = fs::read_dir("/var/run/dpdk").into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = folders.flat_map(|folder| {
+        let files = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        std::iter::once(folder).chain(files)
+    });
+    files.map(|path| path.display().to_string()).collect()
 }
 
 /// How many connections and buckets the whole machine may have.

@@ -251,6 +251,11 @@ impl Handoff {
         Ok(())
     }
 
+    /// Whether another worker can be given a packet more.
+    pub(super) fn has_room(&self, to: WorkerId) -> bool {
+        self.peers.iter().any(|peer| peer.id == to && peer.out.room() > 0)
+    }
+
     /// Packets given to another worker that [`HandoffCounters`] do not count yet.
     pub(super) fn staged_for(&self, to: WorkerId) -> u64 {
         let peer = self.peers.iter().find(|peer| peer.id == to);

@@ -19,6 +19,7 @@
 mod answers;
 mod counters;
 mod handoff;
+mod hold;
 mod idle;
 mod lanes;
 mod moves;
@@ -263,7 +264,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
     /// Chunks of frames held for datagrams that are not complete, or until their flows have come.
     #[must_use]
     pub fn frames_held(&self) -> usize {
-        self.path.frames_held() + self.path.moves.frames_held()
+        self.path.frames_held() + self.path.moves.hold.chunks()
     }
 
     /// Chunks on their way from other workers, and those about to leave for them, for the frame accounting.

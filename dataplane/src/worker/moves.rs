@@ -20,17 +20,17 @@
 //! holds what comes from it directly until the giver has passed on its word, which stands behind all of those. Messages
 //! and packets go through different rings; a message that must stand behind packets says how many were sent before it.
 //! No packet waits for a third worker that has stopped polling, because none comes from it: unless it is the one that sends
-//! for the giver.
+//! for the giver, or for the taker. What waits is in a [`Hold`], and is let in only as far as it can be sent; until all of a
+//! source's has been, what comes of it waits behind.
 //!
 //! Where NICs are told, packets that came before lie in the giver's own queues: it passes the taker's word on only when it
 //! has emptied those.
 
+use super::hold::Hold;
 use super::steering::Steering;
 use crate::defrag;
 use crate::flow::{Cursor, FlowId, Passage};
-use crate::ids::{PortId, WorkerId};
-use crate::packet::Packet;
-use crate::xsk::Frame;
+use crate::ids::WorkerId;
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::sync::Arc;
 
@@ -42,9 +42,6 @@ pub(super) const BATCH: usize = 64;
 
 /// Messages of flows that may be unanswered.
 pub(super) const BATCHES_AHEAD: usize = 4;
-
-/// Most packets that wait for their flows.
-pub(super) const HELD_MAX: usize = 1024;
 
 /// Stands for an owner: the bucket is coming here, but not yet there.
 pub(super) const COMING: WorkerId = WorkerId(u8::MAX);
@@ -115,16 +112,6 @@ pub(super) enum Giver {
     Forwarding,
 }
 
-/// A packet that waits for its flow.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    /// The worker that sent it, or received it.
-    pub(super) source: WorkerId,
-    pub(super) frame: Frame,
-    pub(super) packet: Packet,
-    pub(super) ingress: PortId,
-}
-
 /// Part of the worker that takes a bucket.
 #[derive(Debug)]
 pub(super) struct Taking {
@@ -134,8 +121,10 @@ pub(super) struct Taking {
     pub(super) is_complete: bool,
     /// Workers whose packets wait, one bit each.
     pub(super) closed: u64,
-    /// These packets.
-    pub(super) held: Vec<Waiting>,
+    /// Those of them whose packets are let in, and wait only behind those that are being let in.
+    pub(super) released: u64,
+    /// Whether a packet that has waited is being judged.
+    pub(super) is_letting_in: bool,
     /// Words passed on by the giver, each after so many of its packets.
     pub(super) words: Vec<(WorkerId, u64)>,
 }
@@ -149,6 +138,8 @@ pub struct Moves {
     pub(super) peers: Vec<MovePeer>,
     pub(super) giving: Option<Box<Giving>>,
     pub(super) taking: Option<Box<Taking>>,
+    /// Packets of the bucket that is taken.
+    pub(super) hold: Hold,
     /// Who waits for us to have dealt with so many of its packets.
     pub(super) settling: Option<(WorkerId, u64)>,
 }
@@ -168,6 +159,7 @@ impl Moves {
             peers: Vec::new(),
             giving: None,
             taking: None,
+            hold: Hold::default(),
             settling: None,
         };
         let mut mesh: Vec<Self> = (0..workers).map(new).collect();
@@ -219,9 +211,10 @@ impl Moves {
             && self.peers.iter().all(|peer| peer.incoming.is_empty())
     }
 
-    /// Chunks of frames that wait for their flows.
-    pub(super) fn frames_held(&self) -> usize {
-        let held = self.taking.iter().flat_map(|taking| &taking.held);
-        held.map(|waiting| waiting.frame.segments() as usize).sum()
+    /// Makes room for packets that wait for their flows, of so many chunks together. None is needed without other workers.
+    pub(super) fn make_room(&mut self, chunks: usize) {
+        if !self.peers.is_empty() {
+            self.hold = Hold::new(chunks);
+        }
     }
 }

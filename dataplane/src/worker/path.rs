@@ -58,7 +58,8 @@ pub(super) struct Path<D, O> {
     snapshot: Arc<Snapshot>,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) handoff: Handoff,
-    /// How many of our own chunks may still be given to other workers, as of the last gap between bursts.
+    /// How many of our own chunks may still be given to other workers, or wait for a bucket, as of the last gap between
+    /// bursts.
     lendable: usize,
     pub(super) waker: Arc<Waker>,
     expired: Consumer<Expired>,
@@ -104,7 +105,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     pub(super) fn new(parts: Parts<D>, observer: O) -> Self {
         let Parts {
             id,
-            moves,
+            mut moves,
             umem,
             pool,
             lanes,
@@ -132,6 +133,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         mailbox.adopt(id, snapshot.generation);
         // Held fragments must leave the pool enough to receive with: both are counted in chunks.
         let limits = DefragLimits { frames: umem.frames_per_worker() as usize / 4 };
+        moves.make_room(umem.frames_per_worker() as usize / 2);
         let mut path = Self {
             defrag: Defrag::new(limits),
             whole: Whole::new(),
@@ -289,6 +291,11 @@ impl<D: Device, O: Observer> Path<D, O> {
             }
             None => false,
         }
+    }
+
+    /// Whether it might, without counting it.
+    fn could_lend(&self, frame: &Frame) -> bool {
+        !self.pool.is_own(frame) || frame.segments() as usize <= self.lendable
     }
 
     // Judging.

@@ -10,9 +10,8 @@ use crate::packet::Packet;
 use crate::reason::DropReason;
 use crate::worker::Observer;
 use crate::worker::handoff::{Errand, HandoffCause};
-use crate::worker::moves::{
-    BATCH, BATCHES_AHEAD, COMING, Giver, Giving, HELD_MAX, Message, Taking, Waiting, bit,
-};
+use crate::worker::hold::Waiting;
+use crate::worker::moves::{BATCH, BATCHES_AHEAD, COMING, Giver, Giving, Message, Taking, bit};
 use crate::worker::steering::{BucketMove, Stage};
 use crate::xsk::Frame;
 use std::collections::HashMap;
@@ -31,7 +30,8 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Whether packets of a bucket that is coming are let in already, from this worker.
     #[inline]
     fn is_let_in(&self, owner: WorkerId, source: WorkerId) -> bool {
-        owner == COMING && self.moves.taking.as_ref().is_some_and(|taking| taking.closed & bit(source) == 0)
+        let lets_in = |taking: &Taking| taking.is_letting_in || taking.closed & bit(source) == 0;
+        owner == COMING && self.moves.taking.as_deref().is_some_and(lets_in)
     }
 
     /// Whether a packet that was steered is to be judged here. `source` has sent it to us or is ourselves.
@@ -78,13 +78,13 @@ impl<D: Device, O: Observer> Path<D, O> {
         self.hand(owner, errand, frame, packet, ingress);
     }
 
-    /// Has a packet wait for its flow.
+    /// Has a packet wait for its flow, if there is memory to spare: what waits is as good as lent.
     #[cold]
     fn hold(&mut self, source: WorkerId, frame: Frame, packet: &Packet, ingress: PortId) {
-        if let Some(taking) = &mut self.moves.taking
-            && taking.held.len() < HELD_MAX
-        {
-            return taking.held.push(Waiting { source, frame, packet: *packet, ingress });
+        let released = self.moves.taking.as_ref().map_or(0, |taking| taking.released);
+        if self.moves.hold.has_room(&frame) && self.may_lend(&frame) {
+            let waiting = Waiting { source, frame, packet: *packet, ingress };
+            return self.moves.hold.push(waiting, released & bit(source) != 0);
         }
         self.drop_frame(frame, DropReason::BucketMoving, ingress, Some(packet));
     }
@@ -224,41 +224,68 @@ impl<D: Device, O: Observer> Path<D, O> {
             from,
             is_complete: false,
             closed: self.moves.others() | bit(self.id),
-            held: Vec::new(),
+            released: 0,
+            is_letting_in: false,
             words: Vec::new(),
         }));
         self.say(from, Message::Switched { source: self.id, after: self.given_to(from) });
     }
 
-    /// Lets in packets whose flows are here and behind which none can come any more.
+    /// Lets in packets whose flows are here and behind which none can come any more, as far as they can be sent.
     fn let_in(&mut self, now: Now) {
+        self.release();
+        while self.may_let_in()
+            && let Some(Waiting { frame, mut packet, ingress, .. }) = self.moves.hold.pop()
+        {
+            // Fragments among them may make a packet of the same bucket: it is as due as they are.
+            self.set_letting_in(true);
+            self.judge(frame, &mut packet, ingress, now);
+            self.set_letting_in(false);
+        }
+        if let Some(taking) = &mut self.moves.taking
+            && self.moves.hold.next().is_none()
+        {
+            taking.closed &= !taking.released;
+            if taking.closed == 0 {
+                self.owners[usize::from(taking.bucket)] = self.id;
+                self.moves.taking = None;
+                self.moves.steering.enter(Stage::Idle);
+            }
+        }
+    }
+
+    /// Whether the packet that is due next, if any, finds room on its way out.
+    fn may_let_in(&mut self) -> bool {
+        let Some(next) = self.moves.hold.next() else { return false };
+        let egress = next.ingress.peer();
+        match self.sends_elsewhere(egress) {
+            Some(sender) => self.could_lend(&next.frame) && self.handoff.has_room(sender),
+            None => self.has_tx_room_for(egress),
+        }
+    }
+
+    fn set_letting_in(&mut self, is_letting_in: bool) {
+        if let Some(taking) = &mut self.moves.taking {
+            taking.is_letting_in = is_letting_in;
+        }
+    }
+
+    /// Finds sources behind whose packets none can come any more.
+    fn release(&mut self) {
         let Some(mut taking) = self.moves.taking.take() else { return };
         if taking.is_complete {
-            let mut open = bit(taking.from);
+            let mut heard = bit(taking.from);
             let taken = self.taken_from(taking.from);
             taking.words.retain(|(source, after)| {
                 let is_due = taken >= *after;
-                open |= if is_due { bit(*source) } else { 0 };
+                heard |= if is_due { bit(*source) } else { 0 };
                 !is_due
             });
-            taking.closed &= !open;
+            // What others sent through the giver is older than what they sent here.
+            self.moves.hold.release(heard & !taking.released, taking.from);
+            taking.released |= heard;
         }
-        let (closed, giver) = (taking.closed, taking.from);
-        let held = std::mem::take(&mut taking.held).into_iter();
-        let (mut due, held): (Vec<_>, _) = held.partition(|waiting| closed & bit(waiting.source) == 0);
-        // What others sent through the giver is older than what they sent here.
-        due.sort_by_key(|waiting| waiting.source != giver);
-        taking.held = held;
-        // Before they are judged: fragments among them may make a packet of the same bucket.
-        if closed == 0 {
-            self.owners[usize::from(taking.bucket)] = self.id;
-            self.moves.steering.enter(Stage::Idle);
-        } else {
-            self.moves.taking = Some(taking);
-        }
-        for Waiting { frame, mut packet, ingress, .. } in due {
-            self.judge(frame, &mut packet, ingress, now);
-        }
+        self.moves.taking = Some(taking);
     }
 
     /// The giver's next step.

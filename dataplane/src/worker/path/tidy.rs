@@ -4,6 +4,7 @@
 use super::{NO_LANE, Path};
 use crate::clock::Now;
 use crate::device::{BURST_MAX, Device};
+use crate::ids::PortId;
 use crate::worker::{Observer, PUBLISH_NANOS};
 
 /// Most expired flows removed between two bursts.
@@ -16,12 +17,14 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Whether a burst from this lane would fit the egress ring. Leaving packets on the rx ring costs nothing and
     /// keeps them; taking them only to drop them costs a whole pass.
     pub(in crate::worker) fn has_tx_room(&mut self, lane: usize) -> bool {
-        let egress = self.lane_of[self.lanes[lane].port.peer().index()];
-        if egress == NO_LANE {
-            // Another worker sends: it drops what does not fit, and counts it.
-            return true;
-        }
-        self.lane_has_tx_room(usize::from(egress))
+        self.has_tx_room_for(self.lanes[lane].port.peer())
+    }
+
+    /// Whether a burst for this NIC would fit its ring.
+    pub(super) fn has_tx_room_for(&mut self, egress: PortId) -> bool {
+        let lane = self.lane_of[egress.index()];
+        // If another worker sends, it drops what does not fit, and counts it.
+        lane == NO_LANE || self.lane_has_tx_room(usize::from(lane))
     }
 
     /// Whether a burst would fit every ring we send by.
