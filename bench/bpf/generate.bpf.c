@@ -43,6 +43,7 @@ struct shape {
 
 /* Set before loading. */
 const volatile __u32 ifindex = 0;
+const volatile __u32 first = 0; /* number of the first flow */
 const volatile __u32 flows = 1;
 const volatile __u32 order = IN_TURN;
 const volatile __u32 zipf_shift = 0; /* a random word shifted by it is an index into the quantiles */
@@ -95,8 +96,9 @@ struct flow {
 	__u16 low;
 };
 
-static struct flow turn = {0, PORT_FIRST, LOW_FIRST};
-static struct flow flood = {0, PORT_FIRST, LOW_FLOOD};
+/* Those of the next packets in turn; `number` counts from the first flow. Set before, to the first ones. */
+struct flow turn = {0, PORT_FIRST, LOW_FIRST};
+struct flow flood = {0, PORT_FIRST, LOW_FLOOD};
 static __u32 since_honest = 0;
 static __u32 slot = 0;
 static __u64 deadline_ns = 0;
@@ -173,12 +175,12 @@ static __always_inline struct flow next_honest(void)
 
 	if (order != IN_TURN) {
 		now.number = random_flow();
-		now.port = PORT_FIRST + now.number % PORTS;
-		now.low = LOW_FIRST + now.number / PORTS;
+		now.port = PORT_FIRST + (first + now.number) % PORTS;
+		now.low = LOW_FIRST + (first + now.number) / PORTS;
 	} else if (++turn.number == flows) {
 		turn.number = 0;
-		turn.port = PORT_FIRST;
-		turn.low = LOW_FIRST;
+		turn.port = PORT_FIRST + first % PORTS;
+		turn.low = LOW_FIRST + first / PORTS;
 		slot += round_skip;
 	} else if (++turn.port == PORT_FIRST + PORTS) {
 		turn.port = PORT_FIRST;
