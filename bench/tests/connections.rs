@@ -1,0 +1,63 @@
+//! The scenarios that need true connections, full tables and slack, measured for real, but shortly and beside other work: that there are figures and
+//! that they can be, not what they are.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use bench::load::{Amount, Flood, Load, Protocol};
+use bench::peers::{Peer, Rules, Setup};
+use bench::rig::{Napi, Rig};
+use bench::scenarios::Plan;
+use bench::sink::Storage;
+use palisade_tests::require_root;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Peers spin on one core and set limits of the whole machine: one at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Takes the turn, and plans to measure those peers that there are; none if it cannot be measured here.
+fn turn(peers: &[Peer]) -> Option<(MutexGuard<'static, ()>, Plan)> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    if cores < 2 {
+        eprintln!("skipped: two cores are needed");
+        return None;
+    }
+    let (missing, peers): (Vec<Peer>, Vec<Peer>) = peers.iter().partition(|peer| peer.missing().is_some());
+    for peer in missing {
+        eprintln!("skipped: {} is missing {}", peer.name(), peer.missing().unwrap_or_default());
+    }
+    if peers.is_empty() {
+        return None;
+    }
+    let plan = Plan { cores, repetitions: 1, time: Duration::from_millis(200), peers };
+    Some((TURN.lock().unwrap_or_else(PoisonError::into_inner), plan))
+}
+
+#[test]
+fn palisades_guard_is_on_where_it_is_asked_for() {
+    require_root!();
+    const MAX_FLOWS: u32 = 8_000;
+    let Some((_turn, plan)) = turn(&[Peer::Palisade]) else { return };
+    for half_open_guard in [true, false] {
+        let mut storage = Storage::default();
+        let rig = Rig::new(&mut storage, plan.cores, 0, Napi::Plain).unwrap();
+        let setup = Setup { rules: Rules::new(10), max_flows: MAX_FLOWS, half_open_guard };
+        let running = Peer::Palisade.start(&rig, &setup).unwrap();
+        let flood = Some(Flood { protocol: Protocol::Syn, honest_every: 0, first: 0 });
+        let load = Load { flood, rate_pps: Some(20_000), ..rig.load_to(&running, 1) };
+        rig.run(&load, Amount::Packets(2 * MAX_FLOWS), |_| Ok(())).unwrap();
+        rig.at_rest().unwrap();
+        let flows = running.flows().unwrap();
+        let quarter = u64::from(MAX_FLOWS / 4);
+        if half_open_guard {
+            assert!(
+                (1..=quarter).contains(&flows),
+                "{flows} flows, a quarter of {MAX_FLOWS} may be half open"
+            );
+        } else {
+            assert!(flows > quarter, "{flows} flows of {MAX_FLOWS}");
+        }
+        running.stop().unwrap();
+    }
+}
