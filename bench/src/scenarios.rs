@@ -1,5 +1,7 @@
 //! What `./scripts/bench` measures end to end: every peer in turn on the same rig, under the same load.
 
+mod connections;
+mod ends;
 mod throughput;
 mod turns;
 
@@ -37,11 +39,14 @@ pub enum Scenario {
     Rules,
     /// The same with a new flow in every packet.
     NewFlows,
+    /// TCP connections opened a second.
+    Connections,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 5] = [Self::Sizes, Self::Flows, Self::Threaded, Self::Rules, Self::NewFlows];
+    pub const ALL: [Self; 6] =
+        [Self::Sizes, Self::Flows, Self::Threaded, Self::Rules, Self::NewFlows, Self::Connections];
 
     /// Measures it.
     ///
@@ -54,6 +59,7 @@ impl Scenario {
             Self::Threaded => throughput::threaded(plan),
             Self::Rules => throughput::rules(plan),
             Self::NewFlows => throughput::new_flows(plan),
+            Self::Connections => connections::measure(plan),
         }
     }
 }

@@ -5,8 +5,9 @@
 
 use bench::load::{Amount, Flood, Load, Protocol};
 use bench::peers::{Peer, Rules, Setup};
+use bench::results::Table;
 use bench::rig::{Napi, Rig};
-use bench::scenarios::Plan;
+use bench::scenarios::{Plan, Scenario};
 use bench::sink::Storage;
 use palisade_tests::require_root;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,35 @@ fn turn(peers: &[Peer]) -> Option<(MutexGuard<'static, ()>, Plan)> {
     }
     let plan = Plan { cores, repetitions: 1, time: Duration::from_millis(200), peers };
     Some((TURN.lock().unwrap_or_else(PoisonError::into_inner), plan))
+}
+
+/// All samples, a row for each peer; each has to be there.
+#[track_caller]
+fn samples(table: &Table, plan: &Plan) -> Vec<Vec<f64>> {
+    let rows = table.series.iter().map(|series| {
+        assert_eq!(series.missing, None, "{}", series.peer);
+        let points = series.samples.iter().map(|samples| match samples[..] {
+            [Some(value)] => value,
+            _ => panic!("{}: {samples:?}", series.peer),
+        });
+        points.collect::<Vec<_>>()
+    });
+    let rows: Vec<_> = rows.collect();
+    assert_eq!(rows.len(), plan.peers.len());
+    assert!(rows.iter().all(|row| row.len() == table.points.len()), "{rows:?}");
+    rows
+}
+
+#[test]
+fn connections_are_counted_for_every_kind_of_peer() {
+    require_root!();
+    let peers = [Peer::Floor, Peer::Palisade, Peer::BridgeNft, Peer::RoutingIptables, Peer::Ovs];
+    let Some((_turn, plan)) = turn(&peers) else { return };
+    let table = Scenario::Connections.measure(&plan).unwrap();
+    for row in samples(&table, &plan) {
+        // Two million a second are offered at most.
+        assert!(row[0] > 1.0 && row[0] <= 2_000.0, "{row:?} thousand a second");
+    }
 }
 
 #[test]
