@@ -2,6 +2,7 @@
 
 mod connections;
 mod ends;
+mod flood;
 mod throughput;
 mod turns;
 
@@ -41,12 +42,21 @@ pub enum Scenario {
     NewFlows,
     /// TCP connections opened a second.
     Connections,
+    /// Honest traffic beside a flood of new flows, the table being full.
+    Flood,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 6] =
-        [Self::Sizes, Self::Flows, Self::Threaded, Self::Rules, Self::NewFlows, Self::Connections];
+    pub const ALL: [Self; 7] = [
+        Self::Sizes,
+        Self::Flows,
+        Self::Threaded,
+        Self::Rules,
+        Self::NewFlows,
+        Self::Connections,
+        Self::Flood,
+    ];
 
     /// Measures it.
     ///
@@ -60,6 +70,7 @@ impl Scenario {
             Self::Rules => throughput::rules(plan),
             Self::NewFlows => throughput::new_flows(plan),
             Self::Connections => connections::measure(plan),
+            Self::Flood => flood::measure(plan),
         }
     }
 }

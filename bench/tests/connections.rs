@@ -65,6 +65,18 @@ fn connections_are_counted_for_every_kind_of_peer() {
 }
 
 #[test]
+fn honest_packets_are_counted_beside_a_flood() {
+    require_root!();
+    let Some((_turn, plan)) = turn(&[Peer::Palisade, Peer::BridgeNft, Peer::Ovs]) else { return };
+    let table = Scenario::Flood.measure(&plan).unwrap();
+    for row in samples(&table, &plan) {
+        assert_eq!(row.len(), 6);
+        assert!(row.iter().all(|share| (0.0..=100.0).contains(share)), "{row:?}");
+        assert!(row[..2].iter().all(|share| *share > 50.0), "without a flood nearly all arrive: {row:?}");
+    }
+}
+
+#[test]
 fn palisades_guard_is_on_where_it_is_asked_for() {
     require_root!();
     const MAX_FLOWS: u32 = 8_000;
