@@ -1,6 +1,7 @@
 //! What `./scripts/bench` measures end to end: every peer in turn on the same rig, under the same load.
 
 mod connections;
+pub mod cpu;
 mod ends;
 mod flood;
 mod throughput;
@@ -44,11 +45,13 @@ pub enum Scenario {
     Connections,
     /// Honest traffic beside a flood of new flows, the table being full.
     Flood,
+    /// Processor time of a forwarded packet, on every core.
+    Cpu,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Sizes,
         Self::Flows,
         Self::Threaded,
@@ -56,6 +59,7 @@ impl Scenario {
         Self::NewFlows,
         Self::Connections,
         Self::Flood,
+        Self::Cpu,
     ];
 
     /// Measures it.
@@ -71,6 +75,7 @@ impl Scenario {
             Self::NewFlows => throughput::new_flows(plan),
             Self::Connections => connections::measure(plan),
             Self::Flood => flood::measure(plan),
+            Self::Cpu => cpu::measure(plan, cpu::RATE_PPS),
         }
     }
 }

@@ -1,13 +1,14 @@
-//! The scenarios that need true connections, full tables and slack, measured for real, but shortly and beside other work: that there are figures and
-//! that they can be, not what they are.
+//! The scenarios that need true connections, full tables and slack, measured for real, but shortly and beside other work: that
+//! there are figures and that they can be, not what they are.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use bench::bed::Bed;
 use bench::load::{Amount, Flood, Load, Protocol};
 use bench::peers::{Peer, Rules, Setup};
 use bench::results::Table;
 use bench::rig::{Napi, Rig};
-use bench::scenarios::{Plan, Scenario};
+use bench::scenarios::{Plan, Scenario, cpu};
 use bench::sink::Storage;
 use palisade_tests::require_root;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -77,6 +78,25 @@ fn honest_packets_are_counted_beside_a_flood() {
 }
 
 #[test]
+fn a_packets_cost_is_found_on_both_cores() {
+    require_root!();
+    let peers = [Peer::Floor, Peer::Palisade, Peer::BridgeNft];
+    let Some((_turn, plan)) = turn(&peers) else { return };
+    // A rate for a machine that does other things too.
+    let rate_pps = 10_000;
+    let table = cpu::measure(&plan, rate_pps).unwrap();
+    for (row, peer) in samples(&table, &plan).iter().zip(&plan.peers) {
+        let [worker, generator, both] = row[..] else { panic!("{row:?}") };
+        assert!(worker > 0.0 && generator > 0.0, "{}: {row:?}", peer.name());
+        assert!((worker + generator - both).abs() < 1.0, "{}: {row:?}", peer.name());
+        // The floor spins: a packet has cost all the time there was.
+        if *peer == Peer::Floor {
+            assert!(worker > 0.8e9 / rate_pps as f64, "{row:?}");
+        }
+    }
+}
+
+#[test]
 fn palisades_guard_is_on_where_it_is_asked_for() {
     require_root!();
     const MAX_FLOWS: u32 = 8_000;
@@ -102,4 +122,19 @@ fn palisades_guard_is_on_where_it_is_asked_for() {
         }
         running.stop().unwrap();
     }
+}
+
+#[test]
+fn the_generator_knows_how_long_it_waits() {
+    require_root!();
+    let Some((_turn, plan)) = turn(&[Peer::Floor]) else { return };
+    let bed = Bed::new(plan.cores).unwrap();
+    // Nobody has to take the frames.
+    let waits = |rate_pps| {
+        let load = bed.load(1, rate_pps);
+        bed.run(&load, Amount::Packets(1_000), |_| Ok(())).unwrap().0
+    };
+    assert_eq!(waits(None).waited, Duration::ZERO);
+    let sent = waits(Some(10_000));
+    assert!(sent.waited > Duration::ZERO && sent.waited <= sent.elapsed, "{sent:?}");
 }

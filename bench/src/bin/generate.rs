@@ -166,10 +166,14 @@ fn load(args: &Args) -> Load {
 }
 
 fn print_sent(sent: &Sent, as_json: bool) {
-    let Sent { packets, flood, elapsed } = sent;
+    let Sent { packets, flood, elapsed, waited } = sent;
     let seconds = elapsed.as_secs_f64();
     if as_json {
-        println!("{}", json!({ "packets": packets, "flood": flood, "seconds": seconds }));
+        let waited = waited.as_secs_f64();
+        println!(
+            "{}",
+            json!({ "packets": packets, "flood": flood, "seconds": seconds, "waited_seconds": waited })
+        );
     } else if *flood > 0 {
         println!("{packets} packets, {flood} of them of the flood, in {seconds:.3} s");
     } else {

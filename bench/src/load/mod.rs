@@ -127,6 +127,8 @@ pub struct Sent {
     pub flood: u64,
     /// Time it took, set-up included.
     pub elapsed: Duration,
+    /// Of that, time spent spinning until it was the next packet's turn: what the core has left at this rate.
+    pub waited: Duration,
 }
 
 impl Load {
@@ -191,7 +193,12 @@ impl Load {
             let _ = loaded.progs.generate.test_run(input)?;
             let data = loaded.maps.bss_data.as_deref().ok_or("the generator has no .bss")?;
             if data.is_over != 0 || matches!(amount, Amount::Packets(_)) {
-                return Ok(Sent { packets: data.sent, flood: data.flooded, elapsed: start.elapsed() });
+                return Ok(Sent {
+                    packets: data.sent,
+                    flood: data.flooded,
+                    elapsed: start.elapsed(),
+                    waited: Duration::from_nanos(data.waited_ns),
+                });
             }
         }
     }
