@@ -43,6 +43,7 @@ struct shape {
 
 /* Set before loading. */
 const volatile __u32 ifindex = 0;
+const volatile __u32 first = 0; /* number of the first flow */
 const volatile __u32 flows = 1;
 const volatile __u32 order = IN_TURN;
 const volatile __u32 zipf_shift = 0; /* a random word shifted by it is an index into the quantiles */
@@ -85,6 +86,7 @@ struct {
 /* Read afterwards. */
 __u64 sent = 0;
 __u64 flooded = 0; /* of those, the flood's */
+__u64 waited_ns = 0; /* time spent waiting for packets' turns */
 __u32 is_over = 0;
 __u64 random_state = 0; /* set before: the seed, not zero */
 
@@ -95,8 +97,9 @@ struct flow {
 	__u16 low;
 };
 
-static struct flow turn = {0, PORT_FIRST, LOW_FIRST};
-static struct flow flood = {0, PORT_FIRST, LOW_FLOOD};
+/* Those of the next packets in turn; `number` counts from the first flow. Set before, to the first ones. */
+struct flow turn = {0, PORT_FIRST, LOW_FIRST};
+struct flow flood = {0, PORT_FIRST, LOW_FLOOD};
 static __u32 since_honest = 0;
 static __u32 slot = 0;
 static __u64 deadline_ns = 0;
@@ -109,20 +112,24 @@ static __always_inline __u16 checksum(__u32 sum)
 	return ~sum;
 }
 
-static long is_due(__u32 i, void *ctx)
+static long is_due(__u32 i, void *now)
 {
-	return bpf_ktime_get_ns() >= next_ns;
+	*(__u64 *)now = bpf_ktime_get_ns();
+	return *(__u64 *)now >= next_ns;
 }
 
+/* The kernel runs nothing else on this core meanwhile but interrupts: softirqs are off from the first packet of a batch
+ * to the last. So what is waited is what the core has left. */
 static __always_inline void wait_for_turn(void)
 {
-	__u64 now = bpf_ktime_get_ns();
+	__u64 start = bpf_ktime_get_ns(), now = start;
 
 	next_ns += interval_ns;
 	if (next_ns + LAG_MAX_NS < now)
 		next_ns = now;
 	if (now < next_ns)
-		bpf_loop(SPINS_MAX, is_due, (void *)0, 0);
+		bpf_loop(SPINS_MAX, is_due, &now, 0);
+	waited_ns += now - start;
 }
 
 static __always_inline int must_stop(void)
@@ -173,12 +180,12 @@ static __always_inline struct flow next_honest(void)
 
 	if (order != IN_TURN) {
 		now.number = random_flow();
-		now.port = PORT_FIRST + now.number % PORTS;
-		now.low = LOW_FIRST + now.number / PORTS;
+		now.port = PORT_FIRST + (first + now.number) % PORTS;
+		now.low = LOW_FIRST + (first + now.number) / PORTS;
 	} else if (++turn.number == flows) {
 		turn.number = 0;
-		turn.port = PORT_FIRST;
-		turn.low = LOW_FIRST;
+		turn.port = PORT_FIRST + first % PORTS;
+		turn.low = LOW_FIRST + first / PORTS;
 		slot += round_skip;
 	} else if (++turn.port == PORT_FIRST + PORTS) {
 		turn.port = PORT_FIRST;

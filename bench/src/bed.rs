@@ -1,8 +1,11 @@
 //! What every measurement on the wire stands on: two hosts and a gateway in namespaces, one core for the generator, one
 //! for whoever forwards.
 
-use crate::{Error, affinity};
-use palisade_tests::lab::Lab;
+use crate::load::{Amount, Load, Sent};
+use crate::peers::Running;
+use crate::{Error, affinity, iface_index};
+use palisade_tests::lab::{HOST_IFACE, Lab};
+use std::thread::{self, ScopedJoinHandle};
 
 /// Namespaces and cores.
 pub struct Bed {
@@ -37,5 +40,40 @@ impl Bed {
     #[must_use]
     pub const fn worker_core(&self) -> usize {
         self.worker_core
+    }
+
+    /// UDP load of 64-byte frames.
+    #[must_use]
+    pub fn load(&self, flows: u32, rate_pps: Option<u64>) -> Load {
+        let (left, right) = (&self.lab.left, &self.lab.right);
+        Load { flows, rate_pps, ..Load::new(left.mac, right.mac, right.v4) }
+    }
+
+    /// The same as fast as it goes, sent to whom a peer needs it to be sent.
+    #[must_use]
+    pub fn load_to(&self, running: &Running<'_>, flows: u32) -> Load {
+        Load { dst_mac: running.dst_mac(), ..self.load(flows, None) }
+    }
+
+    /// Runs a load while `meanwhile` does something else; returns what was sent and what that returned.
+    ///
+    /// # Errors
+    /// Of either.
+    pub fn run<T>(
+        &self,
+        load: &Load,
+        amount: Amount,
+        meanwhile: impl FnOnce(&ScopedJoinHandle<'_, Result<Sent, Error>>) -> Result<T, Error>,
+    ) -> Result<(Sent, T), Error> {
+        thread::scope(|scope| {
+            let generator = scope.spawn(|| {
+                self.lab.left.netns.enter();
+                affinity::pin_to(self.generator_core)?;
+                load.run(iface_index(HOST_IFACE)?, amount)
+            });
+            let result = meanwhile(&generator);
+            let sent = generator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok((sent, result?))
+        })
     }
 }

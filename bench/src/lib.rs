@@ -1,5 +1,5 @@
 //! Palisade's benchmarks: load generators and sinks ([`load`], [`pace`], [`sink`], [`handshake`]), the machine they are run
-//! on ([`bed`], [`rig`], [`affinity`], [`conditions`]), who is measured ([`peers`]), and the figures that have a goal
+//! on ([`bed`], [`rig`], [`affinity`], [`slack`], [`conditions`]), who is measured ([`peers`]), and the figures that have a goal
 //! ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`], [`wire_rules`], [`idle`], [`pipeline`],
 //! [`report`]), or compares peers ([`scenarios`], [`results`]). What is measured in process by stages is in a crate of its own, [`stages`].
 //!
@@ -50,6 +50,7 @@ pub mod rig;
 pub mod scenarios;
 pub mod sets;
 pub mod sink;
+pub mod slack;
 pub mod tracker;
 pub mod wire_rules;
 

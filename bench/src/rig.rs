@@ -3,13 +3,12 @@
 //! NAPI, by a thread of the kernel; that thread is pinned to the forwarder's core, so that the forwarder pays either way.
 
 use crate::bed::Bed;
-use crate::load::{Amount, Load, Sent};
-use crate::peers::Running;
+use crate::load::{Amount, Load};
 use crate::sink::{Counts, Sink, Storage};
 use crate::{Error, affinity, iface_index};
 use palisade_tests::lab::{GATEWAY_LEFT, HOST_IFACE};
 use std::ops::Deref;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longest that counters may take to come to rest.
@@ -70,41 +69,6 @@ impl<'storage> Rig<'storage> {
         Ok(Self { bed, sink })
     }
 
-    /// UDP load of 64-byte frames.
-    #[must_use]
-    pub fn load(&self, flows: u32, rate_pps: Option<u64>) -> Load {
-        let (left, right) = (&self.lab.left, &self.lab.right);
-        Load { flows, rate_pps, ..Load::new(left.mac, right.mac, right.v4) }
-    }
-
-    /// The same as fast as it goes, sent to whom a peer needs it to be sent.
-    #[must_use]
-    pub fn load_to(&self, running: &Running<'_>, flows: u32) -> Load {
-        Load { dst_mac: running.dst_mac(), ..self.load(flows, None) }
-    }
-
-    /// Runs a load while `meanwhile` does something else; returns what was sent and what that returned.
-    ///
-    /// # Errors
-    /// Of either.
-    pub fn run<T>(
-        &self,
-        load: &Load,
-        amount: Amount,
-        meanwhile: impl FnOnce(&ScopedJoinHandle<'_, Result<Sent, Error>>) -> Result<T, Error>,
-    ) -> Result<(Sent, T), Error> {
-        thread::scope(|scope| {
-            let generator = scope.spawn(|| {
-                self.lab.left.netns.enter();
-                affinity::pin_to(self.generator_core())?;
-                load.run(iface_index(HOST_IFACE)?, amount)
-            });
-            let result = meanwhile(&generator);
-            let sent = generator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok((sent, result?))
-        })
-    }
-
     /// Packets a second that arrive at the sink in steady state, under as much load as there is, sent to the right host.
     ///
     /// # Errors
@@ -153,18 +117,26 @@ impl<'storage> Rig<'storage> {
     /// # Errors
     /// If something keeps arriving.
     pub fn at_rest(&self) -> Result<Counts, Error> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut before = self.sink.counts()?;
-        loop {
-            thread::sleep(REST);
-            let now = self.sink.counts()?;
-            if now == before {
-                return Ok(now);
-            }
-            if Instant::now() > deadline {
-                return Err("packets keep arriving after the load has ended".into());
-            }
-            before = now;
+        settle(|| self.sink.counts())
+    }
+}
+
+/// Reads counters until they stand still; returns what they say then.
+///
+/// # Errors
+/// If they keep counting, or cannot be read.
+pub(crate) fn settle<T: PartialEq>(mut read: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = read()?;
+    loop {
+        thread::sleep(REST);
+        let now = read()?;
+        if now == before {
+            return Ok(now);
         }
+        if Instant::now() > deadline {
+            return Err("packets keep arriving after the load has ended".into());
+        }
+        before = now;
     }
 }

@@ -1,5 +1,9 @@
 //! What `./scripts/bench` measures end to end: every peer in turn on the same rig, under the same load.
 
+mod connections;
+pub mod cpu;
+mod ends;
+mod flood;
 mod throughput;
 mod turns;
 
@@ -37,11 +41,26 @@ pub enum Scenario {
     Rules,
     /// The same with a new flow in every packet.
     NewFlows,
+    /// TCP connections opened a second.
+    Connections,
+    /// Honest traffic beside a flood of new flows, the table being full.
+    Flood,
+    /// Processor time of a forwarded packet, on every core.
+    Cpu,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 5] = [Self::Sizes, Self::Flows, Self::Threaded, Self::Rules, Self::NewFlows];
+    pub const ALL: [Self; 8] = [
+        Self::Sizes,
+        Self::Flows,
+        Self::Threaded,
+        Self::Rules,
+        Self::NewFlows,
+        Self::Connections,
+        Self::Flood,
+        Self::Cpu,
+    ];
 
     /// Measures it.
     ///
@@ -54,6 +73,9 @@ impl Scenario {
             Self::Threaded => throughput::threaded(plan),
             Self::Rules => throughput::rules(plan),
             Self::NewFlows => throughput::new_flows(plan),
+            Self::Connections => connections::measure(plan),
+            Self::Flood => flood::measure(plan),
+            Self::Cpu => cpu::measure(plan, cpu::RATE_PPS),
         }
     }
 }

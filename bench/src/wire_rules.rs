@@ -58,7 +58,7 @@ fn beside(plan: &Plan, flows: u32, sizes: &[(&str, Rules); 2], what: &str) -> Re
     for repetition in 0..plan.repetitions {
         let order = if repetition % 2 == 0 { [0, 1] } else { [1, 0] };
         for side in order {
-            let setup = Setup { rules: sizes[side].1, max_flows: ROOM };
+            let setup = Setup { rules: sizes[side].1, max_flows: ROOM, ..Setup::default() };
             let gateway = Peer::Palisade.start(&rig, &setup)?;
             rates[side].push(rig.rate(flows, plan.time)?);
             gateway.stop()?;

@@ -2,7 +2,7 @@
 
 mod common;
 
-use bench::load::{Amount, DST_PORT, Flood, Load, Order, Protocol, STAMP_BYTES, Sizes};
+use bench::load::{Amount, DST_PORT, FLOWS_MAX, Flood, Load, Order, Protocol, STAMP_BYTES, Sizes};
 use common::{load, open_left_end, send};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use palisade_tests::lab::{GATEWAY_LEFT, Lab, PacketSocket};
@@ -159,7 +159,7 @@ fn a_flood_is_of_new_flows_and_leaves_the_others_alone() {
     let socket = PacketSocket::open(&lab.gateway, GATEWAY_LEFT);
     for is_v6 in [false, true] {
         for protocol in [Protocol::Udp, Protocol::Syn, Protocol::Tcp] {
-            let flood = Some(Flood { protocol, honest_every: 4 });
+            let flood = Some(Flood { protocol, honest_every: 4, first: 0 });
             let load = Load { flows: 3, sizes: Sizes::Imix, stamp: true, flood, ..load(&lab, is_v6) };
             let seen = sent_and_read(&lab, &socket, &load, 120);
             let (honest, flood): (Vec<_>, Vec<_>) = seen.iter().partition(|packet| !is_flood(packet));
@@ -169,6 +169,32 @@ fn a_flood_is_of_new_flows_and_leaves_the_others_alone() {
             let flows =
                 |all: &[&Seen]| all.iter().map(|one| (one.src, one.src_port)).collect::<BTreeSet<_>>();
             assert_eq!((flows(&honest).len(), flows(&flood).len()), (3, 90));
+        }
+    }
+}
+
+#[test]
+fn a_load_goes_on_with_flows_that_another_one_has_not_had() {
+    require_root!();
+    let lab = Lab::new();
+    open_left_end(&lab);
+    let socket = PacketSocket::open(&lab.gateway, GATEWAY_LEFT);
+    let flood = |first| Some(Flood { protocol: Protocol::Syn, honest_every: 2, first });
+    for is_v6 in [false, true] {
+        for order in [Order::InTurn, Order::Uniform] {
+            let plain = Load { flows: 20, order, ..load(&lab, is_v6) };
+            let both = [
+                Load { flood: flood(0), ..plain.clone() },
+                Load { first_flow: 20, flood: flood(40), ..plain.clone() },
+            ];
+            let [one, other] = both.map(|load| {
+                let seen = sent_and_read(&lab, &socket, &load, 80);
+                seen.iter().map(|packet| (packet.src, packet.src_port)).collect::<BTreeSet<_>>()
+            });
+            // 40 of the flood; of the load's own in turn all, and at random most.
+            let least = if order == Order::InTurn { 60 } else { 50 };
+            assert!(one.len() >= least && other.len() >= least, "{one:?}, {other:?}");
+            assert!(one.is_disjoint(&other), "{order:?}: {one:?}, {other:?}");
         }
     }
 }
@@ -193,6 +219,7 @@ fn loads_that_make_no_sense_are_refused_with_a_reason() {
         ),
         (Load { sizes: Sizes::Fixed(3_401), ..plain.clone() }, "3400 are the most"),
         (Load { flows: 0, ..plain.clone() }, "1 to 16777216 flows, not 0"),
+        (Load { flows: 2, first_flow: FLOWS_MAX - 1, ..plain.clone() }, "not 2 from number 16777215 on"),
         (Load { stamp: true, protocol: Protocol::Syn, ..plain.clone() }, "no room for a stamp"),
         (Load { order: Order::Zipf { exponent: 11.0 }, ..plain }, "exponent from 0 to 10"),
     ];

@@ -178,7 +178,7 @@ fn honest_connections_are_opened_beside_a_flood() {
     let (mut far, mut near) = (Storage::default(), Storage::default());
     let server = attach(&lab.gateway, GATEWAY_LEFT, &mut far, End::Server(Ending::Open));
     let _client = attach(&lab.left.netns, HOST_IFACE, &mut near, End::Client);
-    let flood = Some(Flood { protocol: Protocol::Syn, honest_every: 10 });
+    let flood = Some(Flood { protocol: Protocol::Syn, honest_every: 10, first: 0 });
     let sent = send(&lab, &Load { flood, ..syns(&lab, false) }, Amount::Packets(10 * FLOWS));
     assert_eq!((sent.packets, sent.flood), (10 * u64::from(FLOWS), 9 * u64::from(FLOWS)));
     let flows = u64::from(FLOWS);

@@ -38,16 +38,20 @@ fn captured(lab: &Lab, load: &Load, count: u32, make: impl FnOnce()) -> Vec<Vec<
 fn it_sends_what_the_kernels_generator_sends() {
     require_root!();
     const PACKETS: u32 = 150;
+    // After it the flood's first flow comes again.
+    const FLOOD_LAST: u32 = 0x8000 * 60_000 - 1;
     let lab = Lab::new();
     open_left_end(&lab);
     for is_v6 in [false, true] {
         let plain = load(&lab, is_v6);
-        let flood = Some(Flood { protocol: Protocol::Syn, honest_every: 3 });
+        let flood = Some(Flood { protocol: Protocol::Syn, honest_every: 3, first: FLOOD_LAST - 20 });
         let loads = [
             Load { flows: 7, sizes: Sizes::Fixed(90), ..plain.clone() },
+            Load { flows: 7, first_flow: 59_997, ..plain.clone() },
             Load { flows: 4, sizes: Sizes::Imix, protocol: Protocol::Tcp, stamp: true, ..plain.clone() },
             Load {
                 flows: 70_000,
+                first_flow: 1_000_000,
                 order: Order::Uniform,
                 sizes: Sizes::Fixed(1_001),
                 stamp: true,

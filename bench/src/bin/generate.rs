@@ -30,6 +30,9 @@ struct Args {
     /// Flows, up to 16,777,216.
     #[arg(long, default_value_t = 1)]
     flows: u32,
+    /// Number of the first of them, to go on with flows that another load has not had.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    first_flow: u32,
     /// Which flow a packet belongs to.
     #[arg(long, value_enum, default_value_t = OrderName::InTurn)]
     order: OrderName,
@@ -60,6 +63,9 @@ struct Args {
     /// Of so many packets one belongs to the flows, all others to the flood; 0: all belong to the flood.
     #[arg(long, value_name = "N", default_value_t = 10, requires = "flood")]
     honest_every: u32,
+    /// Number of the flood's first flow, to go on where another one ended.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "flood")]
+    flood_first: u32,
     /// Core to run on.
     #[arg(long, default_value_t = 0)]
     cpu: usize,
@@ -136,7 +142,11 @@ fn run(args: &Args) -> Result<(), Error> {
 }
 
 fn load(args: &Args) -> Load {
-    let flood = args.flood.map(|name| Flood { protocol: name.into(), honest_every: args.honest_every });
+    let flood = args.flood.map(|name| Flood {
+        protocol: name.into(),
+        honest_every: args.honest_every,
+        first: args.flood_first,
+    });
     let order = match args.order {
         OrderName::InTurn => Order::InTurn,
         OrderName::Uniform => Order::Uniform,
@@ -144,6 +154,7 @@ fn load(args: &Args) -> Load {
     };
     Load {
         flows: args.flows,
+        first_flow: args.first_flow,
         order,
         protocol: args.protocol.into(),
         sizes: args.size,
@@ -155,10 +166,14 @@ fn load(args: &Args) -> Load {
 }
 
 fn print_sent(sent: &Sent, as_json: bool) {
-    let Sent { packets, flood, elapsed } = sent;
+    let Sent { packets, flood, elapsed, waited } = sent;
     let seconds = elapsed.as_secs_f64();
     if as_json {
-        println!("{}", json!({ "packets": packets, "flood": flood, "seconds": seconds }));
+        let waited = waited.as_secs_f64();
+        println!(
+            "{}",
+            json!({ "packets": packets, "flood": flood, "seconds": seconds, "waited_seconds": waited })
+        );
     } else if *flood > 0 {
         println!("{packets} packets, {flood} of them of the flood, in {seconds:.3} s");
     } else {

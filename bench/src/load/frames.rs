@@ -1,18 +1,16 @@
 //! A load's frames one after the other, in memory: the same flows, sizes and numbers in the same order as the kernel's
 //! generator sends.
 
-use super::shape::{LOW_FIRST, LOW_FLOOD, STAMP_BYTES, Shape, Shapes, fold, source};
+use super::shape::{FLOOD_FLOWS, STAMP_BYTES, Shape, Shapes, fold, source, source_of_flood};
 use super::{Flood, Load, Picker};
 use crate::Error;
-
-/// Packets of a flood after which its first flow comes again: what the addresses of its network have of ports.
-const FLOOD_FLOWS: u32 = 0x8000 * super::PORTS;
 
 /// Makes a load's frames.
 #[derive(Debug)]
 pub(crate) struct Frames {
     shapes: Shapes,
     picker: Picker,
+    first_flow: u32,
     flood: Option<Flood>,
     is_v6: bool,
     /// Number of each flow's next packet; empty without stamps.
@@ -42,12 +40,13 @@ impl Frames {
         Ok(Self {
             shapes: Shapes::new(load)?,
             picker: Picker::new(load.order, load.flows)?,
+            first_flow: load.first_flow,
             flood: load.flood,
             is_v6: load.dst.is_ipv6(),
             numbers: vec![0; if load.stamp { load.flows as usize } else { 0 }],
             slot: 0,
             since_honest: 0,
-            next_of_flood: 0,
+            next_of_flood: load.flood.map_or(0, |flood| flood.first % FLOOD_FLOWS),
             now: Now::default(),
         })
     }
@@ -65,7 +64,7 @@ impl Frames {
             let flow = self.next_of_flood;
             self.next_of_flood = (flow + 1) % FLOOD_FLOWS;
             self.now = Now::default();
-            source(LOW_FLOOD, flow)
+            source_of_flood(flow)
         } else {
             let (flow, ends_round) = self.picker.next();
             self.now = Now { kind: Some(self.next_kind(ends_round)), ..Now::default() };
@@ -74,7 +73,7 @@ impl Frames {
                 self.now.is_stamped = true;
                 *number = number.wrapping_add(1);
             }
-            source(LOW_FIRST, flow)
+            source(self.first_flow + flow)
         };
         let (low, port, is_v6) = (low.to_be_bytes(), port.to_be_bytes(), self.is_v6);
         let shape = self.shape();

@@ -52,6 +52,8 @@ pub(crate) const BATCH: usize = 1 << 16;
 pub struct Load {
     /// Flows. They differ in source port, beyond 60,000 also in source address; the `n`th is the same in every load.
     pub flows: u32,
+    /// Number of the first of them: a load that goes on with flows that another one has not had.
+    pub first_flow: u32,
     /// Which flow a packet belongs to.
     pub order: Order,
     /// What the packets are.
@@ -103,6 +105,8 @@ pub struct Flood {
     pub protocol: Protocol,
     /// Of so many packets one belongs to the load's own flows, all others to the flood; 0: all belong to the flood.
     pub honest_every: u32,
+    /// Number of its first flow: a flood that goes on where another one ended.
+    pub first: u32,
 }
 
 /// How much to send.
@@ -123,6 +127,8 @@ pub struct Sent {
     pub flood: u64,
     /// Time it took, set-up included.
     pub elapsed: Duration,
+    /// Of that, time spent spinning until it was the next packet's turn: what the core has left at this rate.
+    pub waited: Duration,
 }
 
 impl Load {
@@ -131,6 +137,7 @@ impl Load {
     pub fn new(src_mac: [u8; 6], dst_mac: [u8; 6], dst: impl Into<IpAddr>) -> Self {
         Self {
             flows: 1,
+            first_flow: 0,
             order: Order::InTurn,
             protocol: Protocol::Udp,
             sizes: Sizes::Fixed(64),
@@ -164,6 +171,9 @@ impl Load {
         data.header_words = u32::try_from(shapes.header_words())?;
         self.describe(&shapes, data);
         open.maps.bss_data.as_deref_mut().ok_or("the generator has no .bss")?.random_state = order::SEED;
+        let data = open.maps.data_data.as_deref_mut().ok_or("the generator has no .data")?;
+        (data.turn.low, data.turn.port) = shape::source(self.first_flow);
+        (data.flood.low, data.flood.port) = shape::source_of_flood(self.flood.map_or(0, |flood| flood.first));
         open.maps.numbers.set_max_entries(if self.stamp { self.flows } else { 1 })?;
         open.maps.quantiles.set_max_entries(u32::try_from(quantiles.len().max(1))?)?;
         let loaded = open.load()?;
@@ -183,13 +193,19 @@ impl Load {
             let _ = loaded.progs.generate.test_run(input)?;
             let data = loaded.maps.bss_data.as_deref().ok_or("the generator has no .bss")?;
             if data.is_over != 0 || matches!(amount, Amount::Packets(_)) {
-                return Ok(Sent { packets: data.sent, flood: data.flooded, elapsed: start.elapsed() });
+                return Ok(Sent {
+                    packets: data.sent,
+                    flood: data.flooded,
+                    elapsed: start.elapsed(),
+                    waited: Duration::from_nanos(data.waited_ns),
+                });
             }
         }
     }
 
     /// Tells the program what to send.
     fn describe(&self, shapes: &Shapes, data: &mut skel::types::rodata) {
+        data.first = self.first_flow;
         data.flows = self.flows;
         data.order = self.order.number();
         data.zipf_shift = order::ZIPF_SHIFT;

@@ -43,8 +43,11 @@ const SRC_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 0);
 const SRC_V6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 1, 0, 0, 0, 0);
 
 /// Their last two bytes for the first flow, and for the flood's first packet.
-pub(crate) const LOW_FIRST: u16 = 0x4000;
-pub(crate) const LOW_FLOOD: u16 = 0x8000;
+const LOW_FIRST: u16 = 0x4000;
+const LOW_FLOOD: u16 = 0x8000;
+
+/// Packets of a flood after which its first flow comes again: what the addresses of its network have of ports.
+pub(crate) const FLOOD_FLOWS: u32 = 0x8000 * PORTS;
 
 const ETHERNET_BYTES: usize = 14;
 const UDP_BYTES: usize = 8;
@@ -97,6 +100,10 @@ impl Shapes {
     pub(crate) fn new(load: &Load) -> Result<Self, Error> {
         if !(1..=FLOWS_MAX).contains(&load.flows) {
             return Err(format!("there can be 1 to {FLOWS_MAX} flows, not {}", load.flows).into());
+        }
+        if load.first_flow > FLOWS_MAX - load.flows {
+            let (first, flows) = (load.first_flow, load.flows);
+            return Err(format!("there can be {FLOWS_MAX} flows, not {flows} from number {first} on").into());
         }
         if load.stamp && load.protocol == Protocol::Syn {
             return Err(
@@ -297,7 +304,16 @@ pub(crate) fn fold(sum: u32) -> u32 {
 }
 
 /// Last two bytes of a flow's source address, and its source port.
-pub(crate) fn source(first: u16, flow: u32) -> (u16, u16) {
+pub(crate) fn source(flow: u32) -> (u16, u16) {
+    source_from(LOW_FIRST, flow)
+}
+
+/// The same of the flood's flows. After the last one there is the first one comes again.
+pub(crate) fn source_of_flood(flow: u32) -> (u16, u16) {
+    source_from(LOW_FLOOD, flow % FLOOD_FLOWS)
+}
+
+fn source_from(first: u16, flow: u32) -> (u16, u16) {
     let low = u16::try_from(flow / PORTS).unwrap_or(u16::MAX);
     let port = u16::try_from(flow % PORTS).unwrap_or(u16::MAX);
     (first.wrapping_add(low), PORT_FIRST.wrapping_add(port))

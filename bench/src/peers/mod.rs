@@ -52,6 +52,9 @@ pub struct Setup {
     pub rules: Rules,
     /// Connections there has to be room for.
     pub max_flows: u32,
+    /// Whether Palisade guards against floods of half-open connections, as it does for its users (`half_open_percent`).
+    /// A load that never answers makes no others: the guard would keep most of them out, which no peer else does.
+    pub half_open_guard: bool,
 }
 
 /// A peer that forwards. Ends with this value, and so does what it changed.
@@ -86,9 +89,9 @@ trait Forwarder {
 }
 
 impl Default for Setup {
-    /// Ten rules, room for a million connections.
+    /// Ten rules, room for a million connections, for loads that never answer.
     fn default() -> Self {
-        Self { rules: Rules::new(10), max_flows: 1_000_000 }
+        Self { rules: Rules::new(10), max_flows: 1_000_000, half_open_guard: false }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Palisade as a peer: `fwd` with its default settings but for the room for flows, and rules of both IP versions.
+//! Palisade as a peer: `fwd` with its default settings but for the room for flows and, where the load never answers, the
+//! guard against half-open ones; and rules of both IP versions.
 
 use super::child::last_words;
 use super::{Forwarder, Rules, Setup};
@@ -49,14 +50,14 @@ pub fn stop(mut daemon: Daemon) -> Result<(), Error> {
 /// # Errors
 /// If it does not get ready.
 pub(super) fn start<'bed>(bed: &'bed Bed, setup: &Setup) -> Result<Box<dyn Forwarder + 'bed>, Error> {
-    let Setup { rules, max_flows } = setup;
-    let builder = builder(bed)
+    let Setup { rules, max_flows, half_open_guard } = setup;
+    let mut builder = builder(bed)
         .rules(&rules.iptables_save())
         .rules6(&rules.ip6tables_save())
-        .set("max", &max_flows.to_string())
-        // The load never answers, so that all of its flows are half open: what guards against floods of those would keep
-        // most of them out, which no peer else does.
-        .set("half_open_percent", "100");
+        .set("max", &max_flows.to_string());
+    if !half_open_guard {
+        builder = builder.set("half_open_percent", "100");
+    }
     Ok(Box::new(Palisade(Some(launch(bed, builder)?))))
 }
 

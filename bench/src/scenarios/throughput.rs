@@ -47,7 +47,7 @@ pub(super) fn threaded(plan: &Plan) -> Result<Table, Error> {
 fn by_flows(plan: &Plan, napi: Napi, name: &str, title: &str) -> Result<Table, Error> {
     let mut table = Table::new(name, title, MPPS, &FLOWS.map(count));
     // What came before stays in the tables.
-    let setup = Setup { rules: Rules::new(10), max_flows: ROOM + FLOWS.iter().sum::<u32>() };
+    let setup = Setup { max_flows: ROOM + FLOWS.iter().sum::<u32>(), ..Setup::default() };
     let loads = |load: Load| FLOWS.map(|flows| Load { flows, ..load.clone() });
     measure(plan, napi, &setup, &mut table, 0, loads)?;
     table
@@ -71,7 +71,7 @@ pub(super) fn new_flows(plan: &Plan) -> Result<Table, Error> {
 fn by_rules(plan: &Plan, name: &str, title: &str, flows: u32, max_flows: u32) -> Result<Table, Error> {
     let mut table = Table::new(name, title, MPPS, &RULES.map(count));
     for (column, rules) in RULES.into_iter().enumerate() {
-        let setup = Setup { rules: Rules::new(rules), max_flows };
+        let setup = Setup { rules: Rules::new(rules), max_flows, ..Setup::default() };
         measure(plan, Napi::Plain, &setup, &mut table, column, |load| [Load { flows, ..load }])?;
     }
     Ok(table)
