@@ -43,17 +43,17 @@ impl Scenario {
     /// All of them, in the order in which they are measured.
     pub const ALL: [Self; 5] = [Self::Sizes, Self::Flows, Self::Threaded, Self::Rules, Self::NewFlows];
 
-    /// Measures it.
+    /// Measures it: a table for each unit that it has values in.
     ///
     /// # Errors
     /// If the rig cannot be built, or the run is interrupted. A peer that fails does not end it.
-    pub fn measure(self, plan: &Plan) -> Result<Table, Error> {
+    pub fn measure(self, plan: &Plan) -> Result<Vec<Table>, Error> {
         match self {
-            Self::Sizes => throughput::sizes(plan),
-            Self::Flows => throughput::flows(plan),
-            Self::Threaded => throughput::threaded(plan),
-            Self::Rules => throughput::rules(plan),
-            Self::NewFlows => throughput::new_flows(plan),
+            Self::Sizes => throughput::sizes(plan).map(|table| vec![table]),
+            Self::Flows => throughput::flows(plan).map(|table| vec![table]),
+            Self::Threaded => throughput::threaded(plan).map(|table| vec![table]),
+            Self::Rules => throughput::rules(plan).map(|table| vec![table]),
+            Self::NewFlows => throughput::new_flows(plan).map(|table| vec![table]),
         }
     }
 }
