@@ -1,5 +1,7 @@
 //! What `./scripts/bench` measures end to end: every peer in turn on the same rig, under the same load.
 
+mod rtt;
+mod search;
 mod throughput;
 mod turns;
 
@@ -37,11 +39,20 @@ pub enum Scenario {
     Rules,
     /// The same with a new flow in every packet.
     NewFlows,
+    /// Round trip times, idle and at half of what Linux's bridge with iptables carries.
+    Rtt,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 5] = [Self::Sizes, Self::Flows, Self::Threaded, Self::Rules, Self::NewFlows];
+    pub const ALL: [Self; 6] = [
+        Self::Sizes,
+        Self::Flows,
+        Self::Threaded,
+        Self::Rules,
+        Self::NewFlows,
+        Self::Rtt,
+    ];
 
     /// Measures it: a table for each unit that it has values in.
     ///
@@ -54,6 +65,7 @@ impl Scenario {
             Self::Threaded => throughput::threaded(plan).map(|table| vec![table]),
             Self::Rules => throughput::rules(plan).map(|table| vec![table]),
             Self::NewFlows => throughput::new_flows(plan).map(|table| vec![table]),
+            Self::Rtt => rtt::measure(plan).map(|table| vec![table]),
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Peers in turn on one rig. Each repetition starts, measures and stops every peer once, beginning with another one each
+//! Peers in turn on one bed. Each repetition starts, measures and stops every peer once, beginning with another one each
 //! time, so that a machine that slows down or speeds up favours nobody.
 //!
 //! A peer that is missing, does not start, ends by itself or cannot be measured is named with its reason; the others go on
 //! without it.
 
 use super::Plan;
+use crate::bed::Bed;
 use crate::peers::{Peer, Running, Setup};
 use crate::results::Table;
-use crate::rig::Rig;
 use crate::{Error, interrupt};
 use std::any::Any;
 use std::ops::Range;
@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// If the run is interrupted.
 pub(super) fn take(
     plan: &Plan,
-    rig: &Rig<'_>,
+    bed: &Bed,
     setup: &Setup,
     (table, columns): (&mut Table, Range<usize>),
     mut measure: impl FnMut(&mut Running<'_>) -> Result<Vec<f64>, Error>,
@@ -33,7 +33,7 @@ pub(super) fn take(
                 table.enter(peer.name(), &columns, Err(""));
                 continue;
             }
-            let outcome = one(peer, rig, setup, &mut measure);
+            let outcome = one(peer, bed, setup, &mut measure);
             interrupt::check()?;
             if let Err(reason) = &outcome {
                 eprintln!("  {}: {reason}", peer.name());
@@ -47,7 +47,7 @@ pub(super) fn take(
 /// One turn of one peer. What it set up is put back, however it ends.
 fn one(
     peer: Peer,
-    rig: &Rig<'_>,
+    bed: &Bed,
     setup: &Setup,
     measure: &mut impl FnMut(&mut Running<'_>) -> Result<Vec<f64>, Error>,
 ) -> Result<Vec<f64>, String> {
@@ -56,7 +56,7 @@ fn one(
     }
     // What sets up namespaces panics where a test would; here it is one peer that is not measured.
     let attempt = AssertUnwindSafe(|| -> Result<Vec<f64>, Error> {
-        let mut running = peer.start(rig, setup)?;
+        let mut running = peer.start(bed, setup)?;
         let values = measure(&mut running);
         let alive = running.is_alive();
         let stopped = running.stop();

@@ -1,0 +1,105 @@
+//! Round trips measured for real, shortly: every value is there and can be true, and who lacks
+//! something is named.
+
+use bench::peers::Peer;
+use bench::results::{Series, Table};
+use bench::scenarios::{Plan, Scenario};
+use palisade_tests::require_root;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Peers spin on one core: one measurement at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Who is measured: one that has rules and is no firewall of ours, one without rules, and ours.
+const PEERS: [Peer; 3] = [Peer::Palisade, Peer::BridgeIptables, Peer::Floor];
+
+/// What is said where the generator, on a busy machine, did not keep its rate.
+const BUSY: &str = "the generator did not keep";
+
+/// Times a scenario is tried then.
+const ATTEMPTS: usize = 5;
+
+/// Takes the turn if something can be measured here.
+fn turn() -> Option<(MutexGuard<'static, ()>, Plan)> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    if cores < 2 {
+        eprintln!("skipped: two cores are needed");
+        return None;
+    }
+    if let Some((peer, missing)) = PEERS.iter().find_map(|peer| Some((peer, peer.missing()?))) {
+        eprintln!("skipped: {} is missing {missing}", peer.name());
+        return None;
+    }
+    let time = Duration::from_millis(100);
+    let plan = Plan { cores, repetitions: 1, time, peers: PEERS.to_vec() };
+    Some((TURN.lock().unwrap_or_else(PoisonError::into_inner), plan))
+}
+
+fn names(tables: &[Table]) -> Vec<&str> {
+    tables.iter().map(|table| table.name.as_str()).collect()
+}
+
+fn series(table: &Table, peer: Peer) -> &Series {
+    let series = table.series.iter().find(|series| series.peer == peer.name());
+    series.unwrap_or_else(|| panic!("nothing of {} in {table:#?}", peer.name()))
+}
+
+/// A peer's only sample at each point.
+fn values(table: &Table, peer: Peer) -> Vec<f64> {
+    let series = series(table, peer);
+    assert_eq!(series.missing, None, "{}: {}", table.name, peer.name());
+    let values = series.samples.iter().map(|samples| match samples[..] {
+        [Some(value)] => value,
+        _ => panic!("one sample a point in {table:#?}"),
+    });
+    values.collect()
+}
+
+/// Measures as the command does, on a thread that may be pinned; again where the generator had to wait for its core.
+/// `None` if it always had to: then the machine is too busy for a measurement, which is said.
+fn measure(scenario: Scenario, plan: &Plan) -> Option<Vec<Table>> {
+    for _ in 0..ATTEMPTS {
+        let on_thread = || {
+            // Above what else runs here: other tests, builds.
+            let _ = rustix::process::nice(-20);
+            scenario.measure(plan)
+        };
+        let measured = thread::scope(|scope| scope.spawn(on_thread).join().expect("no panic on the way"));
+        let tables = measured.expect("the rig can be built");
+        let all = tables.iter().flat_map(|table| &table.series);
+        if !all.filter_map(|series| series.missing.as_ref()).any(|reason| reason.contains(BUSY)) {
+            return Some(tables);
+        }
+    }
+    eprintln!("skipped: the machine is too busy for a generator that keeps its rate");
+    None
+}
+
+#[test]
+fn round_trips_take_some_time_and_the_load_is_the_same_for_all() {
+    require_root!();
+    let Some((_turn, plan)) = turn() else { return };
+    let Some(tables) = measure(Scenario::Rtt, &plan) else { return };
+    assert_eq!(names(&tables), ["rtt"]);
+    let points = ["idle p50", "idle p99", "idle p99.9", "loaded p50", "loaded p99", "loaded p99.9"];
+    assert_eq!(tables[0].points, points);
+    for peer in PEERS {
+        let values = values(&tables[0], peer);
+        for state in values.chunks(3) {
+            // From a microsecond to ten seconds.
+            assert!(state[0] > 1.0 && state.is_sorted() && state[2] < 1e7, "{}: {values:?}", peer.name());
+        }
+    }
+    let notes = tables[0].notes.join("\n");
+    assert!(
+        notes.contains("idle: 5,000 packets a second; packets that did not come back: floor 0 of "),
+        "{notes}"
+    );
+    assert!(
+        notes.contains(" packets a second for everybody; packets that did not come back: floor "),
+        "{notes}"
+    );
+    assert!(notes.contains("that load is half of "), "{notes}");
+}
