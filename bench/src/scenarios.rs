@@ -1,5 +1,6 @@
 //! What `./scripts/bench` measures end to end: every peer in turn on the same rig, under the same load.
 
+mod goodput;
 mod rtt;
 mod search;
 mod throughput;
@@ -41,17 +42,20 @@ pub enum Scenario {
     NewFlows,
     /// Round trip times, idle and at half of what Linux's bridge with iptables carries.
     Rtt,
+    /// TCP payload between the hosts' own stacks, one stream and four.
+    Goodput,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Sizes,
         Self::Flows,
         Self::Threaded,
         Self::Rules,
         Self::NewFlows,
         Self::Rtt,
+        Self::Goodput,
     ];
 
     /// Measures it: a table for each unit that it has values in.
@@ -66,6 +70,7 @@ impl Scenario {
             Self::Rules => throughput::rules(plan).map(|table| vec![table]),
             Self::NewFlows => throughput::new_flows(plan).map(|table| vec![table]),
             Self::Rtt => rtt::measure(plan).map(|table| vec![table]),
+            Self::Goodput => goodput::measure(plan).map(|table| vec![table]),
         }
     }
 }

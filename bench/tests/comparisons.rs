@@ -1,4 +1,4 @@
-//! Round trips measured for real, shortly: every value is there and can be true, and who lacks
+//! Round trips and TCP measured for real, shortly: every value is there and can be true, and who lacks
 //! something is named.
 
 use bench::peers::Peer;
@@ -102,4 +102,21 @@ fn round_trips_take_some_time_and_the_load_is_the_same_for_all() {
         "{notes}"
     );
     assert!(notes.contains("that load is half of "), "{notes}");
+}
+
+#[test]
+fn tcp_goes_through_with_one_stream_and_with_four() {
+    require_root!();
+    let Some((_turn, plan)) = turn() else { return };
+    let Some(tables) = measure(Scenario::Goodput, &plan) else { return };
+    assert_eq!(names(&tables), ["goodput"]);
+    assert_eq!(tables[0].points, ["1 stream", "4 streams"]);
+    for peer in PEERS {
+        if series(&tables[0], peer).missing.as_deref() == Some("not installed: package iperf3") {
+            eprintln!("skipped: iperf3 is missing");
+            continue;
+        }
+        let values = values(&tables[0], peer);
+        assert!(values.iter().all(|gbits| (0.001..1_000.0).contains(gbits)), "{}: {values:?}", peer.name());
+    }
 }
