@@ -3,6 +3,7 @@
 mod goodput;
 mod rtt;
 mod search;
+mod swap;
 mod throughput;
 mod turns;
 
@@ -44,11 +45,13 @@ pub enum Scenario {
     Rtt,
     /// TCP payload between the hosts' own stacks, one stream and four.
     Goodput,
+    /// Longest silence, loss and time taken while rules are exchanged under load.
+    Swap,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Sizes,
         Self::Flows,
         Self::Threaded,
@@ -56,6 +59,7 @@ impl Scenario {
         Self::NewFlows,
         Self::Rtt,
         Self::Goodput,
+        Self::Swap,
     ];
 
     /// Measures it: a table for each unit that it has values in.
@@ -71,6 +75,7 @@ impl Scenario {
             Self::NewFlows => throughput::new_flows(plan).map(|table| vec![table]),
             Self::Rtt => rtt::measure(plan).map(|table| vec![table]),
             Self::Goodput => goodput::measure(plan).map(|table| vec![table]),
+            Self::Swap => swap::measure(plan),
         }
     }
 }

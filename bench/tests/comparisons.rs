@@ -1,4 +1,4 @@
-//! Round trips and TCP measured for real, shortly: every value is there and can be true, and who lacks
+//! Round trips, TCP and exchanges of rules measured for real, shortly: every value is there and can be true, and who lacks
 //! something is named.
 
 use bench::peers::Peer;
@@ -118,5 +118,27 @@ fn tcp_goes_through_with_one_stream_and_with_four() {
         }
         let values = values(&tables[0], peer);
         assert!(values.iter().all(|gbits| (0.001..1_000.0).contains(gbits)), "{}: {values:?}", peer.name());
+    }
+}
+
+#[test]
+fn exchanges_are_timed_and_who_has_no_rules_is_named() {
+    require_root!();
+    let Some((_turn, plan)) = turn() else { return };
+    let Some(tables) = measure(Scenario::Swap, &plan) else { return };
+    assert_eq!(names(&tables), ["swap-silence", "swap-lost", "swap-time"]);
+    for table in &tables {
+        assert_eq!(table.points, ["1,000 rules", "10,000 rules"]);
+        let reason = series(table, Peer::Floor).missing.as_deref();
+        assert_eq!(reason, Some("it has no rules to exchange"));
+        for peer in [Peer::Palisade, Peer::BridgeIptables] {
+            let values = values(table, peer);
+            let is_right = |value: &f64| match table.unit {
+                "packets" => *value >= 0.0 && value.fract() == 0.0,
+                _ => *value > 0.0 && *value < 60e3,
+            };
+            assert!(values.iter().all(is_right), "{} of {}: {values:?}", table.name, peer.name());
+        }
+        assert!(table.notes.iter().any(|note| note.starts_with("10,000 rules: kernel bridge, iptables ")));
     }
 }
