@@ -19,7 +19,7 @@ needs_of_tests='iptables-save:iptables conntrack:conntrack nfct:nfct tcpdump:tcp
 needs_of_figures='/usr/include/dpdk/rte_hash.h:libdpdk-dev'
 needs_of_instructions='cc:gcc valgrind:valgrind'
 needs_of_peers='dpdk-testpmd:dpdk-dev ovs-vswitchd:openvswitch-switch ovsdb-tool:openvswitch-common nft:nftables
-    iptables-restore:iptables conntrack:conntrack'
+    iptables-restore:iptables conntrack:conntrack iperf3:iperf3'
 needs_of_demo='curl:curl python3:python3'
 
 # install_needs NEED...: installs the packages of what is missing, saying so; silent when nothing is.

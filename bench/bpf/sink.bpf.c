@@ -76,6 +76,44 @@ struct {
 	__type(value, __u64);
 } latencies SEC(".maps");
 
+/* How long nothing came though something should have. Packets have places in one row, which is right for a load whose
+ * flows are sent in turn and counted one by one. */
+struct silence {
+	struct bpf_spin_lock lock;
+	__u32 unused;
+	__u64 next;    /* highest place seen, and one */
+	__u64 arrived; /* when the last packet came */
+	__u64 longest;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct silence);
+} silences SEC(".maps");
+
+static __always_inline void count_silence(__u64 place, __u64 then, __u64 now)
+{
+	__u32 zero = 0;
+	struct silence *s = bpf_map_lookup_elem(&silences, &zero);
+	__u64 since;
+
+	if (!s)
+		return;
+	bpf_spin_lock(&s->lock);
+	since = s->arrived;
+	/* With nothing lost in between, nothing was under way before this one left: the sender was silent. */
+	if (place == s->next && then > since)
+		since = then;
+	if (s->next && now > since && now - since > s->longest)
+		s->longest = now - since;
+	if (place >= s->next)
+		s->next = place + 1;
+	s->arrived = now;
+	bpf_spin_unlock(&s->lock);
+}
+
 static __always_inline void count_number(__u32 flow, __u32 number)
 {
 	struct sequence *s = bpf_map_lookup_elem(&sequences, &flow);
@@ -130,9 +168,9 @@ static __always_inline __u32 power_of(__u64 value)
 	return power + (value >> 1 & 1);
 }
 
-static __always_inline void count_latency(struct counts *counts, __u64 then)
+static __always_inline void count_latency(struct counts *counts, __u64 then, __u64 now)
 {
-	__u64 now = bpf_ktime_get_ns(), *packets;
+	__u64 *packets;
 	__u32 power, shift, bucket;
 
 	if (then > now) {
@@ -151,13 +189,20 @@ static __always_inline void count_latency(struct counts *counts, __u64 then)
 
 static __always_inline void read_stamp(struct counts *counts, void *stamp, void *end, __u32 flow)
 {
+	__u64 now = bpf_ktime_get_ns(), then;
+	__u32 number;
+
 	if (stamp + STAMP_BYTES > end || AT(__u32, stamp, 0) != bpf_htonl(STAMP_MAGIC)) {
 		counts->unstamped++;
 		return;
 	}
-	if (flows)
-		count_number(flow, bpf_ntohl(AT(__u32, stamp, 4)));
-	count_latency(counts, bpf_be64_to_cpu(AT(__u64, stamp, 8)));
+	number = bpf_ntohl(AT(__u32, stamp, 4));
+	then = bpf_be64_to_cpu(AT(__u64, stamp, 8));
+	if (flows) {
+		count_number(flow, number);
+		count_silence((__u64)number * flows + flow, then, now);
+	}
+	count_latency(counts, then, now);
 }
 
 static __always_inline void count_flow(__u32 flow)

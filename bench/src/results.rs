@@ -87,6 +87,30 @@ impl Table {
         Self { name, title, unit, better, points, series: Vec::new(), notes: Vec::new() }
     }
 
+    /// Some of its columns, in this order, as a table of its own with another name, title and unit; without notes. For
+    /// who measures values of several units at once.
+    #[must_use]
+    pub fn extract(
+        &self,
+        name: &str,
+        title: &str,
+        unit: (&'static str, Better),
+        columns: &[(usize, String)],
+    ) -> Self {
+        let points: Vec<String> = columns.iter().map(|(_, point)| point.clone()).collect();
+        let mut table = Self::new(name, title, unit, &points);
+        table.series = self
+            .series
+            .iter()
+            .map(|series| Series {
+                peer: series.peer.clone(),
+                samples: columns.iter().map(|(column, _)| series.samples[*column].clone()).collect(),
+                missing: series.missing.clone(),
+            })
+            .collect();
+        table
+    }
+
     /// What `peer` did, made when asked for the first time.
     pub fn series_mut(&mut self, peer: &str) -> &mut Series {
         let at = self.series.iter().position(|series| series.peer == peer).unwrap_or_else(|| {
@@ -192,5 +216,22 @@ mod tests {
         );
         assert_eq!(table.spread("a", 0), Some(Spread { median: 2.0, low: 2.0, high: 9.0 }));
         assert_eq!(table.ratio("a", "nobody", 0), None);
+    }
+
+    #[test]
+    fn an_extract_has_its_columns_of_every_peer() {
+        let points = ["gap", "lost", "time"].map(str::to_owned);
+        let mut all = Table::new("swap", "all", ("", Better::Lower), &points);
+        all.enter("a", &(0..3), Ok(&[1.0, 2.0, 3.0]));
+        all.enter("b", &(0..3), Err("gone"));
+        let columns = [(2, "time".to_owned()), (0, "gap".to_owned())];
+        let part = all.extract("swap-time", "times", ("ms", Better::Lower), &columns);
+        assert_eq!(
+            (part.name.as_str(), part.unit, part.points),
+            ("swap-time", "ms", vec!["time".to_owned(), "gap".to_owned()])
+        );
+        assert_eq!(part.series[0].samples, [vec![Some(3.0)], vec![Some(1.0)]]);
+        assert_eq!(part.series[1].samples, [vec![None], vec![None]]);
+        assert_eq!(part.series[1].missing.as_deref(), Some("gone"));
     }
 }

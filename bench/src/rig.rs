@@ -4,7 +4,7 @@
 
 use crate::bed::Bed;
 use crate::load::{Amount, Load};
-use crate::sink::{Counts, Sink, Storage};
+use crate::sink::{Counts, Options, Sink, Storage};
 use crate::{Error, affinity, iface_index};
 use palisade_tests::lab::{GATEWAY_LEFT, HOST_IFACE};
 use std::ops::Deref;
@@ -51,13 +51,26 @@ impl<'storage> Rig<'storage> {
     /// # Errors
     /// If there is only one core, or the kernel refuses something.
     pub fn new(storage: &'storage mut Storage, cores: usize, flows: u32, napi: Napi) -> Result<Self, Error> {
+        Self::with_sink(storage, cores, Options { flows, ..Options::default() }, napi)
+    }
+
+    /// The same with a sink that is told what to do.
+    ///
+    /// # Errors
+    /// As of [`Self::new`].
+    pub fn with_sink(
+        storage: &'storage mut Storage,
+        cores: usize,
+        options: Options,
+        napi: Napi,
+    ) -> Result<Self, Error> {
         let bed = Bed::new(cores)?;
         let lab = &bed.lab;
         // Hosts that speak IPv6 send now and then what nobody asked for, and the books would be off by a packet.
         for netns in [&lab.left.netns, &lab.right.netns] {
             netns.sysctl("net.ipv6.conf.all.disable_ipv6", "1");
         }
-        let sink = lab.right.netns.within(|| Sink::attach(storage, iface_index(HOST_IFACE)?, flows))?;
+        let sink = lab.right.netns.within(|| Sink::attach_as(storage, iface_index(HOST_IFACE)?, options))?;
         if napi == Napi::Threaded {
             // After the sink: an interface without NAPI has no threads to make.
             let path = format!("/sys/class/net/{HOST_IFACE}/threaded");

@@ -4,6 +4,10 @@ mod connections;
 pub mod cpu;
 mod ends;
 mod flood;
+mod goodput;
+mod rtt;
+mod search;
+mod swap;
 mod throughput;
 mod turns;
 
@@ -47,11 +51,17 @@ pub enum Scenario {
     Flood,
     /// Processor time of a forwarded packet, on every core.
     Cpu,
+    /// Round trip times, idle and at half of what Linux's bridge with iptables carries.
+    Rtt,
+    /// TCP payload between the hosts' own stacks, one stream and four.
+    Goodput,
+    /// Longest silence, loss and time taken while rules are exchanged under load.
+    Swap,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are measured.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Sizes,
         Self::Flows,
         Self::Threaded,
@@ -60,22 +70,28 @@ impl Scenario {
         Self::Connections,
         Self::Flood,
         Self::Cpu,
+        Self::Rtt,
+        Self::Goodput,
+        Self::Swap,
     ];
 
-    /// Measures it.
+    /// Measures it: a table for each unit that it has values in.
     ///
     /// # Errors
     /// If the rig cannot be built, or the run is interrupted. A peer that fails does not end it.
-    pub fn measure(self, plan: &Plan) -> Result<Table, Error> {
+    pub fn measure(self, plan: &Plan) -> Result<Vec<Table>, Error> {
         match self {
-            Self::Sizes => throughput::sizes(plan),
-            Self::Flows => throughput::flows(plan),
-            Self::Threaded => throughput::threaded(plan),
-            Self::Rules => throughput::rules(plan),
-            Self::NewFlows => throughput::new_flows(plan),
-            Self::Connections => connections::measure(plan),
-            Self::Flood => flood::measure(plan),
-            Self::Cpu => cpu::measure(plan, cpu::RATE_PPS),
+            Self::Sizes => throughput::sizes(plan).map(|table| vec![table]),
+            Self::Flows => throughput::flows(plan).map(|table| vec![table]),
+            Self::Threaded => throughput::threaded(plan).map(|table| vec![table]),
+            Self::Rules => throughput::rules(plan).map(|table| vec![table]),
+            Self::NewFlows => throughput::new_flows(plan).map(|table| vec![table]),
+            Self::Connections => connections::measure(plan).map(|table| vec![table]),
+            Self::Flood => flood::measure(plan).map(|table| vec![table]),
+            Self::Cpu => cpu::measure(plan, cpu::RATE_PPS).map(|table| vec![table]),
+            Self::Rtt => rtt::measure(plan).map(|table| vec![table]),
+            Self::Goodput => goodput::measure(plan).map(|table| vec![table]),
+            Self::Swap => swap::measure(plan),
         }
     }
 }

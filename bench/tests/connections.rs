@@ -58,7 +58,7 @@ fn connections_are_counted_for_every_kind_of_peer() {
     require_root!();
     let peers = [Peer::Floor, Peer::Palisade, Peer::BridgeNft, Peer::RoutingIptables, Peer::Ovs];
     let Some((_turn, plan)) = turn(&peers) else { return };
-    let table = Scenario::Connections.measure(&plan).unwrap();
+    let table = Scenario::Connections.measure(&plan).unwrap().remove(0);
     for row in samples(&table, &plan) {
         // Two million a second are offered at most.
         assert!(row[0] > 1.0 && row[0] <= 2_000.0, "{row:?} thousand a second");
@@ -69,7 +69,7 @@ fn connections_are_counted_for_every_kind_of_peer() {
 fn honest_packets_are_counted_beside_a_flood() {
     require_root!();
     let Some((_turn, plan)) = turn(&[Peer::Palisade, Peer::BridgeNft, Peer::Ovs]) else { return };
-    let table = Scenario::Flood.measure(&plan).unwrap();
+    let table = Scenario::Flood.measure(&plan).unwrap().remove(0);
     for row in samples(&table, &plan) {
         assert_eq!(row.len(), 6);
         assert!(row.iter().all(|share| (0.0..=100.0).contains(share)), "{row:?}");

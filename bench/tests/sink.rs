@@ -10,6 +10,8 @@ use etherparse::PacketBuilder;
 use palisade_tests::lab::{GATEWAY_LEFT, HOST_IFACE, Lab};
 use palisade_tests::require_root;
 use rustix::time::{ClockId, clock_gettime};
+use std::thread;
+use std::time::Duration;
 
 /// A sink on the gateway's end of the left cable.
 fn attach<'storage>(lab: &Lab, storage: &'storage mut Storage, options: Options) -> Sink<'storage> {
@@ -132,6 +134,37 @@ fn latency_is_what_the_stamps_say() {
     let latencies = sink.latencies().unwrap();
     assert_eq!((latencies.from_future, latencies.beyond, latencies.histogram.len()), (1, 1, 0));
     assert_eq!(sink.counts().unwrap().unstamped, 1);
+}
+
+#[test]
+fn silence_is_told_from_a_sender_that_pauses() {
+    require_root!();
+    const PAUSE: Duration = Duration::from_secs(1);
+    let lab = Lab::new();
+    let mut storage = Storage::default();
+    let sink = attach(&lab, &mut storage, Options { flows: 2, stamps: true, role: Role::Drop });
+    let wire = lab.left_wire();
+    let silence_before = |flow, number, ns| {
+        let before = sink.counts().unwrap().packets;
+        wire.send(&stamped(&lab, flow, number, ns));
+        wait_until("it has arrived", || sink.counts().unwrap().packets > before);
+        sink.longest_silence().unwrap()
+    };
+    assert_eq!(silence_before(0, 0, now_ns()), Duration::ZERO, "one packet has no neighbour");
+    thread::sleep(PAUSE);
+    assert!(silence_before(1, 0, now_ns()) < PAUSE, "the next one left after the pause");
+    let left = now_ns();
+    thread::sleep(PAUSE);
+    let held_up = silence_before(0, 1, left);
+    assert!(held_up >= PAUSE, "{held_up:?} though it left before the pause");
+    thread::sleep(2 * PAUSE);
+    let lost = silence_before(0, 2, now_ns());
+    assert!(lost >= 2 * PAUSE, "{lost:?} though one before it was lost");
+    sink.reset().unwrap();
+    assert_eq!(sink.longest_silence().unwrap(), Duration::ZERO);
+    drop(sink);
+    let sink = attach(&lab, &mut storage, Options { stamps: true, ..Options::default() });
+    assert!(sink.longest_silence().is_err(), "without flows there is no row of packets");
 }
 
 #[test]

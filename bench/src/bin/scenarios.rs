@@ -65,9 +65,11 @@ fn run(args: &Args) -> Result<(), Error> {
         let measured = thread::scope(|scope| scope.spawn(|| scenario.measure(&plan)).join())
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match measured {
-            Ok(table) => {
-                println!("\n{}", markdown::section(&table));
-                results.tables.push(table);
+            Ok(tables) => {
+                for table in &tables {
+                    println!("\n{}", markdown::section(table));
+                }
+                results.tables.extend(tables);
             }
             // What was measured before stands.
             Err(error) => {

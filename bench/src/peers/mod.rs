@@ -269,7 +269,7 @@ fn built(name: &&str) -> String {
 }
 
 /// Packages of the programs that are not there, each once.
-fn packages(needs: &[(&str, &str)]) -> Vec<String> {
+pub(crate) fn packages(needs: &[(&str, &str)]) -> Vec<String> {
     let missing = needs.iter().filter(|(program, _)| !is_installed(program));
     let mut packages: Vec<String> = missing.map(|(_, package)| format!("package {package}")).collect();
     packages.dedup();

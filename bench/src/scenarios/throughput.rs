@@ -95,8 +95,8 @@ fn measure<const COLUMNS: usize>(
 }
 
 /// A count as people write it.
-fn count(number: u32) -> String {
-    let digits = number.to_string();
+pub(super) fn count(number: impl Into<u64>) -> String {
+    let digits = number.into().to_string();
     let groups = digits.as_bytes().rchunks(3).rev();
     groups.map(String::from_utf8_lossy).collect::<Vec<_>>().join(",")
 }
@@ -107,6 +107,6 @@ mod tests {
 
     #[test]
     fn thousands_are_set_apart() {
-        assert_eq!([1, 1_000, 100_000, 1_000_000].map(count), ["1", "1,000", "100,000", "1,000,000"]);
+        assert_eq!([1_u32, 1_000, 100_000, 1_000_000].map(count), ["1", "1,000", "100,000", "1,000,000"]);
     }
 }

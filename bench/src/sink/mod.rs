@@ -16,6 +16,7 @@ use crate::load::{BATCH, DST_PORT, fill};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject};
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 crate::skeleton!("sink");
 
@@ -24,6 +25,9 @@ const TOTALS: usize = 7;
 
 /// Size of `struct sequence`.
 const SEQUENCE_BYTES: usize = 40;
+
+/// Size of `struct silence`.
+const SILENCE_BYTES: usize = 32;
 
 /// Room for what libbpf opens; it has to live as long as the [`Sink`].
 pub struct Storage(MaybeUninit<OpenObject>);
@@ -183,6 +187,21 @@ impl<'storage> Sink<'storage> {
         Ok(Latencies { histogram, from_future, beyond })
     }
 
+    /// Longest time without a packet in which there should have been one: from a packet to the next, or, if nothing was
+    /// lost between them and that one left later, from its departure on. So a sender that pauses is not taken for
+    /// packets that are held up; where packets were lost, a pause of the sender's may be in it. Right for loads whose
+    /// flows are sent in turn, all of them counted one by one; zero before the second packet.
+    ///
+    /// # Errors
+    /// If stamps are not read or no flow is counted by itself, or the kernel does not give the value.
+    pub fn longest_silence(&self) -> Result<Duration, Error> {
+        if !self.options.stamps || self.options.flows == 0 {
+            return Err("a sink that reads no stamps, or counts no flows, knows no silence".into());
+        }
+        let value = self.skel.maps.silences.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)?;
+        Ok(Duration::from_nanos(number(&value.ok_or("the kernel has no silence where it should be")?, 3)))
+    }
+
     /// Forgets what has arrived. Packets that arrive meanwhile may be counted or not.
     ///
     /// # Errors
@@ -193,6 +212,7 @@ impl<'storage> Sink<'storage> {
         fill(&maps.per_flow, &vec![[0; 8]; flows])?;
         if self.options.stamps {
             fill(&maps.sequences, &vec![[0; SEQUENCE_BYTES]; flows])?;
+            fill(&maps.silences, &[[0; SILENCE_BYTES]])?;
             let zeros = vec![vec![0; 8]; libbpf_rs::num_possible_cpus()?];
             for bucket in 0..maps.latencies.max_entries() {
                 maps.latencies.update_percpu(&bucket.to_ne_bytes(), &zeros, MapFlags::ANY)?;
