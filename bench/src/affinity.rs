@@ -1,7 +1,7 @@
 //! Where threads run. Measurements are worth nothing while the scheduler moves the measured around.
 
 use crate::Error;
-use rustix::process::Pid;
+use rustix::process::{Pid, getpriority_process, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
@@ -14,13 +14,15 @@ pub fn pin_to(core: usize) -> Result<(), Error> {
     pin(None, core)
 }
 
-/// Pins the threads of the kernel that poll `iface` (threaded NAPI) to one core; returns how many there are. Interfaces
-/// of the same name in other namespaces have threads of the same name: those are pinned too.
+/// Pins the threads of the kernel that poll `iface` (threaded NAPI) to one core and gives them this process's nice value;
+/// returns how many there are. A forwarder that is more urgent than they are would starve them, and what it sends with them.
+/// Interfaces of the same name in other namespaces have threads of the same name: those are meant too.
 ///
 /// # Errors
 /// If the kernel refuses.
 pub fn pin_napi_threads(iface: &str, core: usize) -> Result<usize, Error> {
     let prefix = format!("napi/{iface}-");
+    let nice = getpriority_process(None)?;
     let mut count = 0;
     for entry in fs::read_dir("/proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
@@ -30,6 +32,7 @@ pub fn pin_napi_threads(iface: &str, core: usize) -> Result<usize, Error> {
         let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         if comm.starts_with(&prefix) {
             pin(Some(pid), core)?;
+            setpriority_process(Some(pid), nice)?;
             count += 1;
         }
     }

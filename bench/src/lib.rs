@@ -51,6 +51,7 @@ pub mod scenarios;
 pub mod sets;
 pub mod sink;
 pub mod slack;
+pub mod speed;
 pub mod tracker;
 pub mod wire_rules;
 

@@ -27,6 +27,11 @@ impl Report {
         self.line(name, &measured.to_string(), &goal.to_string(), measured == goal);
     }
 
+    /// A figure that could not be measured, which is not a figure that is met.
+    pub fn unmeasured(&mut self, name: &str, goal: &str, reason: &str) {
+        self.line(name, &format!("not measured ({reason})"), goal, false);
+    }
+
     /// How many figures missed their goal.
     #[must_use]
     pub fn missed(&self) -> u32 {

@@ -3,7 +3,7 @@
 use bench::gateway::Plan;
 use bench::report::Report;
 use bench::{
-    Error, classifier, conditions, conntrack, cores, edits, gateway, idle, pipeline, sets, wire_rules,
+    Error, classifier, conditions, conntrack, cores, edits, gateway, idle, pipeline, sets, speed, wire_rules,
 };
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
@@ -35,21 +35,23 @@ enum Group {
     Gateway,
     /// The tracker by itself beside DPDK's `rte_hash`, its memory, and a flood of SYNs.
     Conntrack,
-    /// A worker's whole way of a packet, in process.
+    /// Of speed only a worker's whole way of a packet, in process.
     Pipeline,
-    /// What sets cost a packet, and how soon an edit is seen.
+    /// Of rules only what sets cost a packet, and how soon an edit is seen.
     Sets,
-    /// What long rulesets cost: the classifier by itself, then on the wire.
+    /// What sets and long rulesets cost: in process, then on the wire.
     Rules,
-    /// Of these only the classifier, beside DPDK's `rte_acl`.
+    /// Of rules only the classifier, beside DPDK's `rte_acl`.
     Classifier,
-    /// Of these only how soon an edit reaches packets.
+    /// Of rules only how soon an edit reaches packets.
     Edits,
     /// Two workers beside one, what handing packets over costs, what that comes to with more cores, and what an
     /// idle gateway costs.
     Cores,
-    /// Of these only what an idle gateway costs, and how soon it wakes up.
+    /// Of cores only what an idle gateway costs, and how soon it wakes up.
     Idle,
+    /// Speed on the wire against every peer that a goal names, and the pipeline.
+    Speed,
 }
 
 fn main() -> ExitCode {
@@ -90,10 +92,10 @@ fn run(args: &Args) -> Result<u32, Error> {
     if args.only.is_none_or(|only| only == Group::Conntrack) {
         apart(|| conntrack::measure(&plan, &mut report))?;
     }
-    if args.only.is_none_or(|only| only == Group::Pipeline) {
+    if args.only == Some(Group::Pipeline) {
         apart(|| pipeline::measure(&plan, &mut report))?;
     }
-    if args.only.is_none_or(|only| only == Group::Sets) {
+    if args.only.is_none_or(|only| matches!(only, Group::Rules | Group::Sets)) {
         apart(|| sets::measure(&plan, &mut report))?;
     }
     if args.only.is_none_or(|only| matches!(only, Group::Rules | Group::Classifier)) {
@@ -110,6 +112,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| matches!(only, Group::Cores | Group::Idle)) {
         apart(|| idle::figures(&plan, &mut report))?;
+    }
+    if args.only.is_none_or(|only| only == Group::Speed) {
+        apart(|| speed::measure(&plan, &mut report))?;
     }
     println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
     Ok(report.missed())

@@ -89,7 +89,15 @@ fn measure<const COLUMNS: usize>(
     let mut storage = Storage::default();
     let rig = Rig::new(&mut storage, plan.cores, 0, napi)?;
     turns::take(plan, &rig, setup, (table, first..first + COLUMNS), |running| {
-        let mpps = |load: Load| Ok(rig.rate_of(&load, plan.time)? / 1e6);
+        let mpps = |load: Load| {
+            // Of flows that are to be new nobody must have heard.
+            let rate = if load.flows == NEW_FLOWS {
+                rig.rate_of(&load, plan.time)?
+            } else {
+                rig.steady_rate_of(&load, plan.time)?
+            };
+            Ok(rate / 1e6)
+        };
         loads(rig.load_to(running, KNOWN_FLOWS)).into_iter().map(mpps).collect()
     })
 }

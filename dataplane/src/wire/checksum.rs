@@ -71,7 +71,6 @@ fn padded(bytes: &[u8], rest: usize) -> [u8; 8] {
 /// Folds a sum to 16 bits.
 #[inline(always)]
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "the upper halves are what is wanted")]
 pub const fn fold(sum: u64) -> u16 {
     // A number and its rotation by half have the sum of its halves, carry and all, in the upper one.
     let half = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
