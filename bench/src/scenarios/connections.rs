@@ -78,7 +78,7 @@ fn completed(
     // Fast rates have used up their connections before the time is up.
     let longest = Duration::from_secs_f64(f64::from(FLOWS_PER_RATE) / rate as f64);
     let time = time.min(longest.saturating_sub(LEAD + TAIL));
-    let (_, rate) = bed.run(&load, Amount::Time(LEAD + time + TAIL), |_| {
+    let (_, completed) = bed.run(&load, Amount::Time(LEAD + time + TAIL), |_| {
         thread::sleep(LEAD);
         let (before, start) = (ends.arrived()?, Instant::now());
         thread::sleep(time);
@@ -87,7 +87,8 @@ fn completed(
     })?;
     // What is still under way would count for the next rate.
     ends.at_rest()?;
-    Ok(rate)
+    // What was begun before and had to wait is not this rate's.
+    Ok(completed.min(rate as f64))
 }
 
 /// The most that `completed` gives for any offered rate, both a second: rates are doubled until that brings no more, and

@@ -40,6 +40,9 @@ const TRIAL_MAX: Duration = Duration::from_millis(500);
 /// Packets of which one may be lost in a trial.
 const LOSS_OF: u64 = 1_000;
 
+/// Packets of which one may be lost by whoever is measured.
+const LOSS_MAX_OF: u64 = 100;
+
 /// Times a run may fail to keep its rate.
 const ATTEMPTS: usize = 5;
 
@@ -189,6 +192,7 @@ impl<'storage> Track<'storage> {
         for _ in 0..ATTEMPTS {
             let trips = self.run(running.dst_mac(), rate_pps, Amount::Time(time))?;
             if trips.paced.is_kept() {
+                trips.check_loss()?;
                 books.enter(running.peer(), &trips);
                 return trips.quantiles_us();
             }
@@ -221,6 +225,15 @@ impl<'storage> Track<'storage> {
 }
 
 impl Trips {
+    /// Packets that do not come back have no time: whoever loses many must not look the faster for it.
+    fn check_loss(&self) -> Result<(), Error> {
+        let (sent, returned) = (self.paced.packets, self.returned);
+        if returned >= sent - sent / LOSS_MAX_OF {
+            return Ok(());
+        }
+        Err(format!("does not carry the load: {returned} of {sent} packets came back").into())
+    }
+
     fn quantiles_us(&self) -> Result<Vec<f64>, Error> {
         let Latencies { histogram, from_future, beyond } = &self.latencies;
         if histogram.is_empty() {

@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What is measured, each in a table of its own: name, title, unit.
 const VALUES: [(&str, &str, &str); 3] = [
     ("swap-silence", "Longest silence at the receiver while rules are exchanged", "ms"),
-    ("swap-lost", "Packets lost while rules are exchanged", "packets"),
+    ("swap-lost", "Packets lost while rules are exchanged", "per million"),
     ("swap-time", "Time of an exchange of rules under load", "ms"),
 ];
 
@@ -77,7 +77,7 @@ pub(super) fn measure(plan: &Plan) -> Result<Vec<Table>, Error> {
     Ok(tables.collect())
 }
 
-/// Exchanges rules under load; returns the longest silence, packets lost, and the median time of an exchange.
+/// Exchanges rules under load; returns the longest silence, packets lost of a million, and the median time of an exchange.
 fn exchange(
     rig: &Rig<'_>,
     running: &mut Running<'_>,
@@ -119,10 +119,15 @@ fn exchange(
             format!("no exchange ended within {time:?} of load; without load one took {alone:?}").into()
         );
     }
-    let lost = sent.packets.saturating_sub(rig.at_rest()?.packets);
+    let arrived = rig.at_rest()?.packets;
+    let lost = sent.packets.saturating_sub(arrived);
+    if arrived < sent.packets / 2 {
+        return Err(format!("forwarded {arrived} of {} packets: it did not go on", sent.packets).into());
+    }
     let run = Run { rate_pps, swaps: times.len(), sent: sent.packets, calm };
     log.0.entry(swaps.running.peer().name()).or_default().push(run);
-    Ok(vec![millis(rig.sink.longest_silence()?), lost as f64, median(&times)])
+    let per_million = lost as f64 * 1e6 / sent.packets as f64;
+    Ok(vec![millis(rig.sink.longest_silence()?), per_million, median(&times)])
 }
 
 /// Packets a second that arrive under as much load as there is, counted from a while after the first: with stamps for

@@ -48,6 +48,7 @@ impl Load {
         for (bytes, packet) in frames.iter().zip(packets.iter_mut()) {
             if wire::parse_into(bytes, len, packet).is_ok() {
                 packet.hash = tracker.hash(&packet.tuple);
+                tracker.prefetch_index(packet);
             }
         }
         tracker.prefetch(packets);

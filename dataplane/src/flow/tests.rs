@@ -64,6 +64,7 @@ impl Lab {
     fn track(&mut self, frame: &Frame) -> Tracked {
         let mut packet = frame.packet;
         packet.hash = self.tracker.hash(&packet.tuple);
+        self.tracker.prefetch_index(&packet);
         self.tracker.prefetch(std::slice::from_mut(&mut packet));
         self.tracker.track(&packet, &frame.bytes, self.now, &self.settings, &self.orders)
     }

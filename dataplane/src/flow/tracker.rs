@@ -1,6 +1,6 @@
 //! The tracker: one worker's connection tracking. Owner thread only.
 //!
-//! A burst goes through it in two passes: [`Tracker::prefetch`] for all packets, then for each packet in order
+//! A burst goes through it in passes: [`Tracker::prefetch_index`] for all packets, then [`Tracker::prefetch`], then in order
 //! [`Tracker::track`], the rules' verdict, if that is to forward [`Tracker::commit`], and [`Tracker::finish`]. What a
 //! packet costs: a hit reads the record's first line, and its second for TCP; a miss reads one bucket, sometimes two.
 //!

@@ -109,7 +109,7 @@ pub(crate) fn parse_plain(head: &[u8], frame_len: u32, packet: &mut Packet) -> b
 
 /// Header by header: the meaning of [`plain::parse`], and what is not plain.
 #[inline(never)]
-fn parse_any(head: &[u8], frame_len: u32, packet: &mut Packet) -> Result<(), DropReason> {
+pub(crate) fn parse_any(head: &[u8], frame_len: u32, packet: &mut Packet) -> Result<(), DropReason> {
     let (ethernet, _) = head.split_first_chunk::<ETHERNET_LEN>().ok_or(DropReason::EthernetTruncated)?;
     check_macs(ethernet)?;
     let (ethertype, l3_offset, vlan_tags) = skip_tags(head, ethernet)?;

@@ -4,8 +4,9 @@
 //! 1. **rx**: whole packets from one queue ([`Device::rx_burst`]), unless the egress ring has no room for them;
 //! 2. **parse**: headers to [`Packet`]s; malformed and unlisted frames end here, each with its reason; non-IP frames
 //!    that may pass go straight on; packets whose flow lives elsewhere go to their owner;
-//! 3. **prefetch**: index buckets, then flow records;
-//! 4. **judge**: packet by packet in order of arrival, because a packet may depend on the one before it: track,
+//!    the index buckets of the others are asked for;
+//! 3. **prefetch**: flow records;
+//! 4. **judge**: in order of arrival, because a packet may depend on the one before it: track,
 //!    decide, and act. Deciding has three tiers: a flow hit with a verdict cached under this generation; a flow hit
 //!    that has to be classified again; a miss, which is classified and enters the table only if accepted;
 //! 5. **flush**: at most one kick per device touched.
@@ -188,6 +189,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
         path.tracker.prefetch(&mut packets[..ours.len()]);
         let (mut waiting, mut next) = (ours.drain(..), 0);
         while let Some(frame) = path.express(&mut waiting, packets, &mut next, ingress, now) {
+            path.tracker.prefetch_next(packets.get(next + 1));
             path.judge(frame, &mut packets[next - 1], ingress, now);
         }
     }

@@ -30,7 +30,7 @@ impl Tracker {
     }
 
     /// Whether packets may be judged by [`Self::express`]: nobody listens to events, and no flow has a helper that reads
-    /// along. Once per burst: only raw rules give a flow a helper, and with them nothing goes this way.
+    /// along. Once per run of packets: only raw rules give a flow a helper, and with them nothing goes this way.
     #[must_use]
     #[inline]
     pub fn may_express(&self) -> bool {

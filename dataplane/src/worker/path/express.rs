@@ -85,8 +85,9 @@ impl<D: Device, O: Observer> Path<D, O> {
             };
             way.counters.count_path(path, packet.l3_len.into());
             let id = frame.id();
-            // There is room for it: it does not come back.
+            // There is room for it: it does not come back. If it did it would be judged once more, and dropped.
             odd = device.tx(frame).err();
+            debug_assert!(odd.is_none(), "a ring takes as many as it has room for");
             if odd.is_some() {
                 break;
             }

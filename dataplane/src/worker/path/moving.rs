@@ -26,6 +26,9 @@ const LET_GO: usize = 256;
 /// More packets than a queue holds: having taken so many, it has been emptied of those before.
 const QUEUE_MAX: usize = 1 << 14;
 
+/// Most packets let in between two bursts.
+const LET_IN_MAX: usize = 4 * BURST_MAX;
+
 impl<D: Device, O: Observer> Path<D, O> {
     /// Whether packets of a bucket that is coming are let in already, from this worker.
     #[inline]
@@ -81,8 +84,11 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Has a packet wait for its flow, if there is memory to spare: what waits is as good as lent.
     #[cold]
     fn hold(&mut self, source: WorkerId, frame: Frame, packet: &Packet, ingress: PortId) {
-        let released = self.moves.taking.as_ref().map_or(0, |taking| taking.released);
-        if self.moves.hold.has_room(&frame) && self.may_lend(&frame) {
+        let released = self.moves.taking.as_ref().map(|taking| taking.released);
+        if let Some(released) = released
+            && self.moves.hold.has_room(&frame)
+            && self.may_lend(&frame)
+        {
             let waiting = Waiting { source, frame, packet: *packet, ingress };
             return self.moves.hold.push(waiting, released & bit(source) != 0);
         }
@@ -231,12 +237,16 @@ impl<D: Device, O: Observer> Path<D, O> {
         self.say(from, Message::Switched { source: self.id, after: self.given_to(from) });
     }
 
-    /// Lets in packets whose flows are here and behind which none can come any more, as far as they can be sent.
+    /// Lets in packets whose flows are here and behind which none can come any more, as far as they can be sent, and not
+    /// so many at once that queues run over meanwhile.
     fn let_in(&mut self, now: Now) {
         self.release();
-        while self.may_let_in()
+        let mut left = LET_IN_MAX;
+        while left > 0
+            && self.may_let_in()
             && let Some(Waiting { frame, mut packet, ingress, .. }) = self.moves.hold.pop()
         {
+            left -= 1;
             // Fragments among them may make a packet of the same bucket: it is as due as they are.
             self.set_letting_in(true);
             self.judge(frame, &mut packet, ingress, now);

@@ -66,7 +66,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     #[inline(never)]
     fn read(&self, frame: &Frame, packet: &mut Packet) -> bool {
         let is_read = frame.segments() == 1
-            && wire::parse_into(self.umem.head(frame), frame.len(), packet).is_ok()
+            && wire::parse_any(self.umem.head(frame), frame.len(), packet).is_ok()
             && packet.kind != Kind::NonIp;
         if is_read {
             self.steer_headed(frame, packet, None);
