@@ -23,7 +23,8 @@ use std::thread;
 use std::time::Duration;
 
 /// What is read from each histogram.
-const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+const QUANTILES: [(&str, f64); 6] =
+    [("p10", 0.1), ("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("longest", 1.0)];
 
 /// Packets a second that leave a gateway idle: 200 us between two, so that whoever sleeps then has gone to sleep.
 const IDLE_PPS: u64 = 5_000;

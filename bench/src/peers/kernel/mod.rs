@@ -3,8 +3,8 @@
 //! What a competent operator sets, and no more:
 //!
 //! * Receive packet steering moves the work to the worker's core, for the core that a frame arrives on is the generator's.
-//!   Steering to both cores, the generator's too, was up to a third faster in the one comparison there is, on a busy
-//!   machine: which is the fair choice is open.
+//!   Every peer has that one core to forward with. Steering to both, the generator's too, was up to a third faster in the
+//!   one comparison there is, on a busy machine; it takes from the generator, which then makes less of a load for it.
 //! * GRO is on: frames that come by an XDP redirect need an interface that runs NAPI.
 //! * The connection table has room for the flows, and as many buckets. Both limits are the whole machine's: they are
 //!   raised from outside, if they are too low, and lowered again.

@@ -33,7 +33,7 @@ impl Tracker {
     /// along. Once per run of packets: only raw rules give a flow a helper, and with them nothing goes this way.
     #[must_use]
     #[inline]
-    pub fn may_express(&self) -> bool {
+    pub(crate) fn may_express(&self) -> bool {
         !self.helped.any() && self.events.as_ref().is_none_or(|events| !events.is_on())
     }
 
@@ -59,7 +59,7 @@ impl Tracker {
 
     /// Takes note of so many packets judged by [`Self::express`].
     #[inline]
-    pub fn note_expressed(&mut self, packets: u64, now: Now) {
+    pub(crate) fn note_expressed(&mut self, packets: u64, now: Now) {
         self.tick = now.tick();
         self.stats.found += packets;
     }
