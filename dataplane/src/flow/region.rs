@@ -271,23 +271,6 @@ impl Region {
         }
     }
 
-    /// Asks the CPU to fetch all lines of a record.
-    #[inline]
-    pub(super) fn prefetch_record<const LEVEL: i32>(&self, slot: Slot) {
-        match slot.family() {
-            Family::V4 => {
-                if let Some(record) = self.v4().get(slot.index()) {
-                    prefetch::<LEVEL>(std::ptr::from_ref(record).cast(), size_of::<RecordV4>());
-                }
-            }
-            Family::V6 => {
-                if let Some(record) = self.v6().get(slot.index()) {
-                    prefetch::<LEVEL>(std::ptr::from_ref(record).cast(), size_of::<RecordV6>());
-                }
-            }
-        }
-    }
-
     /// What kind of pages the region got.
     #[must_use]
     pub const fn backing(&self) -> Backing {

@@ -79,14 +79,20 @@ impl<'a> Records<'a> {
         Some((Slot::from_raw(hint.0), record, direction))
     }
 
+    /// Asks the CPU to fetch all lines of a record, if there is one.
+    #[inline(always)]
+    fn prefetch<const LEVEL: i32>(&self, hint: Hint) {
+        if let Some(record) = self.v4.get(hint.0 as usize) {
+            prefetch::<LEVEL>(std::ptr::from_ref(record).cast(), size_of::<RecordV4>());
+        } else if let Some(record) = self.v6.get((hint.0 ^ Slot::V6) as usize) {
+            prefetch::<LEVEL>(std::ptr::from_ref(record).cast(), size_of::<RecordV6>());
+        }
+    }
+
     /// Brings a record nearer that [`Table::prefetch`] has fetched: 2 ns less a packet.
     #[inline(always)]
     pub(crate) fn prefetch_near(&self, hint: Hint) {
-        if let Some(record) = self.v4.get(hint.0 as usize) {
-            prefetch::<NEAR>(std::ptr::from_ref(record).cast(), size_of::<RecordV4>());
-        } else if let Some(record) = self.v6.get((hint.0 ^ Slot::V6) as usize) {
-            prefetch::<NEAR>(std::ptr::from_ref(record).cast(), size_of::<RecordV6>());
-        }
+        self.prefetch::<NEAR>(hint);
     }
 }
 
@@ -154,7 +160,7 @@ impl Table {
         for packet in packets.iter_mut() {
             packet.hint = self.guess(self.home(packet.hash), packet.hash);
             are_all_home &= packet.hint != Hint::ELSEWHERE;
-            self.region.prefetch_record::<FAR>(Slot::from_raw(packet.hint.0));
+            self.records().prefetch::<FAR>(packet.hint);
         }
         if !are_all_home {
             self.prefetch_displaced(packets);
@@ -182,7 +188,7 @@ impl Table {
             let tag = Self::tag(packet.hash);
             let bucket = self.bucket(self.alternative(self.home(packet.hash), tag));
             packet.hint = bucket.first(tag).map_or(Hint::NONE, |slot| Hint(slot.raw()));
-            self.region.prefetch_record::<FAR>(Slot::from_raw(packet.hint.0));
+            self.records().prefetch::<FAR>(packet.hint);
         }
     }
 
@@ -338,7 +344,7 @@ impl Table {
         [home as usize, other as usize].into_iter().chain(around).find_map(|index| {
             let bucket = &self.region.buckets()[index];
             let slots = || (0..LANES).filter_map(|lane| bucket.entry(lane)).map(|entry| entry.slot);
-            slots().for_each(|slot| self.region.prefetch_record::<FAR>(slot));
+            slots().for_each(|slot| self.records().prefetch::<FAR>(Hint(slot.raw())));
             slots().find(|&slot| self.region.record(slot).is_some_and(|record| fits(slot, record)))
         })
     }

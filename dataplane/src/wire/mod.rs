@@ -17,6 +17,8 @@ pub mod tcp;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use plain::parse as parse_plain;
+
 use crate::packet::{Fragment, L4Fault, Numbers, Packet, Plain, proto};
 use crate::reason::DropReason;
 
@@ -98,13 +100,7 @@ pub fn parse(head: &[u8], frame_len: u32) -> Result<Packet, DropReason> {
 /// As [`parse`]; `packet` is unspecified then.
 #[inline(never)]
 pub fn parse_into(head: &[u8], frame_len: u32, packet: &mut Packet) -> Result<(), DropReason> {
-    if plain::parse(head, frame_len, packet) { Ok(()) } else { parse_any(head, frame_len, packet) }
-}
-
-/// As [`parse_into`], for frames of the common kind only: `false` of any other, and `packet` is as it was.
-#[inline(always)]
-pub(crate) fn parse_plain(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
-    plain::parse(head, frame_len, packet)
+    if parse_plain(head, frame_len, packet) { Ok(()) } else { parse_any(head, frame_len, packet) }
 }
 
 /// Header by header: the meaning of [`plain::parse`], and what is not plain.

@@ -64,7 +64,7 @@ const _: () = assert!(LEN == (ETHERNET + IP + TCP) as usize);
 
 /// Parses a frame of the common kind; false if it is not, and `packet` as it was.
 #[inline(always)]
-pub(super) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
+pub(crate) fn parse(head: &[u8], frame_len: u32, packet: &mut Packet) -> bool {
     let Some(bytes) = head.first_chunk::<LEN>() else { return false };
     let is_whole = be16(bytes, L3 + 6) & 0x3fff == 0;
     if !is_plain_ethernet(bytes) || bytes[L3] != 0x45 || !is_whole || !header_adds_up(bytes) {

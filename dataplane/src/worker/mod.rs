@@ -225,12 +225,9 @@ impl<D: Device, O: Observer> Worker<D, O> {
                     let packet = &mut packets[at];
                     let Some(frame) = path.parse(frame, packet, ingress) else { continue };
                     path.steer(&frame, packet, Some(bucket));
-                    match path.is_for_us(source, packet) {
-                        Ok(()) => {
-                            from[at] = ingress;
-                            frames.push(frame);
-                        }
-                        Err(owner) => path.pass_on(owner, source, false, frame, packet, ingress),
+                    if let Some(frame) = path.keep_ours(source, frame, packet, ingress) {
+                        from[at] = ingress;
+                        frames.push(frame);
                     }
                 }
                 Errand::JudgeAlone => path.judge_alone(source, frame, ingress, now),

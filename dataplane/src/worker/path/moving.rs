@@ -59,6 +59,24 @@ impl<D: Device, O: Observer> Path<D, O> {
         if owner == self.id || self.is_let_in(owner, source) { Ok(()) } else { Err(owner) }
     }
 
+    /// The frame of a packet that was steered, if it is to be judged here; else it is given to whoever it is for.
+    #[inline]
+    pub(in crate::worker) fn keep_ours(
+        &mut self,
+        source: WorkerId,
+        frame: Frame,
+        packet: &Packet,
+        ingress: PortId,
+    ) -> Option<Frame> {
+        match self.is_for_us(source, packet) {
+            Ok(()) => Some(frame),
+            Err(owner) => {
+                self.pass_on(owner, source, false, frame, packet, ingress);
+                None
+            }
+        }
+    }
+
     /// Gives a packet that is not for us to whoever it is for, `alone` if it is a fragment that is judged by itself.
     #[inline]
     pub(in crate::worker) fn pass_on(

@@ -36,28 +36,22 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Reads all frames of a burst that are simple to read, and starts fetching what their flows are found by.
     #[inline(never)]
     pub(in crate::worker) fn survey(&self, frames: &[Frame], packets: &mut [Packet; BURST_MAX]) -> Survey {
-        // What packets cannot change, for the compiler to know.
-        let (umem, tracker, id, spread) = (&*self.umem, &self.tracker, self.id, self.spread);
-        let (owners, buckets) = (&*self.owners, &self.counters.buckets);
         let (mut bytes, mut unread, mut others) = (0, 0, 0);
         for (at, (frame, packet)) in frames.iter().zip(packets).enumerate() {
             bytes += u64::from(frame.len());
-            let is_plain = wire::parse_plain(umem.head(frame), frame.len(), packet);
+            let is_plain = wire::parse_plain(self.umem.head(frame), frame.len(), packet);
             if !is_plain && !self.read(frame, packet) {
                 unread |= 1 << at;
                 continue;
             }
             if is_plain {
-                packet.hash = tracker.hash(&packet.tuple);
-                packet.bucket = spread.bucket(&packet.tuple, packet.hash);
+                (packet.hash, packet.bucket) = self.place(&packet.tuple, None);
             }
-            let bucket = usize::from(packet.bucket);
-            if owners[bucket] != id {
+            if self.owner(packet) != self.id {
                 others |= 1 << at;
                 continue;
             }
-            buckets[bucket].add(1);
-            tracker.prefetch_index(packet);
+            self.count_bucket(packet);
         }
         Survey { bytes, unread, others }
     }
@@ -95,16 +89,12 @@ impl<D: Device, O: Observer> Path<D, O> {
                 continue;
             }
             packets[to] = packets[at];
-            if survey.others & bit != 0 {
-                match self.is_for_us(self.id, &packets[to]) {
-                    Ok(()) => self.count_bucket(&packets[to]),
-                    Err(owner) => {
-                        self.pass_on(owner, self.id, false, frame, &packets[to], ingress);
-                        continue;
-                    }
-                }
+            if survey.others & bit == 0 {
+                ours.push(frame);
+            } else if let Some(frame) = self.keep_ours(self.id, frame, &packets[to], ingress) {
+                self.count_bucket(&packets[to]);
+                ours.push(frame);
             }
-            ours.push(frame);
         }
     }
 
@@ -116,13 +106,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             return None;
         }
         self.steer(&frame, packet, None);
-        match self.is_for_us(self.id, packet) {
-            Ok(()) => Some(frame),
-            Err(owner) => {
-                self.pass_on(owner, self.id, false, frame, packet, ingress);
-                None
-            }
-        }
+        self.keep_ours(self.id, frame, packet, ingress)
     }
 
     /// A packet is judged here: counts it for its bucket, and starts fetching what its flow is found by.
