@@ -5,6 +5,7 @@ use rustix::process::{Pid, getpriority_process, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
+use std::thread;
 
 /// Pins the calling thread, and what it starts, to one core.
 ///
@@ -12,6 +13,13 @@ use std::fs;
 /// If there is no such core.
 pub fn pin_to(core: usize) -> Result<(), Error> {
     pin(None, core)
+}
+
+/// Does something in a thread of its own: measurements pin theirs, and what they start, to a core, and the next one may need
+/// them all.
+pub fn apart<T: Send>(measure: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(measure).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Pins the threads of the kernel that poll `iface` (threaded NAPI) to one core and gives them this process's nice value;

@@ -109,14 +109,10 @@ impl<'storage> Rig<'storage> {
         self.rate_after(WARM_UP + FLOW_WARM_UP * load.flows, load, time)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a packet count of seconds is far below 2^52")]
     fn rate_after(&self, warm_up: Duration, load: &Load, time: Duration) -> Result<f64, Error> {
         let (_, rate) = self.run(load, Amount::Time(warm_up + time + WARM_UP), |_| {
             thread::sleep(warm_up);
-            let (before, start) = (self.sink.counts()?, Instant::now());
-            thread::sleep(time);
-            let (after, elapsed) = (self.sink.counts()?, start.elapsed());
-            Ok((after.packets - before.packets) as f64 / elapsed.as_secs_f64())
+            gain_per_sec(time, || Ok(self.sink.counts()?.packets))
         })?;
         Ok(rate)
     }
@@ -146,6 +142,21 @@ impl<'storage> Rig<'storage> {
     pub fn at_rest(&self) -> Result<Counts, Error> {
         settle(|| self.sink.counts())
     }
+}
+
+/// What a counter gains a second, over so long.
+///
+/// # Errors
+/// If it cannot be read.
+#[expect(clippy::cast_precision_loss, reason = "a count of seconds is far below 2^52")]
+pub(crate) fn gain_per_sec(
+    time: Duration,
+    mut read: impl FnMut() -> Result<u64, Error>,
+) -> Result<f64, Error> {
+    let (before, start) = (read()?, Instant::now());
+    thread::sleep(time);
+    let (after, elapsed) = (read()?, start.elapsed());
+    Ok((after - before) as f64 / elapsed.as_secs_f64())
 }
 
 /// Reads counters until they stand still; returns what they say then.

@@ -1,6 +1,7 @@
 //! The figures of speed on the wire, each against a named peer that took turns with Palisade in the same run: scenarios with
 //! the peers that a goal names, and the ratio of neighbours.
 
+use crate::affinity::apart;
 use crate::gateway::Plan;
 use crate::peers::Peer;
 use crate::report::Report;
@@ -103,12 +104,9 @@ const GROUPS: [Group; 5] = [
 /// If one cannot be measured at all. Peers that cannot be measured are named instead.
 pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
     interrupt::catch()?;
-    // In a thread of its own: it is pinned.
-    std::thread::scope(|scope| scope.spawn(|| pipeline::measure(plan, report)).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    apart(|| pipeline::measure(plan, report))?;
     for (scenario, goals) in GROUPS {
-        let measured = std::thread::scope(|scope| scope.spawn(|| run(plan, scenario, goals)).join());
-        let tables = measured.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let tables = apart(|| run(plan, scenario, goals))?;
         let table = tables.first().ok_or("a scenario has a table")?;
         println!("{}", crate::results::markdown::section(table));
         goals.iter().for_each(|goal| goal.enter(table, report));

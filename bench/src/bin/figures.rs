@@ -1,5 +1,6 @@
 //! Measures every figure that has a goal and prints it beside the goal.
 
+use bench::affinity::apart;
 use bench::gateway::Plan;
 use bench::report::Report;
 use bench::{
@@ -66,12 +67,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// In a thread of its own: measurements pin theirs, and what they start, to a core, and the next one may need them all.
-fn apart(measure: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), Error> {
-    thread::scope(|scope| scope.spawn(measure).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn run(args: &Args) -> Result<u32, Error> {

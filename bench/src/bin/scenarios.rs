@@ -1,5 +1,6 @@
 //! Measures Palisade and its peers side by side, end to end, and writes what came of it.
 
+use bench::affinity::apart;
 use bench::conditions::{self, Conditions};
 use bench::peers::Peer;
 use bench::results::{Results, markdown};
@@ -61,10 +62,7 @@ fn run(args: &Args) -> Result<(), Error> {
         tables: Vec::new(),
     };
     for scenario in scenarios {
-        // In a thread of its own: it is pinned, and the next one wants to choose anew.
-        let measured = thread::scope(|scope| scope.spawn(|| scenario.measure(&plan)).join())
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match measured {
+        match apart(|| scenario.measure(&plan)) {
             Ok(tables) => {
                 for table in &tables {
                     println!("\n{}", markdown::section(table));

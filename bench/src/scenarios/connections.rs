@@ -13,8 +13,9 @@ use crate::handshake::Storage;
 use crate::load::{Amount, FLOWS_MAX, Load};
 use crate::peers::{Running, Setup};
 use crate::results::{Better, Table};
+use crate::rig::gain_per_sec;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Connections a second that are offered first. Of somebody who cannot do that many a rate nearby is found, perhaps not the
 /// best.
@@ -80,10 +81,7 @@ fn completed(
     let time = time.min(longest.saturating_sub(LEAD + TAIL));
     let (_, completed) = bed.run(&load, Amount::Time(LEAD + time + TAIL), |_| {
         thread::sleep(LEAD);
-        let (before, start) = (ends.arrived()?, Instant::now());
-        thread::sleep(time);
-        let (after, elapsed) = (ends.arrived()?, start.elapsed());
-        Ok((after.completed - before.completed) as f64 / elapsed.as_secs_f64())
+        gain_per_sec(time, || Ok(ends.arrived()?.completed))
     })?;
     // What is still under way would count for the next rate.
     ends.at_rest()?;

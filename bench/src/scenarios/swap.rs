@@ -9,7 +9,7 @@ use crate::load::{Amount, Load};
 use crate::peers::{Rules, Running, Setup};
 use crate::report::median;
 use crate::results::{Better, Table, markdown::number};
-use crate::rig::{Napi, Rig};
+use crate::rig::{Napi, Rig, gain_per_sec};
 use crate::sink::{Options, Role, Storage};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -137,10 +137,7 @@ fn top_rate(rig: &Rig<'_>, load: &Load, time: Duration) -> Result<f64, Error> {
     let (_, rate) = rig.run(load, Amount::Time(SETTLE + time + SETTLE), |_| {
         wait_for_first(rig, before)?;
         thread::sleep(SETTLE);
-        let (before, start) = (rig.sink.counts()?, Instant::now());
-        thread::sleep(time);
-        let (after, elapsed) = (rig.sink.counts()?, start.elapsed());
-        Ok((after.packets - before.packets) as f64 / elapsed.as_secs_f64())
+        gain_per_sec(time, || Ok(rig.sink.counts()?.packets))
     })?;
     Ok(rate)
 }
