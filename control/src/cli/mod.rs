@@ -9,6 +9,7 @@ pub mod args;
 mod client;
 mod diff;
 mod doctor;
+mod explain;
 mod flows;
 mod history;
 mod rule;
@@ -21,6 +22,7 @@ mod tables;
 mod tests;
 mod workers;
 
+pub use explain::write_explanation;
 pub use flows::{
     Format, Output, write_deleted, write_event, write_expect_event, write_expectation, write_flow,
 };

@@ -4,6 +4,7 @@
 mod changes;
 mod events;
 mod expect;
+mod explain;
 mod filter;
 mod flows;
 mod net;
@@ -16,6 +17,7 @@ mod workers;
 pub use changes::*;
 pub use events::*;
 pub use expect::*;
+pub use explain::*;
 pub use filter::*;
 pub use flows::*;
 pub use net::*;
