@@ -3,6 +3,7 @@
 //! packet ahead of another; over a quiet moment `rx = forwarded + drops` holds exactly.
 
 use super::handoff::HANDOFF_CAUSES;
+use super::histogram::Histogram;
 use crate::device::DeviceCounters;
 use crate::flow::{INVALID_REASONS, TrackStats};
 use crate::ids::{PortId, WORKERS_MAX};
@@ -107,6 +108,12 @@ pub struct LoopCounters {
     pub unasked: Counter,
     /// Requests of control's done.
     pub served: Counter,
+    /// Frames in this worker's pool: neither in a ring nor in anybody's hands.
+    pub frames_free: Counter,
+    /// Nanoseconds that a round over its queues took which found packets, sending them included: from 256 on.
+    pub busy_nanos: Histogram<18, 8>,
+    /// Packets that such a round found.
+    pub busy_packets: Histogram<12, 0>,
 }
 
 impl LoopCounters {
@@ -126,6 +133,8 @@ pub struct HandoffCounters {
     pub taken: [Counter; HANDOFF_CAUSES],
     /// The same by worker on the other side.
     pub peers: Box<[PeerCounters]>,
+    /// Packets that were taken over in one go.
+    pub bursts: Histogram<8, 0>,
 }
 
 /// What went to one other worker and came from it. Never goes back: a message that stands behind packets says how many were
@@ -144,6 +153,7 @@ impl Default for HandoffCounters {
             out: Default::default(),
             taken: Default::default(),
             peers: (0..WORKERS_MAX).map(|_| PeerCounters::default()).collect(),
+            bursts: Histogram::default(),
         }
     }
 }

@@ -299,6 +299,9 @@ impl Handoff {
             burst.push((frame, label));
         }
         count(&counters.taken, &counters.peers[id.index()].taken, taken);
+        if !burst.is_empty() {
+            counters.bursts.record(burst.len() as u64);
+        }
     }
 
     /// Publishes what was staged, and wakes every worker that sleeps and was given something.

@@ -20,6 +20,7 @@
 mod answers;
 mod counters;
 mod handoff;
+mod histogram;
 mod hold;
 mod idle;
 mod lanes;
@@ -36,6 +37,7 @@ pub use counters::{
     WorkerCounters,
 };
 pub use handoff::{HANDOFF_CAUSES, Handoff, HandoffCause};
+pub use histogram::Histogram;
 pub use idle::{IdlePolicy, Waker};
 pub use lanes::deal_lanes;
 pub use moves::Moves;
@@ -126,6 +128,8 @@ pub struct Worker<D, O = ()> {
     parcels: Parcels,
     /// Where `frames` that were taken over came in, at the same positions.
     from: [PortId; BURST_MAX],
+    /// When the round before this one began, if it found packets.
+    busy_since: Option<Now>,
 }
 
 impl<D: Device, O: Observer> Worker<D, O> {
@@ -141,11 +145,16 @@ impl<D: Device, O: Observer> Worker<D, O> {
             packets: Box::new([Packet::EMPTY; BURST_MAX]),
             parcels: Parcels::new(),
             from: [PortId(0); BURST_MAX],
+            busy_since: None,
         }
     }
 
     /// One round over all queues and rings. Returns how many packets it handled.
     pub fn poll(&mut self, now: Now) -> usize {
+        if let Some(began) = self.busy_since.take() {
+            // Whoever was busy neither slept nor gave his core away since: his clock is read once a round, and that does.
+            self.path.counters.polls.busy_nanos.record(now.nanos.saturating_sub(began.nanos));
+        }
         self.path.tidy(now);
         let mut handled = 0;
         for lane in 0..self.path.lanes.len() {
@@ -155,6 +164,8 @@ impl<D: Device, O: Observer> Worker<D, O> {
         let polls = &self.path.counters.polls;
         if handled > 0 {
             polls.busy_polls.add(1);
+            polls.busy_packets.record(handled as u64);
+            self.busy_since = Some(now);
         } else {
             polls.idle_polls.add(1);
         }

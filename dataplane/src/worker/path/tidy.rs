@@ -128,6 +128,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
         self.counters.track.publish(self.tracker.stats());
         self.counters.polls.flows.set(u64::from(self.tracker.flow_count()));
+        self.counters.polls.frames_free.set(self.pool.available() as u64);
     }
 
     /// How many of our own frames other workers may still be given: all but an eighth, which is to receive with.
