@@ -8,6 +8,7 @@ pub mod config;
 pub mod diff;
 pub mod doctor;
 pub mod history;
+pub mod ipfix;
 pub mod iptables;
 pub mod labels;
 pub mod lint;
