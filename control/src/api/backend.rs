@@ -1,5 +1,6 @@
 //! What the server needs from the daemon.
 
+use super::metrics::Facts;
 use super::types::Family;
 use super::types::{
     ApplyReport, ApplyRequest, Diagnostic, DiffReport, EditRequest, ErrorKind, EventRow, ExpectEventRow,
@@ -150,6 +151,11 @@ pub trait Backend: Send + Sync + 'static {
         which: &TablesRequest,
         each: &mut dyn FnMut(TableLine<HashlimitEntry>) -> ControlFlow<()>,
     );
+
+    /// What is told to monitoring.
+    fn metrics(&self) -> Facts {
+        Facts { version: self.version(), stats: self.stats(), track: self.track_stats(), ..Facts::default() }
+    }
 
     /// Which daemon this is.
     fn version(&self) -> Version {

@@ -5,15 +5,23 @@ use std::time::Duration;
 /// Bounds on what clients may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most connections served at once; further ones wait in the kernel's backlog.
+    /// Most connections at a listener. For a further one the oldest that waits is closed, of whoever has most of them.
     pub connections_max: usize,
+    /// Most requests served at once at a listener, but for one that each client may have in any case, up to as many again.
+    pub requests_max: usize,
+    /// Most of them for one client: a process at the socket, a host elsewhere.
+    pub requests_per_client: usize,
+    /// Time a request waits for its turn.
+    pub turn_timeout: Duration,
+    /// Largest head of a request in bytes.
+    pub head_max_bytes: usize,
     /// Largest request body in bytes.
     pub body_max_bytes: usize,
     /// Time a client has to send a request's head.
     pub head_timeout: Duration,
     /// Time a client has to send a request's body.
     pub body_timeout: Duration,
-    /// Time a client has to take the next piece of a list of flows. Somebody may be reading it page by page.
+    /// Time a client has to take the next piece of an answer. Somebody may be reading it page by page.
     pub write_timeout: Duration,
     /// Time a connection may last, whatever it does, unless somebody listens to events on it.
     pub connection_timeout: Duration,
@@ -35,10 +43,18 @@ pub const CHUNK_BYTES: usize = 64 << 10;
 /// Pieces waiting for a slow client before the walk over the flows waits too.
 pub const CHUNKS_IN_FLIGHT: usize = 4;
 
+/// Connections on which somebody may listen to events: what tells of them has limits of its own, this only sizes the pool of
+/// threads.
+pub const LASTING_MAX: usize = 128;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 32,
+            connections_max: 128,
+            requests_max: 32,
+            requests_per_client: 8,
+            turn_timeout: Duration::from_secs(10),
+            head_max_bytes: 32 << 10,
             body_max_bytes: BODY_MAX_BYTES,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),

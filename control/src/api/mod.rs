@@ -1,7 +1,8 @@
-//! The daemon's API: HTTP with JSON on a Unix socket, the same for `fwctl`, `curl --unix-socket` and dashboards.
+//! The daemon's API: HTTP with JSON on a Unix socket, and parts of it on TCP where asked for, the same for `fwctl`, `curl --unix-socket` and dashboards.
 //!
 //! | request | answer |
 //! |---|---|
+//! | `GET /metrics` | OpenMetrics text, see [`metrics`] |
 //! | `GET /v1/version` | [`types::Version`] |
 //! | `GET /v1/stats` | [`types::Stats`] |
 //! | `GET /v1/rules?family=4` | list of [`types::RulesView`], both families without `family` |
@@ -33,11 +34,15 @@
 pub mod backend;
 mod event_rows;
 mod flow_rows;
+mod gate;
 pub mod limits;
+pub mod listener;
+pub mod metrics;
 mod rates;
 mod routes;
 pub mod server;
 mod socket;
+mod stall;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use super::backend::{ApplyError, Backend, Peer};
 use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, Limits};
-use super::server::{Lasting, Shared};
+use super::listener::Lasting;
+use super::metrics::{Facts, Format, exposition};
+use super::server::Shared;
 use super::types::{
     ApplyRequest, EditRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit,
     RollbackRequest, SetRequest, SetsRequest, TablesRequest, Tally, TallyLine, UpdateRequest,
@@ -10,7 +12,7 @@ use super::types::{
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -19,7 +21,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -29,6 +30,7 @@ type App = State<Arc<Shared>>;
 /// The API, as one service.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
+        .route("/metrics", get(metrics))
         .route("/v1/version", get(version))
         .route("/v1/stats", get(stats))
         .route("/v1/rules", get(rules))
@@ -74,6 +76,18 @@ async fn stats(State(shared): App) -> Result<Response, Failure> {
     let mut stats = call(move || taken.backend.stats()).await?;
     shared.sampler.lock().unwrap_or_else(PoisonError::into_inner).rate(&mut stats);
     Ok(Json(stats).into_response())
+}
+
+/// What is counted, for monitoring.
+pub(super) async fn metrics(State(shared): App, headers: HeaderMap) -> Result<Response, Failure> {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let format = Format::accepted(accept);
+    let told = move || {
+        let facts = Facts { clients: shared.tally.facts(), ..shared.backend.metrics() };
+        exposition(facts, format)
+    };
+    let text = call(told).await?;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 /// One family, or both.
@@ -275,7 +289,7 @@ impl Shared {
         });
         match begun.await {
             Ok(Ok(())) => {
-                lasting.0.store(true, Ordering::Relaxed);
+                lasting.begin();
                 Ok(answer)
             }
             Ok(Err(why)) => Err(Failure::new(ErrorKind::Busy, why)),
@@ -560,7 +574,7 @@ async fn call<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> R
 }
 
 /// An answer that is an [`ErrorBody`].
-struct Failure {
+pub(super) struct Failure {
     status: StatusCode,
     body: Box<ErrorBody>,
 }

@@ -1,21 +1,20 @@
-//! The API server: one thread with a single-threaded runtime that owns the socket. Calls into the daemon run on a
-//! bounded pool of helper threads, so that a slow one holds up neither other clients nor the daemon.
+//! The API server: one thread with a single-threaded runtime that owns the socket and the TCP listeners. Calls into the
+//! daemon run on a bounded pool of helper threads, so that a slow one holds up neither other clients nor the daemon.
 
-use super::backend::{Backend, Peer};
-use super::limits::{Limits, SHUTDOWN_TIMEOUT};
+use super::backend::Backend;
+use super::gate::Tally;
+use super::limits::{LASTING_MAX, Limits, SHUTDOWN_TIMEOUT};
+use super::listener::{self, Listener, Opened, Place};
 use super::rates::{SAMPLE_EVERY, Sampler};
 use super::{routes, socket};
-use axum::Extension;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +61,18 @@ pub enum ServeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A TCP address cannot be used.
+    #[error("cannot listen on {addr} ({setting}): {source}; {advice}")]
+    Tcp {
+        /// The address.
+        addr: SocketAddr,
+        /// The setting that asks for it.
+        setting: &'static str,
+        /// What to do about it.
+        advice: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The thread could not be started.
     #[error("cannot start the API thread: {0}")]
     Thread(std::io::Error),
@@ -69,6 +80,7 @@ pub enum ServeError {
 
 /// The running server. Dropping it stops it: no new requests, a short time for answers under way, socket file removed.
 pub struct Server {
+    addrs: Vec<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -78,11 +90,9 @@ pub(super) struct Shared {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) sampler: Mutex<Sampler>,
     pub(super) limits: Limits,
+    /// What became of connections.
+    pub(super) tally: Arc<Tally>,
 }
-
-/// Whether a connection may last longer than others: somebody listens to events on it.
-#[derive(Clone, Default)]
-pub(super) struct Lasting(pub(super) Arc<AtomicBool>);
 
 impl Server {
     /// Listens on `path` and serves `backend` from a thread of its own.
@@ -90,38 +100,48 @@ impl Server {
     /// # Errors
     /// Socket in use, path unusable, group unknown: each says what to do.
     pub fn start(path: &Path, group: Option<&str>, backend: Arc<dyn Backend>) -> Result<Self, ServeError> {
-        Self::start_with(path, group, backend, Limits::default())
+        Self::start_with(path, group, backend, Limits::default(), &[])
     }
 
-    /// As [`Self::start`], with other limits.
+    /// As [`Self::start`], with other limits, and on TCP as well.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// As [`Self::start`], and if a TCP address cannot be used.
     pub fn start_with(
         path: &Path,
         group: Option<&str>,
         backend: Arc<dyn Backend>,
         limits: Limits,
+        places: &[Place],
     ) -> Result<Self, ServeError> {
+        let opened = places.iter().map(listener::open).collect::<Result<Vec<_>, _>>()?;
+        let addrs = opened.iter().map(|opened| opened.addr).collect();
         let (listener, file) = socket::listen(path, group)?;
+        // A call per request at each listener, those of whoever listens to events, and the sampler's.
+        let calls_max = 2 * limits.requests_max * (1 + places.len()) + LASTING_MAX + 1;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            // A call per connection, and the sampler's.
-            .max_blocking_threads(limits.connections_max + 1)
+            .max_blocking_threads(calls_max)
             .thread_name("api-call")
             .build()
             .map_err(ServeError::Thread)?;
         let (stop, stopped) = oneshot::channel();
-        let shared = Arc::new(Shared { backend, sampler: Mutex::default(), limits });
+        let shared = Arc::new(Shared { backend, sampler: Mutex::default(), limits, tally: Arc::default() });
         let body = move || {
-            runtime.block_on(serve(listener, &shared, stopped));
+            runtime.block_on(serve(listener, opened, &shared, stopped));
             drop(file);
             // Calls still under way finish on their own; the process does not wait for them.
             runtime.shutdown_background();
         };
         let thread =
             std::thread::Builder::new().name("api".to_owned()).spawn(body).map_err(ServeError::Thread)?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { addrs, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The TCP addresses it listens on, in the order asked for; with the port that the system chose where it was to.
+    #[must_use]
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
     }
 }
 
@@ -135,63 +155,36 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: UnixListener, shared: &Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
-    let listener = match tokio::net::UnixListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!("the API socket cannot be polled: {error}"),
+/// Serves all listeners until told to stop; then answers under way have a short time.
+async fn serve(
+    socket: UnixListener,
+    opened: Vec<Opened>,
+    shared: &Arc<Shared>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let graceful = Arc::new(GracefulShutdown::new());
+    let mut listeners = JoinSet::new();
+    let mut listen = |listener: std::io::Result<Listener>, router, limits| match listener {
+        Ok(listener) => drop(listeners.spawn(listener.serve(
+            router,
+            limits,
+            Arc::clone(&shared.tally),
+            Arc::clone(&graceful),
+        ))),
+        Err(error) => tracing::error!("a socket of the API cannot be polled: {error}"),
     };
-    let sampler = tokio::spawn(sample(shared.clone()));
-    let router = routes::router(shared.clone());
-    let graceful = GracefulShutdown::new();
-    let connection_timeout = shared.limits.connection_timeout;
-    let slots = Arc::new(Semaphore::new(shared.limits.connections_max));
-    loop {
-        let accepted = tokio::select! {
-            accepted = accept(&listener, &slots) => accepted,
-            _ = &mut stopped => break,
-        };
-        let (stream, slot) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: others have to finish first.
-                tracing::warn!("the API cannot take a connection: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let lasting = Lasting::default();
-        let peer = stream
-            .peer_cred()
-            .map_or_else(|_| Peer::default(), |peer| Peer { uid: Some(peer.uid()), pid: peer.pid() });
-        let service = router.clone().layer(Extension(lasting.clone())).layer(Extension(peer));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(shared.limits.head_timeout)
-            // One request each: connecting is cheap here, and an idle connection would hold a slot.
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            // Errors are the client's: gone, too slow, not speaking HTTP.
-            while tokio::time::timeout(connection_timeout, connection.as_mut()).await.is_err()
-                && lasting.0.load(Ordering::Relaxed)
-            {}
-            drop(slot);
-        });
+    listen(listener::unix(socket), routes::router(shared.clone()), shared.limits);
+    for opened in opened {
+        let (router, limits) = opened.service(shared);
+        listen(Listener::tcp(opened), router, limits);
     }
+    let sampler = tokio::spawn(sample(shared.clone()));
+    // Whoever could tell us to stop may be gone; that says it too.
+    let _ = stopped.await;
     sampler.abort();
-    drop(listener);
+    listeners.shutdown().await;
+    let Some(graceful) = Arc::into_inner(graceful) else { return };
     let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await;
-}
-
-async fn accept(
-    listener: &tokio::net::UnixListener,
-    slots: &Arc<Semaphore>,
-) -> std::io::Result<(tokio::net::UnixStream, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = slots.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, slot))
 }
 
 /// Takes a picture of the counters every second, for the rates.

@@ -1,5 +1,6 @@
 use super::backend::ApplyError;
 use super::limits::Limits;
+use super::listener::{Place, Serves};
 use super::server::{ServeError, Server};
 use super::testing::{Fake, flow, tcp_flow};
 use super::types::*;
@@ -15,7 +16,7 @@ use std::time::Duration;
 struct Rig {
     dir: tempfile::TempDir,
     fake: Arc<Fake>,
-    _server: Server,
+    server: Server,
 }
 
 impl Rig {
@@ -26,8 +27,11 @@ impl Rig {
     fn with_limits(fake: Fake, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let fake = Arc::new(fake);
-        let server = Server::start_with(&dir.path().join("fwd.sock"), None, fake.clone(), limits).unwrap();
-        Self { dir, fake, _server: server }
+        let place =
+            Place { addr: ([127, 0, 0, 1], 0).into(), setting: "metrics.listen", serves: Serves::Metrics };
+        let path = dir.path().join("fwd.sock");
+        let server = Server::start_with(&path, None, fake.clone(), limits, &[place]).unwrap();
+        Self { dir, fake, server }
     }
 
     fn path(&self) -> PathBuf {
@@ -60,7 +64,7 @@ impl Rig {
     }
 }
 
-fn answer(mut stream: UnixStream) -> (u16, String) {
+fn answer(mut stream: impl std::io::Read) -> (u16, String) {
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8(bytes).unwrap();
@@ -297,10 +301,115 @@ fn slow_and_silent_clients_hold_nobody_up_and_are_cut_off() {
 }
 
 #[test]
-fn connections_over_the_limit_wait_for_their_turn() {
-    let limits = Limits { connections_max: 2, head_timeout: Duration::from_millis(200), ..Limits::default() };
-    let rig = Rig::with_limits(Fake::default(), limits);
-    let _silent: Vec<UnixStream> = (0..4).map(|_| rig.connect()).collect();
+fn silent_connections_over_the_limit_make_room_for_others() {
+    let rig = Rig::with_limits(Fake::default(), Limits { connections_max: 4, ..Limits::default() });
+    let silent: Vec<UnixStream> = (0..40).map(|_| rig.connect()).collect();
+    assert_eq!(rig.get("/v1/stats").0, 200);
+    // All but the newest are closed, long before their time for a head is over.
+    let started = std::time::Instant::now();
+    for closed in silent.into_iter().take(36) {
+        assert_eq!(answer(closed).0, 0);
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn requests_over_a_clients_share_wait_and_are_refused_in_the_end() {
+    let limits =
+        Limits { requests_per_client: 2, turn_timeout: Duration::from_millis(200), ..Limits::default() };
+    let rig = Rig::with_limits(
+        Fake { flows: vec![tcp_flow(1, "ESTABLISHED")], repeat: 99_999, ..Fake::default() },
+        limits,
+    );
+    let mut unread: Vec<UnixStream> = (0..2)
+        .map(|_| {
+            let mut stream = rig.connect();
+            stream.write_all(b"GET /v1/flows HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    walk_at_rest(&rig);
+    let (status, kind, message) = error_of(rig.get("/v1/stats"));
+    assert_eq!((status, kind), (503, ErrorKind::Busy), "{message}");
+    unread.pop();
+    while rig.get("/v1/stats").0 != 200 {}
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up() {
+    let limits =
+        Limits { write_timeout: Duration::from_millis(100), requests_per_client: 1, ..Limits::default() };
+    let chain = ChainView { name: "x".repeat(8 << 20), ..ChainView::default() };
+    let view = RulesView { chains: vec![chain], ..rules_view(Family::V4) };
+    let rig = Rig::with_limits(Fake { rules: vec![view], ..Fake::default() }, limits);
+    let mut unread = rig.connect();
+    unread.write_all(b"GET /v1/rules HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+    // Its place is free again although it is still there.
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(rig.get("/v1/stats").0, 200);
+    let mut bytes = Vec::new();
+    let _ = unread.read_to_end(&mut bytes);
+    assert!((1..8 << 20).contains(&bytes.len()), "{}", bytes.len());
+}
+
+/// Sends raw HTTP to the TCP listener.
+fn tcp(rig: &Rig, request: &str) -> (u16, String) {
+    let mut stream = std::net::TcpStream::connect(rig.server.addrs()[0]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let _ = stream.write_all(request.as_bytes());
+    answer(stream)
+}
+
+#[test]
+fn a_tcp_listener_serves_metrics_and_nothing_else() {
+    let rig = Rig::new(Fake { stats: Stats { generation: 7, ..Stats::default() }, ..Fake::default() });
+    let (status, text) = tcp(&rig, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!((status, text.lines().last()), (200, Some("# EOF")));
+    assert!(text.contains("\npalisade_generation 7.0\n"), "{text}");
+    assert_eq!(rig.get("/metrics").1, text, "at the socket as well");
+    let old = tcp(&rig, "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/plain\r\n\r\n").1;
+    assert!(!old.contains("# EOF") && old.contains("\npalisade_generation 7.0\n"), "{old}");
+    for request in ["GET /v1/stats", "GET /v1/rules", "POST /v1/flows/flush", "POST /v1/apply", "GET /"] {
+        let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(error_of(tcp(&rig, &request)).0, 404, "{request}");
+    }
+    assert_eq!(tcp(&rig, "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").0, 405);
+}
+
+#[test]
+fn a_browser_that_was_sent_here_by_another_name_gets_nothing() {
+    let rig = Rig::new(Fake::default());
+    for host in ["Host: evil.example:9100\r\n", "Host: \r\n", ""] {
+        let (status, kind, _) = error_of(tcp(&rig, &format!("GET /metrics HTTP/1.1\r\n{host}\r\n")));
+        assert_eq!((status, kind), (421, ErrorKind::BadRequest), "{host}");
+    }
+    let absolute = "GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(error_of(tcp(&rig, absolute)).0, 421);
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_says_which_setting_and_what_to_do() {
+    let rig = Rig::new(Fake::default());
+    let start = |addr: &str| {
+        let addr = addr.parse().unwrap();
+        let place = Place { addr, setting: "metrics.listen", serves: Serves::Metrics };
+        let path = rig.dir.path().join("other.sock");
+        let error = Server::start_with(&path, None, Arc::new(Fake::default()), Limits::default(), &[place]);
+        error.err().unwrap().to_string()
+    };
+    let taken = rig.server.addrs()[0].to_string();
+    let message = start(&taken);
+    assert!(message.starts_with(&format!("cannot listen on {taken} (metrics.listen): ")), "{message}");
+    assert!(message.ends_with("another program has this port: choose another one"), "{message}");
+    let message = start("192.0.2.1:9100");
+    assert!(message.ends_with("no interface of this machine has the address"), "{message}");
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let rig = Rig::with_limits(Fake::default(), Limits { head_max_bytes: 16 << 10, ..Limits::default() });
+    let request = format!("GET /v1/stats HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(40_000));
+    assert_eq!(rig.raw(&request).0, 431);
     assert_eq!(rig.get("/v1/stats").0, 200);
 }
 
@@ -350,7 +459,7 @@ fn the_socket_is_for_root_and_the_group_and_goes_away_at_the_end() {
     let left_behind: Vec<_> =
         std::fs::read_dir(rig.dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left_behind.len(), 2, "{left_behind:?}");
-    let Rig { dir, _server: server, .. } = rig;
+    let Rig { dir, server, .. } = rig;
     drop(server);
     assert!(!path.exists());
     drop(dir);
@@ -425,7 +534,7 @@ fn stopping_cuts_off_a_reader_that_is_stuck() {
     let mut stuck = rig.connect();
     stuck.write_all(b"GET /v1/flows HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     walk_at_rest(&rig);
-    let Rig { dir: _dir, fake, _server: server } = rig;
+    let Rig { dir: _dir, fake, server } = rig;
     drop(server);
     assert!(!answer(stuck).1.ends_with("\r\n0\r\n\r\n"), "the answer looks complete");
     // The walk lets go of the daemon: ours is the last reference in the end.

@@ -2,7 +2,9 @@
 
 use super::timeout_policy;
 use super::value::Value;
-use super::{Auto, Cores, Full, Idle, Irqs, L2Pass, LogLevel, Offloads, Rebalance, Rss, Tracking, XdpMode};
+use super::{
+    Auto, Cores, Full, Idle, Irqs, L2Pass, Listen, LogLevel, Offloads, Rebalance, Rss, Tracking, XdpMode,
+};
 use dataplane::flow::TimeoutPolicy;
 use std::path::PathBuf;
 
@@ -76,6 +78,19 @@ impl Field for String {
 
     fn show(&self) -> Option<String> {
         (!self.is_empty()).then(|| quote(self))
+    }
+}
+
+impl Field for Listen {
+    fn put(&mut self, value: Value) {
+        match value {
+            Value::Listen(listen) => *self = listen,
+            other => mispaired(&other),
+        }
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(quote(&self.to_string()))
     }
 }
 

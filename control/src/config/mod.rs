@@ -11,6 +11,7 @@
 mod args;
 mod check;
 mod default_file;
+mod endpoint;
 mod error;
 mod field;
 mod hints;
@@ -23,6 +24,7 @@ mod timeout_policy;
 mod value;
 
 pub use args::FwdArgs;
+pub use endpoint::Listen;
 pub use error::{ConfigErrors, Problem};
 
 use dataplane::flow::TimeoutPolicy;
@@ -52,6 +54,8 @@ pub struct Config {
     pub reject: RejectConfig,
     /// The socket `fwctl` talks to.
     pub api: ApiConfig,
+    /// What is told to monitoring.
+    pub metrics: MetricsConfig,
     /// What is done to our NICs.
     pub net: NetConfig,
     /// What is kept across restarts.
@@ -335,6 +339,15 @@ pub struct ApiConfig {
     pub socket: PathBuf,
     /// Group whose members may use it besides root; `None`: root alone.
     pub group: Option<String>,
+}
+
+/// What is told to monitoring.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct MetricsConfig {
+    /// TCP address of `/metrics`, besides the API's socket.
+    pub listen: Listen,
+    /// Most rules with series of their own; only rules with a comment have any.
+    pub rules: u32,
 }
 
 /// What is done to our NICs.

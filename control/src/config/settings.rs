@@ -171,6 +171,19 @@ pub const SETTINGS: &[Setting<Config>] = &[
     setting!("api.group", optional Kind::Name("the name of a group"), |c| c.api.group, "netadmin",
         "Group whose members may use fwctl besides root."),
     setting!(
+        "metrics.listen",
+        Kind::Listen,
+        |c| c.metrics.listen,
+        "TCP address on which /metrics is served, \"127.0.0.1:9100\" or \"[::]:9100\", to whoever can reach it; nothing else is. \
+         \"\": on the API's socket only."
+    ),
+    setting!(
+        "metrics.rules",
+        Kind::Int(0, 10_000),
+        |c| c.metrics.rules,
+        "How many rules are told of one by one, by chain and comment. Rules without a comment are not."
+    ),
+    setting!(
         "net.offloads",
         Kind::Words(Offloads::words),
         |c| c.net.offloads,
@@ -277,6 +290,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("l2", "Frames that are not IP."),
     ("reject", "Answers to rejected packets."),
     ("api", "Where fwctl finds the daemon."),
+    ("metrics", "What is told to monitoring."),
     ("net", "What is done to the NICs."),
     ("state", "What is kept across restarts."),
     ("log", "What the daemon says."),

@@ -1,7 +1,7 @@
 //! One setting's value: what the sources can write, what a setting takes, and how both meet.
 
 use super::names::{ETHERTYPE_MIN, ETHERTYPES, check_iface, nearest};
-use super::{Cores, L2Pass, timeout_policy};
+use super::{Cores, L2Pass, Listen, timeout_policy};
 use dataplane::flow::{Policies, TimeoutPolicy};
 use std::ops::Range;
 use toml::Spanned;
@@ -57,6 +57,8 @@ pub enum Kind {
     EtherTypes,
     /// A list of timeout policies.
     TimeoutPolicies,
+    /// A TCP address to listen on, or nothing.
+    Listen,
 }
 
 /// A value that its setting takes.
@@ -70,6 +72,7 @@ pub(super) enum Value {
     Cores(Cores),
     EtherTypes(L2Pass),
     TimeoutPolicies(Vec<TimeoutPolicy>),
+    Listen(Listen),
 }
 
 /// Why a value does not fit: which part of it, and more than "takes X" if there is more to say.
@@ -190,6 +193,7 @@ impl Kind {
             Self::Cores => "a number of workers, a list of cores, or \"auto\"".to_owned(),
             Self::EtherTypes => "\"all\", or a list of EtherTypes".to_owned(),
             Self::TimeoutPolicies => "a list of timeout policies".to_owned(),
+            Self::Listen => "an address and a port, or \"\"".to_owned(),
         }
     }
 
@@ -216,6 +220,11 @@ impl Kind {
             Self::Cores => read_cores(raw).map(Value::Cores),
             Self::EtherTypes => read_ethertypes(raw).map(Value::EtherTypes),
             Self::TimeoutPolicies => read_policies(raw).map(Value::TimeoutPolicies),
+            Self::Listen => {
+                let text = raw.text().ok_or_else(|| raw.misfit())?;
+                let listen = Listen::parse(text).ok_or_else(|| raw.misfit().hint(Listen::hint(text)))?;
+                Ok(Value::Listen(listen))
+            }
         }
     }
 }

@@ -15,6 +15,8 @@ mod rss;
 mod watch;
 mod watchdog;
 
+use crate::api::limits::Limits;
+use crate::api::listener::{Place, Serves};
 use crate::api::server::{ServeError, Server};
 use crate::config::{Config, Rebalance, Tracking};
 use crate::labels::{LabelNames, LabelsError};
@@ -129,7 +131,13 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
         Orders::start(Arc::clone(&sets), asks, waker).map_err(system("starting the thread for sets"))?;
     let backend = Arc::new(LiveBackend::new(config, &plane, Arc::clone(&sets), labels));
     backend.note_sets();
-    let server = Server::start(&config.api.socket, config.api.group.as_deref(), Arc::clone(&backend) as _)?;
+    let server = Server::start_with(
+        &config.api.socket,
+        config.api.group.as_deref(),
+        Arc::clone(&backend) as _,
+        Limits::default(),
+        &places(config),
+    )?;
     plane.publisher.follow_wall_clock(Now::since(plane.started));
     plane.start(config)?;
     backend.attached(&plane);
@@ -146,6 +154,16 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     drop(orders);
     info!("stopped; the NICs are as they were");
     ended
+}
+
+/// Where the API listens on TCP.
+fn places(config: &Config) -> Vec<Place> {
+    let metrics = config.metrics.listen.0.map(|addr| Place {
+        addr,
+        setting: "metrics.listen",
+        serves: Serves::Metrics,
+    });
+    metrics.into_iter().collect()
 }
 
 /// Looks around until it is time to stop.

@@ -65,6 +65,10 @@ impl Instance for Comment {
         out.push_str(" */");
     }
 
+    fn comment(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
     fn marks_management(&self) -> bool {
         self.text().starts_with(MANAGEMENT)
     }

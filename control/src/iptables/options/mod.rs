@@ -162,6 +162,11 @@ pub trait Instance: Debug + Send + Sync {
         ""
     }
 
+    /// The text of a comment.
+    fn comment(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether it marks its rule as management: flows the rule accepts may use the table's reserve.
     fn marks_management(&self) -> bool {
         false

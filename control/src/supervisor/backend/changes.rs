@@ -72,6 +72,18 @@ impl Changes {
         Self { history, pending: None }
     }
 
+    /// When the rules in force were put into force, in seconds since 1970.
+    pub(super) fn applied_at(&self) -> f64 {
+        let running = self.history.running();
+        let entry = self.history.entries().find(|entry| entry.number == running);
+        entry.map_or(0.0, |entry| Duration::from_micros(entry.at_us).as_secs_f64())
+    }
+
+    /// Seconds left to confirm the last change in, if it waits for that.
+    pub(super) fn confirm_secs_left(&self) -> Option<u32> {
+        self.pending.as_ref().map(Pending::secs_left)
+    }
+
     fn refuse_while_pending(&self) -> Result<(), ApplyError> {
         let Some(pending) = &self.pending else { return Ok(()) };
         let (number, secs) = (pending.number, pending.secs_left());

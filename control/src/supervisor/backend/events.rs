@@ -96,6 +96,16 @@ impl Hub {
         self.listeners().enabled
     }
 
+    /// How many listen.
+    pub(super) fn listener_count(&self) -> usize {
+        self.listeners().all.len()
+    }
+
+    /// Events that found no room on their way from workers.
+    pub(super) fn lost(&self) -> u64 {
+        self.listening.lost.load(Relaxed)
+    }
+
     /// Has workers tell, or be silent.
     fn tell_workers(&self, listeners: &Listeners) {
         self.listening.on.store(listeners.enabled && !listeners.all.is_empty(), Relaxed);

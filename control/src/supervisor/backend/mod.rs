@@ -5,6 +5,7 @@ mod events;
 mod expect;
 mod flows;
 mod judge;
+mod metrics;
 mod rules;
 mod sets;
 mod settings;
@@ -15,6 +16,7 @@ mod workers;
 use super::plane::Plane;
 use super::watchdog::SharedHealth;
 use crate::api::backend::{ApplyError, Backend, Peer};
+use crate::api::metrics::Facts;
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
     FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, KeptView, RebalanceReport, RecentEdit,
@@ -36,6 +38,7 @@ use dataplane::packet::Family as Fam;
 use dataplane::rules::{CompileError, RuleEdit};
 use dataplane::worker::{PortState, WorkerCounters};
 use events::Hub;
+use metrics::Metrics;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -91,6 +94,8 @@ pub(super) struct LiveBackend {
     state_dir: PathBuf,
     /// Whoever listens to events.
     hub: Hub,
+    /// What is remembered for monitoring.
+    metrics: Metrics,
     expectations: Arc<Expectations>,
     /// Who owns which flows.
     ownership: workers::Ownership,
@@ -146,6 +151,7 @@ impl LiveBackend {
                 plane.workers.iter().map(|handle| &handle.events),
                 plane.publisher.track_settings().events.0 != 0,
             ),
+            metrics: Metrics::new(config.metrics.rules),
             expectations: Arc::clone(&plane.expectations),
             ownership: workers::Ownership {
                 steering: Arc::clone(&plane.steering),
@@ -214,6 +220,10 @@ impl LiveBackend {
 impl Backend for LiveBackend {
     fn stats(&self) -> Stats {
         self.all_stats()
+    }
+
+    fn metrics(&self) -> Facts {
+        self.all_metrics()
     }
 
     fn rules(&self, family: Family) -> Option<RulesView> {

@@ -1,0 +1,308 @@
+//! Where the API listens besides its own socket: TCP, each address for what the configuration opens it for and nothing
+//! else. There are no rights to check on TCP, so whatever changes something is not served there unless a setting says so.
+//!
+//! One task per listener accepts; each connection has a task, one request, and the limits of [`Limits`]. API thread only.
+
+use super::backend::Peer;
+use super::gate::{Client, Gate, Guest, Tally};
+use super::limits::Limits;
+use super::routes;
+use super::server::{ServeError, Shared};
+use super::stall::Stalling;
+use super::types::{ErrorBody, ErrorKind};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What a TCP listener serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// `GET /metrics`, nothing else.
+    Metrics,
+}
+
+/// A TCP listener to be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Address and port.
+    pub addr: SocketAddr,
+    /// The setting that asks for it, for messages.
+    pub setting: &'static str,
+    /// What it serves.
+    pub serves: Serves,
+}
+
+/// A TCP listener, open but not served yet.
+pub(super) struct Opened {
+    pub(super) listener: std::net::TcpListener,
+    pub(super) addr: SocketAddr,
+    serves: Serves,
+}
+
+/// A listener of either kind.
+pub(super) enum Listener {
+    Unix(tokio::net::UnixListener),
+    Tcp(tokio::net::TcpListener),
+}
+
+/// The guest on whose connection a request came.
+#[derive(Clone)]
+pub(super) struct Lasting(Arc<Guest>);
+
+impl Lasting {
+    /// Somebody listens to events on this connection: it may last longer than others.
+    pub(super) fn begin(&self) {
+        self.0.last();
+    }
+}
+
+/// Limits of a TCP listener: fewer than at the socket, for there are fewer that have business there.
+const fn tcp_limits(limits: Limits) -> Limits {
+    Limits { connections_max: limits.connections_max / 2, requests_max: limits.requests_max / 2, ..limits }
+}
+
+/// Opens a TCP listener.
+pub(super) fn open(place: &Place) -> Result<Opened, ServeError> {
+    let failed = |source: std::io::Error| ServeError::Tcp {
+        addr: place.addr,
+        setting: place.setting,
+        advice: advice(source.kind()),
+        source,
+    };
+    let listener = std::net::TcpListener::bind(place.addr).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok(Opened { listener, addr, serves: place.serves.clone() })
+}
+
+/// What to do about an address that cannot be listened on.
+const fn advice(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::AddrInUse => "another program has this port: choose another one",
+        std::io::ErrorKind::AddrNotAvailable => "no interface of this machine has the address",
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: choose another one"
+        }
+        _ => "choose another address",
+    }
+}
+
+impl Opened {
+    /// What is to be served there, and within which limits.
+    pub(super) fn service(&self, shared: &Arc<Shared>) -> (Router, Limits) {
+        let router = match self.serves {
+            Serves::Metrics => {
+                let only = async || {
+                    let message = "only /metrics is served here".to_owned();
+                    failure(StatusCode::NOT_FOUND, ErrorKind::NotFound, message)
+                };
+                let router = Router::new().route("/metrics", get(routes::metrics)).fallback(only);
+                let router = router.with_state(Arc::clone(shared));
+                // Others come to any address they can reach; a browser on this machine is what rebinding makes use of.
+                if self.addr.ip().to_canonical().is_loopback() {
+                    checked_host(router, Hosts::default())
+                } else {
+                    router
+                }
+            }
+        };
+        (router, tcp_limits(shared.limits))
+    }
+}
+
+impl Listener {
+    pub(super) fn tcp(opened: Opened) -> std::io::Result<Self> {
+        tokio::net::TcpListener::from_std(opened.listener).map(Self::Tcp)
+    }
+
+    /// Takes connections until the task is aborted.
+    pub(super) async fn serve(
+        self,
+        router: Router,
+        limits: Limits,
+        tally: Arc<Tally>,
+        graceful: Arc<GracefulShutdown>,
+    ) {
+        let gate = Gate::new(limits, tally);
+        loop {
+            let taken = match &self {
+                Self::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                    let peer = stream.peer_cred().map_or_else(
+                        |_| Peer::default(),
+                        |peer| Peer { uid: Some(peer.uid()), pid: peer.pid() },
+                    );
+                    let client = match peer {
+                        Peer { pid: Some(pid), .. } => Client::Process(pid),
+                        Peer { uid: Some(uid), .. } => Client::User(uid),
+                        Peer { .. } => Client::Unknown,
+                    };
+                    receive(stream, client, peer, &gate, &router, limits, &graceful);
+                }),
+                Self::Tcp(listener) => listener.accept().await.map(|(stream, addr)| {
+                    let client = Client::host(addr.ip());
+                    receive(stream, client, Peer::default(), &gate, &router, limits, &graceful);
+                }),
+            };
+            if let Err(error) = taken {
+                // Out of file descriptors, most likely: others have to finish first.
+                tracing::warn!("the API cannot take a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Serves a connection from a task of its own, if it is let in.
+fn receive(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: Client,
+    peer: Peer,
+    gate: &Arc<Gate>,
+    router: &Router,
+    limits: Limits,
+    graceful: &GracefulShutdown,
+) {
+    let Some(guest) = gate.enter(client).map(Arc::new) else { return };
+    let service = answering(router.clone(), peer, Arc::clone(&guest));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.head_max_bytes)
+        // One request each: connecting is cheap here, and an idle connection would hold a place.
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(Stalling::new(stream, limits.write_timeout)), service_fn(service));
+    let connection = graceful.watch(connection);
+    tokio::spawn(async move {
+        let mut connection = std::pin::pin!(connection);
+        loop {
+            tokio::select! {
+                // Errors are the client's: gone, too slow, not speaking HTTP.
+                _ = connection.as_mut() => break,
+                () = guest.closed() => break,
+                () = tokio::time::sleep(limits.connection_timeout) => {
+                    if !guest.is_lasting() {
+                        break;
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Answers one request once it is its turn.
+fn answering(
+    router: Router,
+    peer: Peer,
+    guest: Arc<Guest>,
+) -> impl Fn(hyper::Request<Incoming>) -> AnswerFuture {
+    move |request| {
+        let (router, guest) = (router.clone(), Arc::clone(&guest));
+        Box::pin(async move {
+            if !guest.turn().await {
+                let message = "too many requests at once; try again".to_owned();
+                return Ok(failure(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Busy, message));
+            }
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(Lasting(guest));
+            TowerToHyperService::new(router).call(request).await
+        })
+    }
+}
+
+type AnswerFuture = std::pin::Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+/// An answer that says why not.
+fn failure(status: StatusCode, kind: ErrorKind, message: String) -> Response {
+    (status, Json(ErrorBody { kind, message, diagnostics: Vec::new() })).into_response()
+}
+
+/// Names by which a listener may be called, besides addresses and `localhost`.
+///
+/// A page from elsewhere can have a browser talk to any address, as long as it has a name that resolves to it (DNS
+/// rebinding). The browser then says that name, and by that it is known.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts(Vec<String>);
+
+impl Hosts {
+    /// Those names.
+    #[must_use]
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
+    }
+
+    /// Whether a request may call us so: `NAME`, `ADDRESS`, `[ADDRESS]`, each with or without a port.
+    #[must_use]
+    pub fn allow(&self, authority: &str) -> bool {
+        let Ok(authority) = authority.parse::<Authority>() else { return false };
+        let host = authority.host().to_ascii_lowercase();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
+        bare.parse::<IpAddr>().is_ok() || host == "localhost" || self.0.contains(&host)
+    }
+}
+
+/// Has a service refuse requests that call it by a name that is not its own.
+pub(super) fn checked_host(router: Router, hosts: Hosts) -> Router {
+    router.layer(middleware::from_fn_with_state(Arc::new(hosts), check_host))
+}
+
+async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
+    let Some(stranger) = stranger(&request, &hosts) else { return next.run(request).await };
+    let message = format!("this is not {stranger:?}: use the address, or localhost");
+    failure(StatusCode::MISDIRECTED_REQUEST, ErrorKind::BadRequest, message)
+}
+
+/// The name that a request calls us by, if it is not ours.
+fn stranger(request: &Request, hosts: &Hosts) -> Option<String> {
+    let said = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
+    let in_uri = request.uri().authority().map(Authority::as_str);
+    let mut named = [Some(said.unwrap_or("")), in_uri].into_iter().flatten();
+    named.find(|host| !hosts.allow(host)).map(str::to_owned)
+}
+
+/// Takes over the socket of the API.
+pub(super) fn unix(listener: std::os::unix::net::UnixListener) -> std::io::Result<Listener> {
+    tokio::net::UnixListener::from_std(listener).map(Listener::Unix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_and_known_names_are_allowed() {
+        let hosts = Hosts::new(["Gateway.example".to_owned()]);
+        for good in [
+            "127.0.0.1",
+            "127.0.0.1:9100",
+            "[::1]",
+            "[::1]:80",
+            "localhost",
+            "LOCALHOST:9100",
+            "gateway.example:1",
+        ] {
+            assert!(hosts.allow(good), "{good}");
+        }
+        for bad in
+            ["", "evil.example", "evil.example:9100", "127.0.0.1.evil.example", "localhost.evil", "a b", "x@"]
+        {
+            assert!(!hosts.allow(bad), "{bad}");
+        }
+    }
+}

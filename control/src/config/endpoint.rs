@@ -1,0 +1,52 @@
+//! Addresses in the configuration: where to listen, and whom to send to.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// Where to listen on TCP; written `ADDRESS:PORT`, or empty for nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |addr| addr.fmt(f))
+    }
+}
+
+impl Listen {
+    /// What the text says; `None` if it is neither empty nor an address and a port.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        text.parse().ok().filter(|addr: &SocketAddr| addr.port() != 0).map(|addr| Self(Some(addr)))
+    }
+
+    /// What may be meant by a text that says nothing.
+    pub(super) fn hint(text: &str) -> String {
+        let port = text.strip_prefix(':').unwrap_or(text);
+        if let Ok(port @ 1..) = port.parse::<u16>() {
+            return format!("this machine alone: \"127.0.0.1:{port}\"; everybody: \"0.0.0.0:{port}\"");
+        }
+        match text.parse::<IpAddr>() {
+            Ok(addr) => format!("the port is missing: \"{}\"", SocketAddr::new(addr, 9100)),
+            Err(_) => "write it as \"127.0.0.1:9100\" or \"[::1]:9100\"; \"\" for nowhere".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_they_are_shown() {
+        for text in ["", "127.0.0.1:9100", "[::1]:80"] {
+            assert_eq!(Listen::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["127.0.0.1", "9100", ":9100", "localhost:80", "127.0.0.1:0", "::1"] {
+            assert_eq!(Listen::parse(text), None, "{text}");
+            assert!(Listen::hint(text).contains(':'));
+        }
+    }
+}
