@@ -10,7 +10,7 @@ mod sys;
 
 pub use attach::{AttachError, AttachMode, XdpPort};
 pub use occupant::{Holder, Occupant, inspect, take_off};
-pub use sys::Features;
+pub use sys::{Features, libbpf_version};
 
 /// The program's name in the kernel: how one of ours is told from others.
 pub const PROGRAM_NAME: &str = "palisade_xdp";

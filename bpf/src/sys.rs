@@ -28,6 +28,14 @@ const ACT_BASIC_AND_REDIRECT: u64 = 0b11;
 const ACT_XSK_ZEROCOPY: u64 = 1 << 3;
 const ACT_RX_SG: u64 = 1 << 5;
 
+/// Version of libbpf, `MAJOR.MINOR`: the one that is linked in.
+#[must_use]
+pub fn libbpf_version() -> String {
+    // SAFETY: both take nothing and return a number.
+    let (major, minor) = unsafe { (libbpf_sys::libbpf_major_version(), libbpf_sys::libbpf_minor_version()) };
+    format!("{major}.{minor}")
+}
+
 /// Asks the kernel what is attached to a NIC and what it can do.
 pub(crate) fn query(ifindex: i32) -> io::Result<Attached> {
     let mut options = libbpf_sys::bpf_xdp_query_opts {

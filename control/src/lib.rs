@@ -2,6 +2,7 @@
 
 pub mod ager;
 pub mod api;
+pub mod build_facts;
 pub mod check;
 pub mod cli;
 pub mod config;

@@ -159,7 +159,8 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Which daemon this is.
     fn version(&self) -> Version {
-        Version { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() }
+        let build = Some(crate::build_facts::facts());
+        Version { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), build }
     }
 }
 

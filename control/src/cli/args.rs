@@ -15,6 +15,7 @@ use std::path::PathBuf;
 #[command(
     name = "fwctl",
     version,
+    long_version = crate::build_facts::long_version(),
     about = "Asks and commands Palisade's daemon, fwd",
     after_help = "Exit codes: 0 done; 1 refused, or something given is wrong; 2 bad usage; 3 right, but asks for something \
         not supported; 4 the daemon cannot be reached. `fwctl doctor` has its own: 5 warnings, 6 faults."
@@ -67,8 +68,8 @@ pub enum Command {
     /// Looks for what makes the gateway slow, deaf or wrong, with or without a running daemon, and says what mends it.
     #[command(after_help = doctor_help())]
     Doctor(DoctorArgs),
-    /// Versions of fwctl and of the daemon.
-    Version,
+    /// How fwctl and the daemon were built: version, commit, compiler, libbpf; warns if they do not belong together.
+    Version(super::version::VersionArgs),
 }
 
 /// Arguments of `fwctl stats`.

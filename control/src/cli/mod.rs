@@ -20,6 +20,7 @@ mod sysctl;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod version;
 mod workers;
 
 pub use explain::write_explanation;
@@ -144,7 +145,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Rollback(args) => history::roll_back(&client()?, args, out, err)?,
         Command::History(args) => history::show(&client()?, args, out, err)?,
         Command::Rule(args) => rule::run(&client()?, args, out, err)?,
-        Command::Version => version(&client()?, out)?,
+        Command::Version(args) => version::run(&client()?, args, out, err)?,
         Command::Doctor(args) => return doctor::run(&client()?, args, out),
         Command::Check(args) => return check(args, out, err),
         Command::Replay(args) => return replay(args, out, err),
@@ -215,12 +216,4 @@ const fn family(arg: args::FamilyArg) -> Family {
         args::FamilyArg::V4 => Family::V4,
         args::FamilyArg::V6 => Family::V6,
     }
-}
-
-fn version(client: &Client, out: &mut dyn Write) -> Result<(), CliError> {
-    writeln!(out, "fwctl {}", env!("CARGO_PKG_VERSION"))?;
-    out.flush()?;
-    let daemon: crate::api::types::Version = client.get("/v1/version")?;
-    writeln!(out, "fwd {} (process {})", daemon.version, daemon.pid)?;
-    Ok(())
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 #[command(
     name = "fwd",
     version,
+    long_version = crate::build_facts::long_version(),
     about = "Palisade: a stateful firewall as a bump in the wire, on AF_XDP",
     long_about = "Palisade joins two NICs and forwards between them what the rules accept.\n\n\
         `fwd --left eth0 --right eth1 --rules rules.v4` is enough to run; `--config` is for everything else. \

@@ -1,6 +1,7 @@
 //! What the API says, as data: shared by the server and `fwctl`. Field names are the JSON names and stay as they are.
 //! All counters count since the daemon started unless said otherwise; bytes of packets are Ethernet frames without FCS.
 
+mod build;
 mod changes;
 mod events;
 mod expect;
@@ -14,6 +15,7 @@ mod stats;
 mod tables;
 mod workers;
 
+pub use build::*;
 pub use changes::*;
 pub use events::*;
 pub use expect::*;
@@ -28,15 +30,6 @@ pub use tables::*;
 pub use workers::*;
 
 use serde::{Deserialize, Serialize};
-
-/// Which daemon is talking.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
-    /// Program version.
-    pub version: String,
-    /// Process id.
-    pub pid: u32,
-}
 
 /// Address family, written 4 and 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -624,15 +624,25 @@ fn a_daemon_out_of_reach_is_code_four_with_what_to_do() {
         (4, format!("fwctl: nobody listens on {socket}: fwd is not running any more; start it again\n"))
     );
     let (code, out, _) = fwctl(&["--socket", socket, "version"]);
-    assert_eq!((code, out), (4, format!("fwctl {}\n", env!("CARGO_PKG_VERSION"))));
+    let own = format!("fwctl {}\n{}", env!("CARGO_PKG_VERSION"), crate::build_facts::facts());
+    assert_eq!((code, out), (4, own));
+    let (code, out, _) = fwctl(&["--socket", socket, "version", "--json"]);
+    let out: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &out["fwd"]), (4, &serde_json::Value::Null));
 }
 
 #[test]
 fn version_names_both_programs() {
     let rig = Rig::new(Fake::default());
     let version = env!("CARGO_PKG_VERSION");
-    let expected = format!("fwctl {version}\nfwd {version} (process {})\n", std::process::id());
+    let (build, pid) = (crate::build_facts::facts(), std::process::id());
+    let expected = format!("fwctl {version}\n{build}fwd {version} (process {pid})\n{build}");
     assert_eq!(rig.fwctl(&["version"]), (0, expected, String::new()));
+    let (code, out, _) = rig.fwctl(&["version", "--json"]);
+    let out: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &out["fwctl"]["build"]), (0, &out["fwd"]["build"]));
+    assert_eq!((&out["fwctl"]["version"], &out["fwd"]["pid"]), (&version.into(), &pid.into()));
+    assert_eq!(out["differences"], serde_json::json!([]));
 }
 
 #[test]
