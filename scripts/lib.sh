@@ -20,6 +20,9 @@ needs_of_figures='/usr/include/dpdk/rte_hash.h:libdpdk-dev'
 needs_of_instructions='cc:gcc valgrind:valgrind'
 needs_of_peers='dpdk-testpmd:dpdk-dev ovs-vswitchd:openvswitch-switch ovsdb-tool:openvswitch-common nft:nftables
     iptables-restore:iptables conntrack:conntrack iperf3:iperf3'
+needs_of_manuals='man:man-db mandoc:mandoc'
+needs_of_package='dpkg-deb:dpkg dpkg-shlibdeps:dpkg-dev'
+needs_of_package_check='lintian:lintian debootstrap:debootstrap systemd-nspawn:systemd-container objdump:binutils'
 needs_of_demo='curl:curl python3:python3'
 
 # install_needs NEED...: installs the packages of what is missing, saying so; silent when nothing is.

@@ -15,6 +15,7 @@ mod endpoint;
 mod error;
 mod field;
 mod hints;
+pub mod listing;
 mod load;
 pub mod names;
 pub mod settings;
