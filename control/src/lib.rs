@@ -25,3 +25,4 @@ pub mod rules_file;
 pub mod sets;
 pub mod supervisor;
 pub mod system;
+pub(crate) mod top;

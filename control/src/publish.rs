@@ -24,8 +24,10 @@ pub type Counts = (u64, u64);
 
 /// What a counter belongs to, across reloads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum CounterKey {
+pub enum CounterKey {
+    /// A rule.
     Rule(Family, RuleId),
+    /// The policy of a chain of that name.
     Policy(Family, Table, String),
     /// What met no rules.
     Kept(Family),
@@ -394,6 +396,13 @@ impl Publisher {
         totals.get(&CounterKey::Kept(family)).copied().unwrap_or_default()
     }
 
+    /// What a family's rules and policies have counted since the daemon started, whether in force or not; only what has
+    /// counted anything.
+    #[must_use]
+    pub fn counted(&self, family: Family) -> HashMap<CounterKey, Counts> {
+        self.totals(&self.state(), family)
+    }
+
     /// All that was counted since the daemon started.
     fn totals(&self, state: &State, family: Family) -> HashMap<CounterKey, Counts> {
         let mut totals = state.history.clone();
@@ -471,7 +480,9 @@ fn counted(rules: &FamilyRules) -> HashMap<CounterKey, Counts> {
     sums
 }
 
-fn key(ruleset: &Ruleset, by: RuleRef) -> CounterKey {
+/// What the counter of a rule or policy is called.
+#[must_use]
+pub fn key(ruleset: &Ruleset, by: RuleRef) -> CounterKey {
     let chain = ruleset.chain(by.chain);
     match by.rule {
         Some(rule) => CounterKey::Rule(ruleset.family, chain.rules[rule as usize].id),

@@ -6,7 +6,7 @@ use super::types::{
     ApplyReport, ApplyRequest, Diagnostic, DiffReport, EditRequest, ErrorKind, EventRow, ExpectEventRow,
     ExpectRow, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, RebalanceReport, RecentEdit,
     RecentEntry, RollbackRequest, RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally,
-    TrackRow, UpdateRequest, Version, WorkersReport,
+    TopReport, TopRequest, TrackRow, UpdateRequest, Version, WorkersReport,
 };
 use crate::labels::LabelNames;
 use std::fmt;
@@ -87,6 +87,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What the workers have to do, looked at for a while.
     fn workers(&self, interval: Duration) -> WorkersReport;
+
+    /// Who had the most traffic in a moment just past. Takes as long as that moment, or less if somebody asked before.
+    ///
+    /// # Errors
+    /// If too many look already.
+    fn top(&self, request: &TopRequest, filter: &FlowFilter) -> Result<TopReport, ApplyError>;
 
     /// Moves buckets of flows from busy workers to idle ones, by what comes in during `interval`.
     fn rebalance(&self, interval: Duration, dry_run: bool) -> RebalanceReport;

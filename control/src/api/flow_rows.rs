@@ -130,7 +130,7 @@ pub(crate) fn address(value: u128, family: Fam) -> IpAddr {
     }
 }
 
-fn flow_key(tuple: &Tuple) -> FlowKey {
+pub(crate) fn flow_key(tuple: &Tuple) -> FlowKey {
     match tuple.proto {
         proto::ICMP | proto::ICMPV6 => {
             let [ty, code] = tuple.dst_port.to_be_bytes();

@@ -18,6 +18,7 @@
 //! | `POST /v1/expectations/flush` | [`types::Tally`] |
 //! | `GET /v1/sysctl` | list of pairs, name and number |
 //! | `POST /v1/sysctl?name=NAME&value=VALUE` | `null` |
+//! | `GET /v1/top?interval_ms=MS&by=bytes&n=10&host=NET&port=N&FILTER` | [`types::TopReport`], as [`types::TopRequest`] and [`types::FlowFilter`] ask |
 //! | `GET /v1/workers?interval_ms=MS` | [`types::WorkersReport`] |
 //! | `POST /v1/workers/rebalance?interval_ms=MS&dry_run=BOOL` | [`types::RebalanceReport`] |
 //! | `POST /v1/apply` with [`types::ApplyRequest`] | [`types::ApplyReport`] |
@@ -50,5 +51,5 @@ mod tests;
 pub mod types;
 
 pub use event_rows::event_row;
-pub(crate) use flow_rows::address;
 pub use flow_rows::{Shown, Wall, expect_row, flow_row, is_kept};
+pub(crate) use flow_rows::{address, flow_key};

@@ -7,12 +7,12 @@ use super::metrics::{Facts, Format, exposition};
 use super::server::Shared;
 use super::types::{
     ApplyRequest, EditRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit,
-    RollbackRequest, SetRequest, SetsRequest, TablesRequest, Tally, TallyLine, UpdateRequest,
+    RollbackRequest, SetRequest, SetsRequest, TablesRequest, Tally, TallyLine, TopRequest, UpdateRequest,
 };
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -48,6 +48,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/sets", post(sets))
         .route("/v1/recent", get(recent).post(edit_recent))
         .route("/v1/hashlimit", get(hashlimit))
+        .route("/v1/top", get(top))
         .route("/v1/workers", get(workers))
         .route("/v1/workers/rebalance", post(rebalance))
         .route("/v1/apply", post(apply))
@@ -431,6 +432,29 @@ async fn workers(
 ) -> Result<Response, Failure> {
     let interval = query?.0.interval()?;
     Ok(Json(call(move || shared.backend.workers(interval)).await?).into_response())
+}
+
+/// Who has the most. Parameters are those of [`TopRequest`] and of [`FlowFilter`] together.
+async fn top(State(shared): App, uri: Uri) -> Result<Response, Failure> {
+    // Each by its own type, so that numbers are numbers; serde can only flatten what says its type by itself.
+    let (own, filter): (Vec<&str>, Vec<&str>) = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .partition(|pair| TopRequest::NAMES.contains(&pair.split('=').next().unwrap_or_default()));
+    let request: TopRequest = query_of(&own)?;
+    request.check().map_err(|why| Failure::new(ErrorKind::BadRequest, why))?;
+    let filter = shared.filter(query_of(&filter)?)?;
+    let report = call(move || shared.backend.top(&request, &filter).map_err(Failure::from));
+    Ok(Json(report.await??).into_response())
+}
+
+/// What some of a URL's parameters say.
+fn query_of<T: DeserializeOwned>(pairs: &[&str]) -> Result<T, Failure> {
+    let uri = Uri::builder().path_and_query(format!("/?{}", pairs.join("&"))).build();
+    let uri = uri.map_err(|error| Failure::new(ErrorKind::BadRequest, error.to_string()))?;
+    Ok(Query::try_from_uri(&uri)?.0)
 }
 
 async fn rebalance(

@@ -32,6 +32,7 @@ pub(crate) struct Fake {
     pub(crate) edited: Mutex<Vec<RecentEdit>>,
     /// Flows handed out so far.
     pub(crate) walked: AtomicU64,
+    pub(crate) top: TopReport,
 }
 
 /// Lines of the tables asked for.
@@ -184,6 +185,13 @@ impl Backend for Fake {
             elephants: vec![elephant],
             ..WorkersReport::default()
         }
+    }
+
+    fn top(&self, request: &TopRequest, filter: &FlowFilter) -> Result<TopReport, ApplyError> {
+        self.refuse.clone().map_or(Ok(()), Err)?;
+        // The tests of the server see what came of the parameters.
+        let flows_count = filter.dport.map_or(self.top.flows_count, u64::from);
+        Ok(TopReport { interval_ms: request.interval_ms, by: request.by, flows_count, ..self.top.clone() })
     }
 
     fn rebalance(&self, _interval: std::time::Duration, dry_run: bool) -> RebalanceReport {

@@ -567,3 +567,33 @@ fn flow_rows_survive_json_whatever_their_key() {
         "{text}"
     );
 }
+
+#[test]
+fn top_takes_its_own_parameters_and_those_of_flows() {
+    let rig = Rig::new(Fake { top: TopReport { flows_count: 7, ..TopReport::default() }, ..Fake::default() });
+    let report = |target: &str| -> TopReport {
+        let (status, body) = rig.get(target);
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    };
+    let plain = report("/v1/top");
+    assert_eq!((plain.interval_ms, plain.by, plain.flows_count), (1000, TopBy::Bytes, 7));
+    let full = report("/v1/top?dport=443&interval_ms=250&src=10.0.0.0/8&by=new&n=3");
+    assert_eq!((full.interval_ms, full.by, full.flows_count), (250, TopBy::New, 443));
+    for (target, word) in [
+        ("/v1/top?interval_ms=100", "200 to 10000"),
+        ("/v1/top?n=0", "1 to 1000"),
+        ("/v1/top?host=10.0.0.0/40", "/40"),
+        ("/v1/top?by=size", "size"),
+        ("/v1/top?dport=x", "dport"),
+        ("/v1/top?what=x", "what"),
+        ("/v1/top?n=1&n=2", "n"),
+    ] {
+        let (status, kind, message) = error_of(rig.get(target));
+        assert_eq!((status, kind), (400, ErrorKind::BadRequest), "{target}");
+        assert!(message.contains(word), "{target}: {message}");
+    }
+    let refuse = Some(ApplyError::new(ErrorKind::Busy, "others look"));
+    let (status, kind, _) = error_of(Rig::new(Fake { refuse, ..Fake::default() }).get("/v1/top"));
+    assert_eq!((status, kind), (409, ErrorKind::Busy));
+}

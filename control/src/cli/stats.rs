@@ -138,6 +138,7 @@ fn render_queue(out: &mut String, counters: &QueueStats) {
         rx_ring_full,
         fill_ring_empty,
         invalid_descs,
+        frames_held,
         kicks,
         kicks_again,
     } = counters;
@@ -148,7 +149,12 @@ fn render_queue(out: &mut String, counters: &QueueStats) {
         ("invalid", invalid_descs),
         ("kicks again", kicks_again),
     ];
-    let mut words = vec![format!("rx {rx_descs}"), format!("tx {tx_descs}"), format!("kicks {kicks}")];
+    let mut words = vec![
+        format!("rx {rx_descs}"),
+        format!("tx {tx_descs}"),
+        format!("kicks {kicks}"),
+        format!("frames {frames_held}"),
+    ];
     words.extend(
         trouble.iter().filter(|(_, count)| **count > 0).map(|(what, count)| format!("{what} {count}")),
     );
@@ -276,7 +282,7 @@ fn bit_rate(bits: u64) -> String {
 }
 
 /// Time in the largest units that fit, `1d 02:03:04`.
-fn duration(ms: u64) -> String {
+pub(super) fn duration(ms: u64) -> String {
     let secs = ms / 1000;
     let (days, hours, minutes, secs) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60, secs % 60);
     let clock = format!("{hours:02}:{minutes:02}:{secs:02}");

@@ -14,6 +14,7 @@
 //!  |- Table      buckets of one cache line -> dense record slots (table.rs)
 //!  '- Region     the mapped memory both live in; the only unsafe code (bucket.rs, record.rs, region.rs)
 //! view.rs        the other threads' side: walking the records, naming expired ones
+//! tally.rs       the same for who only wants to know what flows have counted
 //! ```
 //!
 //! Invariants:
@@ -42,6 +43,7 @@ mod sctp;
 mod settings;
 mod stats;
 mod table;
+mod tally;
 mod tcp;
 mod tracked;
 mod tracker;
@@ -66,6 +68,7 @@ pub use settings::{
     Count, EventMode, Policies, SettingError, TIMEOUT_MAX_SECS, TimeoutPolicy, TrackSettings,
 };
 pub use stats::{INVALID_REASONS, InvalidReason, TrackStats};
+pub use tally::FlowTally;
 pub use tcp::TcpState;
 pub use tracked::{Direction, FlowRef, Start, TableFull, Tracked};
 pub use tracker::{Remembered, Said, Tenure, Tracker, TrackerConfig};

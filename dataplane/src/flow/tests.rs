@@ -5,6 +5,7 @@ mod frames;
 mod labels;
 mod moving;
 mod requests;
+mod tally;
 mod verdicts;
 
 use super::*;

@@ -236,7 +236,7 @@ impl Region {
     }
 
     /// Words of live bits that can have any bit set.
-    fn words_used(&self, family: Family) -> usize {
+    pub(super) fn words_used(&self, family: Family) -> usize {
         let used = self.header().high_water[family_index(family)].load(Relaxed);
         used.min(self.capacity(family)).div_ceil(64) as usize
     }

@@ -13,6 +13,7 @@ mod rules;
 mod sets;
 mod stats;
 mod tables;
+mod top;
 mod workers;
 
 pub use build::*;
@@ -27,6 +28,7 @@ pub use rules::*;
 pub use sets::*;
 pub use stats::*;
 pub use tables::*;
+pub use top::*;
 pub use workers::*;
 
 use serde::{Deserialize, Serialize};

@@ -177,6 +177,9 @@ pub struct QueueStats {
     pub fill_ring_empty: u64,
     /// Descriptors the kernel refused as invalid.
     pub invalid_descs: u64,
+    /// Frames out of the worker's hands now: on the fill and tx rings, with the NIC, or waiting on the rx and completion rings.
+    #[serde(default)]
+    pub frames_held: u64,
     /// System calls made to wake the kernel.
     pub kicks: u64,
     /// Kicks answered with "again".

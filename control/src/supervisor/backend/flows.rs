@@ -178,7 +178,7 @@ impl LiveBackend {
     }
 
     /// What is shown of flows now.
-    fn shown(&self) -> Shown {
+    pub(super) fn shown(&self) -> Shown {
         self.shown_at(self.wall_at(self.now()))
     }
 

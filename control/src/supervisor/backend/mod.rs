@@ -11,6 +11,7 @@ mod sets;
 mod settings;
 mod stats;
 mod tables;
+mod top;
 mod workers;
 
 use super::plane::Plane;
@@ -21,7 +22,7 @@ use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
     FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, KeptView, RebalanceReport, RecentEdit,
     RecentEntry, RollbackRequest, RssStats, RulesView, SetsAnswer, SetsRequest, Stats, TableLine,
-    TablesRequest, Tally, TrackRow, UpdateRequest, WorkersReport,
+    TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest, WorkersReport,
 };
 use crate::config::Config;
 use crate::history::{History, Note};
@@ -101,6 +102,8 @@ pub(super) struct LiveBackend {
     ownership: workers::Ownership,
     /// How many listen to what becomes of these.
     expecting: Mutex<usize>,
+    /// What flows had counted when somebody last asked who has the most.
+    top: top::Watch,
 }
 
 impl LiveBackend {
@@ -168,6 +171,7 @@ impl LiveBackend {
                 moving: Mutex::new(()),
             },
             expecting: Mutex::new(0),
+            top: top::Watch::default(),
         }
     }
 
@@ -219,6 +223,7 @@ impl LiveBackend {
 
 impl Backend for LiveBackend {
     fn stats(&self) -> Stats {
+        self.top.forget_if_old();
         self.all_stats()
     }
 
@@ -295,6 +300,10 @@ impl Backend for LiveBackend {
 
     fn workers(&self, interval: Duration) -> WorkersReport {
         self.look_at_workers(interval)
+    }
+
+    fn top(&self, request: &TopRequest, filter: &FlowFilter) -> Result<TopReport, ApplyError> {
+        self.look_for_top(request, filter)
     }
 
     fn rebalance(&self, interval: Duration, dry_run: bool) -> RebalanceReport {

@@ -102,6 +102,7 @@ impl LiveBackend {
                     rx_ring_full: counted.rx_ring_full,
                     fill_ring_empty: counted.rx_fill_ring_empty,
                     invalid_descs: counted.invalid_descs,
+                    frames_held: counted.frames_held,
                     kicks: counted.kicks,
                     kicks_again: counted.kicks_again,
                 });
