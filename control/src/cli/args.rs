@@ -43,6 +43,8 @@ pub enum Command {
     Sysctl(SysctlArgs),
     /// What each worker has to do, its share of flows, the largest flows; `rebalance` evens loads out.
     Workers(super::workers::WorkersArgs),
+    /// A screen of what passes: rates, top flows, hosts, services and rules, drops by reason, workers and their rings.
+    Top(super::top::TopArgs),
     /// Sets that rules name: ipset(8) commands, as `fwctl set add NAME ELEMENT`, `fwctl set save`, `fwctl set restore -file FILE`.
     Set(SetArgs),
     /// Addresses that `-m recent` rules have seen, like /proc/net/xt_recent/NAME; adds and forgets them, too.

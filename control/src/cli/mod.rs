@@ -20,6 +20,7 @@ mod sysctl;
 mod tables;
 #[cfg(test)]
 mod tests;
+pub mod top;
 mod version;
 mod workers;
 
@@ -136,6 +137,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Flows(args) => return flows::run(&client()?, args, out, err),
         Command::Sysctl(args) => return sysctl::run(&client()?, args, out, err),
         Command::Workers(args) => return workers::run(&client()?, args, out),
+        Command::Top(args) => top::run(client()?, args, out, err)?,
         Command::Set(args) => return set::run(&client()?, args, out, err),
         Command::Recent(args) => tables::recent(&client()?, args, out)?,
         Command::Hashlimit(args) => tables::hashlimit(&client()?, args, out)?,

@@ -153,8 +153,11 @@ mod tests {
         Gateway::new(&[(*rules.ruleset).clone()], GatewayConfig::default()).unwrap()
     }
 
-    /// How many flows there are, and those that grew: source port, packets, bytes, whether it is new.
-    fn advance(marks: &mut Marks, gateway: &mut Gateway) -> (u64, Vec<(u16, [u64; 2], [u64; 2], bool)>) {
+    /// A flow that grew: source port, packets, bytes, whether it is new.
+    type Grown = (u16, [u64; 2], [u64; 2], bool);
+
+    /// How many flows there are, and those that grew.
+    fn advance(marks: &mut Marks, gateway: &mut Gateway) -> (u64, Vec<Grown>) {
         let regions: Vec<_> =
             gateway.workers.iter_mut().map(|worker| worker.tracker_mut().region()).collect();
         let regions: Vec<&Region> = regions.iter().map(|region| &**region).collect();

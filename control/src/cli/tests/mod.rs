@@ -1,4 +1,5 @@
 mod flows;
+mod top;
 mod workers;
 
 use super::args::{Cli, Command};
@@ -472,11 +473,11 @@ NICs
   eth0 (wire0 left): link up, native XDP, copy, MTU 1500
     rx               123456789012 packets      7901234496768 bytes    1234567 pps   12.34 Gbit/s
     tx                          7 packets                448 bytes          0 pps        0 bit/s
-    queue 0 on worker 0: rx 123456789012, tx 0, kicks 5, rx ring full 3
+    queue 0 on worker 0: rx 123456789012, tx 0, kicks 5, frames 0, rx ring full 3
   eth1 (wire0 right): link DOWN, native XDP, copy, MTU 1500
     rx               123456789012 packets      7901234496768 bytes    1234567 pps   12.34 Gbit/s
     tx                          7 packets                448 bytes          0 pps        0 bit/s
-    queue 0 on worker 0: rx 123456789012, tx 0, kicks 5, rx ring full 3
+    queue 0 on worker 0: rx 123456789012, tx 0, kicks 5, frames 0, rx ring full 3
 
 workers
   worker 0 on core 1: 9 flows, generation 3

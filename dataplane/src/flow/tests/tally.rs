@@ -6,7 +6,7 @@ use crate::packet::Family;
 #[test]
 fn a_tally_says_what_a_view_says() {
     let mut lab = Lab::new();
-    for frame in [udp(A, B), udp(B, C), udp(A, B).v6(), tcp(A, C).flags(SYN)] {
+    for frame in [udp(A, B), udp(B, C), udp(A, B).v6(), tcp(A, C, SYN).seq(1000)] {
         lab.send(&frame);
         lab.send(&frame);
     }
