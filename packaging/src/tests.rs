@@ -61,7 +61,7 @@ fn every_command_and_option_has_its_place_in_a_page() {
     let mut all = Vec::new();
     for mut command in commands() {
         command.build();
-        known(&command, &command.get_name().to_owned(), &mut all);
+        known(&command, command.get_name(), &mut all);
     }
     assert!(all.len() > 20, "fwctl has more commands than that");
     let mut expected: BTreeSet<String> = ["fwd.toml.5".to_owned()].into();
@@ -136,16 +136,15 @@ fn shells_read_their_completions_and_complete() {
     }
     let complete = |line: &str| {
         let words: Vec<&str> = line.split(' ').collect();
+        let program = words[0];
+        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let (last, before) = (&quoted[quoted.len() - 1], &quoted[quoted.len() - 2]);
         let script = format!(
-            ". {}/bash/{}; COMP_WORDS=({}); COMP_CWORD={}; _{} {} {} {}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            ". {}/bash/{program}; COMP_WORDS=({}); COMP_CWORD={}; _{program} {program} {last} {before}; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             completions.display(),
-            words[0],
-            words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+            quoted.join(" "),
             words.len() - 1,
-            words[0],
-            words[0],
-            words.last().map(|word| format!("'{word}'")).unwrap_or_default(),
-            format!("'{}'", words[words.len() - 2]),
         );
         let output = Program::new("bash").args(["-c", &script]).output().expect("bash is everywhere");
         assert!(output.status.success() && output.stderr.is_empty(), "{line}: {}", said(&output));
