@@ -16,6 +16,7 @@ needs_of_build='clang:clang pkg-config:pkg-config cc:gcc make:make /usr/include/
 needs_of_lab='ip:iproute2 ping:iputils-ping ethtool:ethtool bpftool:bpftool setpriv:util-linux
     sysctl:procps'
 needs_of_tests='iptables-save:iptables conntrack:conntrack nfct:nfct tcpdump:tcpdump ipset:ipset'
+needs_of_web='chromium-headless-shell:chromium-headless-shell'
 needs_of_figures='/usr/include/dpdk/rte_hash.h:libdpdk-dev'
 needs_of_instructions='cc:gcc valgrind:valgrind'
 needs_of_peers='dpdk-testpmd:dpdk-dev ovs-vswitchd:openvswitch-switch ovsdb-tool:openvswitch-common nft:nftables
@@ -49,6 +50,13 @@ $log"
 install_peers() {
     # shellcheck disable=SC2086 # one word per need
     (install_needs $needs_of_peers) || say "going on without what could not be installed; it is named where it is left out"
+}
+
+# A browser for the tests of the web page: without it they are skipped by name. Another Chromium will do as well.
+install_browser() {
+    command -v chromium >/dev/null && return 0
+    # shellcheck disable=SC2086 # one word per need
+    (install_needs $needs_of_web) || say "going on without a browser: tests of the web page are skipped"
 }
 
 need_root() {

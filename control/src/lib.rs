@@ -26,3 +26,4 @@ pub mod sets;
 pub mod supervisor;
 pub mod system;
 pub(crate) mod top;
+pub mod web;

@@ -5,8 +5,8 @@ use super::types::Family;
 use super::types::{
     ApplyReport, ApplyRequest, Diagnostic, DiffReport, EditRequest, ErrorKind, EventRow, ExpectEventRow,
     ExpectRow, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, RebalanceReport, RecentEdit,
-    RecentEntry, RollbackRequest, RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally,
-    TopReport, TopRequest, TrackRow, UpdateRequest, Version, WorkersReport,
+    RecentEntry, RollbackRequest, RuleCounters, RulesView, SetsAnswer, SetsRequest, Stats, TableLine,
+    TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest, Version, WorkersReport,
 };
 use crate::labels::LabelNames;
 use std::fmt;
@@ -22,6 +22,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// One family's rules with their counters; `None` if this daemon has none for it.
     fn rules(&self, family: Family) -> Option<RulesView>;
+
+    /// What its rules have counted, in their order.
+    fn rule_counters(&self, family: Family) -> Option<RuleCounters> {
+        self.rules(family).as_ref().map(RuleCounters::from)
+    }
 
     /// Calls `each` for every flow that fits the filter, in no particular order, until it says stop. A consistent
     /// picture of each flow, not of all of them together: flows that come and go meanwhile may be missed.

@@ -10,11 +10,9 @@ use super::routes;
 use super::server::{ServeError, Shared};
 use super::stall::Stalling;
 use super::types::{ErrorBody, ErrorKind};
+use crate::web::Access;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::uri::Authority;
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -25,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -35,6 +33,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub enum Serves {
     /// `GET /metrics`, nothing else.
     Metrics,
+    /// The web page and what it asks for.
+    Web(Access),
 }
 
 /// A TCP listener to be opened.
@@ -104,9 +104,14 @@ const fn advice(kind: std::io::ErrorKind) -> &'static str {
 }
 
 impl Opened {
+    /// Its address, if it serves the page.
+    pub(super) fn page(&self) -> Option<SocketAddr> {
+        matches!(self.serves, Serves::Web(_)).then_some(self.addr)
+    }
+
     /// What is to be served there, and within which limits.
     pub(super) fn service(&self, shared: &Arc<Shared>) -> (Router, Limits) {
-        let router = match self.serves {
+        let router = match &self.serves {
             Serves::Metrics => {
                 let only = async || {
                     let message = "only /metrics is served here".to_owned();
@@ -116,11 +121,12 @@ impl Opened {
                 let router = router.with_state(Arc::clone(shared));
                 // Others come to any address they can reach; a browser on this machine is what rebinding makes use of.
                 if self.addr.ip().to_canonical().is_loopback() {
-                    checked_host(router, Hosts::default())
+                    routes::guarded(router, Access::metrics())
                 } else {
                     router
                 }
             }
+            Serves::Web(access) => routes::router(Arc::clone(shared), access.clone()),
         };
         (router, tcp_limits(shared.limits))
     }
@@ -233,76 +239,7 @@ fn failure(status: StatusCode, kind: ErrorKind, message: String) -> Response {
     (status, Json(ErrorBody { kind, message, diagnostics: Vec::new() })).into_response()
 }
 
-/// Names by which a listener may be called, besides addresses and `localhost`.
-///
-/// A page from elsewhere can have a browser talk to any address, as long as it has a name that resolves to it (DNS
-/// rebinding). The browser then says that name, and by that it is known.
-#[derive(Clone, Debug, Default)]
-pub struct Hosts(Vec<String>);
-
-impl Hosts {
-    /// Those names.
-    #[must_use]
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self(names.into_iter().map(|name| name.to_ascii_lowercase()).collect())
-    }
-
-    /// Whether a request may call us so: `NAME`, `ADDRESS`, `[ADDRESS]`, each with or without a port.
-    #[must_use]
-    pub fn allow(&self, authority: &str) -> bool {
-        let Ok(authority) = authority.parse::<Authority>() else { return false };
-        let host = authority.host().to_ascii_lowercase();
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
-        bare.parse::<IpAddr>().is_ok() || host == "localhost" || self.0.contains(&host)
-    }
-}
-
-/// Has a service refuse requests that call it by a name that is not its own.
-pub(super) fn checked_host(router: Router, hosts: Hosts) -> Router {
-    router.layer(middleware::from_fn_with_state(Arc::new(hosts), check_host))
-}
-
-async fn check_host(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
-    let Some(stranger) = stranger(&request, &hosts) else { return next.run(request).await };
-    let message = format!("this is not {stranger:?}: use the address, or localhost");
-    failure(StatusCode::MISDIRECTED_REQUEST, ErrorKind::BadRequest, message)
-}
-
-/// The name that a request calls us by, if it is not ours.
-fn stranger(request: &Request, hosts: &Hosts) -> Option<String> {
-    let said = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("?"));
-    let in_uri = request.uri().authority().map(Authority::as_str);
-    let mut named = [Some(said.unwrap_or("")), in_uri].into_iter().flatten();
-    named.find(|host| !hosts.allow(host)).map(str::to_owned)
-}
-
 /// Takes over the socket of the API.
 pub(super) fn unix(listener: std::os::unix::net::UnixListener) -> std::io::Result<Listener> {
     tokio::net::UnixListener::from_std(listener).map(Listener::Unix)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_addresses_and_known_names_are_allowed() {
-        let hosts = Hosts::new(["Gateway.example".to_owned()]);
-        for good in [
-            "127.0.0.1",
-            "127.0.0.1:9100",
-            "[::1]",
-            "[::1]:80",
-            "localhost",
-            "LOCALHOST:9100",
-            "gateway.example:1",
-        ] {
-            assert!(hosts.allow(good), "{good}");
-        }
-        for bad in
-            ["", "evil.example", "evil.example:9100", "127.0.0.1.evil.example", "localhost.evil", "a b", "x@"]
-        {
-            assert!(!hosts.allow(bad), "{bad}");
-        }
-    }
 }

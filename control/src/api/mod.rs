@@ -2,10 +2,13 @@
 //!
 //! | request | answer |
 //! |---|---|
+//! | `GET /` | the web page, see [`crate::web`] |
 //! | `GET /metrics` | OpenMetrics text, see [`metrics`] |
+//! | `GET /v1/web` | [`types::WebView`] |
 //! | `GET /v1/version` | [`types::Version`] |
 //! | `GET /v1/stats` | [`types::Stats`] |
 //! | `GET /v1/rules?family=4` | list of [`types::RulesView`], both families without `family` |
+//! | `GET /v1/rules/counters?family=4` | list of [`types::RuleCounters`] |
 //! | `GET /v1/flows?FILTER` | one [`types::FlowRow`] per line, as [`types::FlowFilter`] narrows them |
 //! | `GET /v1/flows/count?FILTER` | [`types::FlowCount`] |
 //! | `GET /v1/flows/events?FILTER` | one [`types::EventRow`] per line, until the client goes; empty lines in between |

@@ -8,11 +8,14 @@ use super::server::Shared;
 use super::types::{
     ApplyRequest, EditRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit,
     RollbackRequest, SetRequest, SetsRequest, TablesRequest, Tally, TallyLine, TopRequest, UpdateRequest,
+    WebView,
 };
+use crate::web::{self, Access, Refusal};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -28,12 +31,15 @@ use tokio::sync::oneshot;
 type App = State<Arc<Shared>>;
 
 /// The API, as one service.
-pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
+pub(super) fn router(shared: Arc<Shared>, access: Access) -> Router {
+    let view = WebView { listen: shared.page, write: access.page_changes() };
+    let router = web::pages()
         .route("/metrics", get(metrics))
+        .route("/v1/web", get(async move || Json(view)))
         .route("/v1/version", get(version))
         .route("/v1/stats", get(stats))
         .route("/v1/rules", get(rules))
+        .route("/v1/rules/counters", get(rule_counters))
         .route("/v1/flows", get(flows))
         .route("/v1/flows/count", get(count_flows))
         .route("/v1/flows/delete", post(delete_flows))
@@ -65,7 +71,28 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
             Failure::new(ErrorKind::BadRequest, "this address does not take such a request")
                 .with_status(StatusCode::METHOD_NOT_ALLOWED)
         })
-        .with_state(shared)
+        .with_state(shared);
+    guarded(router, access)
+}
+
+/// A service that answers only whom it may, and tells browsers what they may do with answers.
+pub(super) fn guarded(router: Router, access: Access) -> Router {
+    let access = Arc::new(access);
+    let admit = move |request, next| admit(Arc::clone(&access), request, next);
+    router.layer(from_fn(admit)).layer(from_fn(web::add_headers))
+}
+
+/// Lets a request through unless it comes from elsewhere than it should, or asks for more than is given here.
+async fn admit(access: Arc<Access>, request: Request, next: Next) -> Response {
+    let Err(refusal) = access.check(request.method(), request.uri(), request.headers()) else {
+        return next.run(request).await;
+    };
+    let words = refusal.to_string();
+    if matches!(refusal, Refusal::Host(_)) {
+        let status = StatusCode::MISDIRECTED_REQUEST;
+        return Failure::new(ErrorKind::BadRequest, words).with_status(status).into_response();
+    }
+    Failure::new(ErrorKind::Forbidden, words).into_response()
 }
 
 async fn version(State(shared): App) -> Response {
@@ -131,6 +158,17 @@ async fn rules(
         families.into_iter().filter_map(|family| shared.backend.rules(family)).collect::<Vec<_>>()
     });
     Ok(Json(views.await?).into_response())
+}
+
+async fn rule_counters(
+    State(shared): App,
+    query: Result<Query<FamilyQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let families = query?.0.family().map_or_else(|| vec![Family::V4, Family::V6], |family| vec![family]);
+    let counters = call(move || {
+        families.into_iter().filter_map(|family| shared.backend.rule_counters(family)).collect::<Vec<_>>()
+    });
+    Ok(Json(counters.await?).into_response())
 }
 
 async fn flows(
@@ -608,6 +646,7 @@ impl Failure {
         let status = match kind {
             ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
             ErrorKind::BadRules | ErrorKind::Unsupported => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorKind::Busy => StatusCode::CONFLICT,
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -7,6 +7,7 @@ use super::limits::{LASTING_MAX, Limits, SHUTDOWN_TIMEOUT};
 use super::listener::{self, Listener, Opened, Place};
 use super::rates::{SAMPLE_EVERY, Sampler};
 use super::{routes, socket};
+use crate::web::Access;
 use hyper_util::server::graceful::GracefulShutdown;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
@@ -92,6 +93,8 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     /// What became of connections.
     pub(super) tally: Arc<Tally>,
+    /// Where the web page is on TCP, if it is.
+    pub(super) page: Option<SocketAddr>,
 }
 
 impl Server {
@@ -114,7 +117,23 @@ impl Server {
         limits: Limits,
         places: &[Place],
     ) -> Result<Self, ServeError> {
+        Self::start_for(path, group, backend, limits, places, Access::socket(&[], false))
+    }
+
+    /// As [`Self::start_with`], with what browsers may do at the socket.
+    ///
+    /// # Errors
+    /// As [`Self::start_with`].
+    pub fn start_for(
+        path: &Path,
+        group: Option<&str>,
+        backend: Arc<dyn Backend>,
+        limits: Limits,
+        places: &[Place],
+        access: Access,
+    ) -> Result<Self, ServeError> {
         let opened = places.iter().map(listener::open).collect::<Result<Vec<_>, _>>()?;
+        let page = opened.iter().find_map(Opened::page);
         let addrs = opened.iter().map(|opened| opened.addr).collect();
         let (listener, file) = socket::listen(path, group)?;
         // A call per request at each listener, those of whoever listens to events, and the sampler's.
@@ -126,9 +145,10 @@ impl Server {
             .build()
             .map_err(ServeError::Thread)?;
         let (stop, stopped) = oneshot::channel();
-        let shared = Arc::new(Shared { backend, sampler: Mutex::default(), limits, tally: Arc::default() });
+        let shared =
+            Arc::new(Shared { backend, sampler: Mutex::default(), limits, tally: Arc::default(), page });
         let body = move || {
-            runtime.block_on(serve(listener, opened, &shared, stopped));
+            runtime.block_on(serve(listener, access, opened, &shared, stopped));
             drop(file);
             // Calls still under way finish on their own; the process does not wait for them.
             runtime.shutdown_background();
@@ -158,6 +178,7 @@ impl Drop for Server {
 /// Serves all listeners until told to stop; then answers under way have a short time.
 async fn serve(
     socket: UnixListener,
+    access: Access,
     opened: Vec<Opened>,
     shared: &Arc<Shared>,
     stopped: oneshot::Receiver<()>,
@@ -173,7 +194,7 @@ async fn serve(
         ))),
         Err(error) => tracing::error!("a socket of the API cannot be polled: {error}"),
     };
-    listen(listener::unix(socket), routes::router(shared.clone()), shared.limits);
+    listen(listener::unix(socket), routes::router(shared.clone(), access), shared.limits);
     for opened in opened {
         let (router, limits) = opened.service(shared);
         listen(Listener::tcp(opened), router, limits);

@@ -4,6 +4,7 @@ use super::listener::{Place, Serves};
 use super::server::{ServeError, Server};
 use super::testing::{Fake, flow, tcp_flow};
 use super::types::*;
+use crate::web::Access;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -30,7 +31,9 @@ impl Rig {
         let place =
             Place { addr: ([127, 0, 0, 1], 0).into(), setting: "metrics.listen", serves: Serves::Metrics };
         let path = dir.path().join("fwd.sock");
-        let server = Server::start_with(&path, None, fake.clone(), limits, &[place]).unwrap();
+        let page = Serves::Web(Access::page(&["gw.example.org".to_owned()]));
+        let page = Place { addr: ([127, 0, 0, 1], 0).into(), setting: "web.listen", serves: page };
+        let server = Server::start_with(&path, None, fake.clone(), limits, &[place, page]).unwrap();
         Self { dir, fake, server }
     }
 
@@ -361,6 +364,54 @@ fn tcp(rig: &Rig, request: &str) -> (u16, String) {
 }
 
 #[test]
+fn the_page_on_tcp_shows_and_changes_nothing() {
+    let expected = vec![rules_view(Family::V4)];
+    let rig = Rig::new(Fake {
+        rules: expected.clone(),
+        flows: vec![tcp_flow(1, "ESTABLISHED")],
+        ..Fake::default()
+    });
+    let ask = |request: &str, host: &str| {
+        let mut stream = std::net::TcpStream::connect(rig.server.addrs()[1]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let body = if request.starts_with("POST") { "Content-Length: 0\r\n" } else { "" };
+        stream.write_all(format!("{request} HTTP/1.1\r\nHost: {host}\r\n{body}\r\n").as_bytes()).unwrap();
+        answer(stream)
+    };
+    let local = "127.0.0.1:8080";
+    for host in [local, "localhost", "GW.example.org:8080"] {
+        assert!(ask("GET /", host).1.starts_with("<!doctype html>"), "{host}");
+    }
+    assert_eq!(serde_json::from_str::<Vec<RulesView>>(&ask("GET /v1/rules", local).1).unwrap(), expected);
+    assert!(ask("GET /v1/flows?dport=80", local).1.contains("ESTABLISHED"));
+    for request in [
+        "POST /v1/apply",
+        "POST /v1/confirm",
+        "POST /v1/rollback",
+        "POST /v1/flows/flush",
+        "POST /v1/sysctl",
+        "GET /v1/sysctl",
+        "GET /v1/flows/events",
+        "GET /metrics",
+        "GET /nothing",
+        "DELETE /v1/flows",
+    ] {
+        let (status, kind, message) = error_of(ask(request, local));
+        assert_eq!((status, kind), (403, ErrorKind::Forbidden), "{request}");
+        assert!(message.contains("not served on TCP"), "{message}");
+    }
+    for host in ["evil.example", "fwd", "gw.example.org.evil.example"] {
+        let (status, _, message) = error_of(ask("GET /v1/stats", host));
+        assert_eq!(status, 421, "{host}");
+        assert!(message.contains(host) && message.contains("web.hosts"), "{message}");
+    }
+    let view = WebView { listen: Some(rig.server.addrs()[1]), write: false };
+    for (_, said) in [ask("GET /v1/web", local), rig.get("/v1/web")] {
+        assert_eq!(serde_json::from_str::<WebView>(&said).unwrap(), view);
+    }
+}
+
+#[test]
 fn a_tcp_listener_serves_metrics_and_nothing_else() {
     let rig = Rig::new(Fake { stats: Stats { generation: 7, ..Stats::default() }, ..Fake::default() });
     let (status, text) = tcp(&rig, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -596,4 +647,116 @@ fn top_takes_its_own_parameters_and_those_of_flows() {
     let refuse = Some(ApplyError::new(ErrorKind::Busy, "others look"));
     let (status, kind, _) = error_of(Rig::new(Fake { refuse, ..Fake::default() }).get("/v1/top"));
     assert_eq!((status, kind), (409, ErrorKind::Busy));
+}
+
+/// Status, head in lower case, and body.
+fn whole(rig: &Rig, request: &str) -> (u16, String, String) {
+    let mut stream = rig.connect();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_lowercase(), body.to_owned())
+}
+
+#[test]
+fn the_page_is_served_with_headers_that_keep_other_sites_out() {
+    let rig = Rig::new(Fake::default());
+    for (path, media_type, begins) in [
+        ("/", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/assets/main.js", "text/javascript; charset=utf-8", "// "),
+        ("/assets/style.css", "text/css; charset=utf-8", "/* "),
+        ("/assets/icon.svg", "image/svg+xml", "<svg "),
+        ("/v1/version", "application/json", "{"),
+        ("/nothing", "application/json", "{"),
+    ] {
+        let (_, head, body) = whole(&rig, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"));
+        assert!(body.starts_with(begins), "{path}: {body}");
+        for header in [
+            &format!("content-type: {media_type}"),
+            "x-content-type-options: nosniff",
+            "x-frame-options: deny",
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+            "cross-origin-resource-policy: same-origin",
+        ] {
+            assert!(head.contains(&format!("\r\n{header}")), "{path}: no {header} in {head}");
+        }
+        let policy = head.split("content-security-policy: ").nth(1).unwrap();
+        for word in ["default-src 'none'", "script-src 'self';", "frame-ancestors 'none'", "base-uri 'none'"]
+        {
+            assert!(policy.contains(word), "{path}: no {word} in {policy}");
+        }
+        assert!(!policy.contains("unsafe"), "{policy}");
+    }
+    let (status, head, body) = whole(&rig, "HEAD / HTTP/1.0\r\n\r\n");
+    assert_eq!((status, body.as_str()), (200, ""));
+    assert!(head.contains("content-length: "), "{head}");
+}
+
+#[test]
+fn unknown_paths_and_methods_of_the_page_are_refused_in_words() {
+    let rig = Rig::new(Fake::default());
+    for path in
+        ["/index.html", "/assets/", "/assets/nothing.js", "/assets/../v1/stats", "/assets/%2e%2e/x", "//"]
+    {
+        let (status, kind, _) = error_of(rig.get(path));
+        assert_eq!((status, kind), (404, ErrorKind::NotFound), "{path}");
+    }
+    for path in ["/", "/assets/main.js", "/v1/rules/counters"] {
+        assert_eq!(rig.post(path, "").0, 405, "{path}");
+    }
+}
+
+#[test]
+fn what_another_site_asks_for_through_a_browser_is_refused_and_not_done() {
+    let rig = Rig::new(Fake::default());
+    let body = r#"{"v4":{"file":"r","text":""}}"#;
+    let post = |headers: &str| {
+        rig.raw(&format!("POST /v1/apply HTTP/1.0\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()))
+    };
+    for headers in [
+        "Host: localhost:8080\r\nOrigin: http://evil.example\r\n",
+        "Host: localhost:8080\r\nSec-Fetch-Site: cross-site\r\n",
+    ] {
+        let (status, kind, message) = error_of(post(headers));
+        assert_eq!((status, kind), (403, ErrorKind::Forbidden), "{headers}: {message}");
+    }
+    assert_eq!(error_of(post("Host: evil.example:8080\r\n")).0, 421);
+    // Our own page may not either, unless it may change something.
+    let own = "Host: localhost:8080\r\nOrigin: http://localhost:8080\r\nSec-Fetch-Site: same-origin\r\n";
+    let (status, kind, message) = error_of(post(own));
+    assert_eq!((status, kind), (403, ErrorKind::Forbidden));
+    assert!(message.contains("web.write"), "{message}");
+    assert!(rig.fake.applied.lock().unwrap().is_empty());
+
+    let path = rig.dir.path().join("other.sock");
+    let access = Access::socket(&[], true);
+    let fake = rig.fake.clone();
+    let _server = Server::start_for(&path, None, fake, Limits::default(), &[], access).unwrap();
+    let mut stream = UnixStream::connect(&path).unwrap();
+    let request = format!("POST /v1/apply HTTP/1.0\r\n{own}Content-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).unwrap();
+    assert_eq!(answer(stream).0, 200);
+    assert_eq!(rig.fake.applied.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn counters_of_rules_come_in_the_order_of_the_rules() {
+    let rule = |packets| RuleView { packets, bytes: packets * 100, ..RuleView::default() };
+    let policy = Some(PolicyView { verdict: "DROP".into(), packets: 5, bytes: 50 });
+    let chains = vec![
+        ChainView { name: "FORWARD".into(), policy, rules: vec![rule(1), rule(0)], ..ChainView::default() },
+        ChainView { name: "user".into(), rules: vec![rule(7)], ..ChainView::default() },
+    ];
+    let kept = KeptView { packets: 3, bytes: 9 };
+    let view = RulesView { family: Family::V6, generation: 9, text: String::new(), chains, kept };
+    let rig = Rig::new(Fake { rules: vec![view], ..Fake::default() });
+    let said = r#"[{"family":6,"generation":9,"chains":[{"policy":[5,50],"rules":[[1,100],[0,0]]},"#;
+    let rest = r#"{"policy":null,"rules":[[7,700]]}],"kept":{"packets":3,"bytes":9}}]"#;
+    assert_eq!(rig.get("/v1/rules/counters"), (200, format!("{said}{rest}")));
+    assert_eq!(rig.get("/v1/rules/counters?family=4"), (200, "[]".to_owned()));
+    assert_eq!(rig.get("/v1/rules/counters?family=5").0, 400);
 }

@@ -63,6 +63,8 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// The rulesets that ran: when, who, what, and what became of it. With N, prints that ruleset.
     History(HistoryArgs),
+    /// Where the web page is, and how to get to it from elsewhere.
+    Web(WebArgs),
     /// Changes the running rules by one rule, as iptables -A, -I, -D and -R do.
     Rule(RuleArgs),
     /// Runs the packets of a capture through rules, offline: needs neither daemon nor root.
@@ -368,6 +370,14 @@ impl From<FlowsArg> for FlowsChoice {
             FlowsArg::Kill => Self::Kill,
         }
     }
+}
+
+/// Arguments of `fwctl web`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WebArgs {
+    /// JSON as the daemon sends it.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `fwctl confirm`.

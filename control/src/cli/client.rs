@@ -30,6 +30,11 @@ impl Client {
         Ok(Self { socket: socket.to_owned(), runtime })
     }
 
+    /// Where the daemon is talked to.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// `GET`, the whole answer as data.
     pub(super) fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, CliError> {
         self.parse(&self.get_bytes(target)?)

@@ -3,7 +3,7 @@
 use super::CliError;
 use super::args::DoctorArgs;
 use super::client::Client;
-use crate::api::types::{Stats, Version};
+use crate::api::types::{Stats, Version, WebView};
 use crate::config::{Config, FwdArgs, WireConfig};
 use crate::doctor::{Daemon, Finding, Severity, examine, gather};
 use serde::Serialize;
@@ -95,7 +95,9 @@ fn running(client: &Client) -> Result<Option<Daemon>, CliError> {
         Err(error) => return Err(error),
     };
     let stats: Stats = client.get("/v1/stats")?;
-    Ok(Some(Daemon { pid: version.pid, stats }))
+    // One of another version may not know.
+    let page = client.get::<WebView>("/v1/web").ok().and_then(|web| web.listen);
+    Ok(Some(Daemon { pid: version.pid, stats, page }))
 }
 
 /// Pairs of NICs: those named, or those of the daemon.

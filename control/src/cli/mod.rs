@@ -22,6 +22,7 @@ mod tables;
 mod tests;
 pub mod top;
 mod version;
+mod web;
 mod workers;
 
 pub use explain::write_explanation;
@@ -146,6 +147,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Confirm(args) => history::confirm(&client()?, args, out)?,
         Command::Rollback(args) => history::roll_back(&client()?, args, out, err)?,
         Command::History(args) => history::show(&client()?, args, out, err)?,
+        Command::Web(args) => web::run(&client()?, args, out)?,
         Command::Rule(args) => rule::run(&client()?, args, out, err)?,
         Command::Version(args) => version::run(&client()?, args, out, err)?,
         Command::Doctor(args) => return doctor::run(&client()?, args, out),

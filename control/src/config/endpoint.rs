@@ -35,9 +35,37 @@ impl Listen {
     }
 }
 
+/// Names by which a listener may be called, in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostNames(pub Vec<String>);
+
+impl HostNames {
+    /// Whether a text can be the name of a host, without a port.
+    pub(super) fn is_name(text: &str) -> bool {
+        let is_label = |label: &str| {
+            let bytes = label.as_bytes();
+            (1..=63).contains(&bytes.len())
+                && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
+        text.len() <= 253 && text.split('.').all(is_label)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_hosts_have_no_port_and_no_space() {
+        for name in ["gateway", "gw.example.org", "a-b_c.x", "10.0.0.1"] {
+            assert!(HostNames::is_name(name), "{name}");
+        }
+        for not in
+            ["", "gw.", ".gw", "gw:8080", "a b", "http://gw", "*.example.org", "[::1]", &"a".repeat(64)]
+        {
+            assert!(!HostNames::is_name(not), "{not}");
+        }
+    }
 
     #[test]
     fn addresses_are_read_as_they_are_shown() {

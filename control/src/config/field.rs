@@ -3,7 +3,8 @@
 use super::timeout_policy;
 use super::value::Value;
 use super::{
-    Auto, Cores, Full, Idle, Irqs, L2Pass, Listen, LogLevel, Offloads, Rebalance, Rss, Tracking, XdpMode,
+    Auto, Cores, Full, HostNames, Idle, Irqs, L2Pass, Listen, LogLevel, Offloads, Rebalance, Rss, Tracking,
+    XdpMode,
 };
 use dataplane::flow::TimeoutPolicy;
 use std::path::PathBuf;
@@ -91,6 +92,20 @@ impl Field for Listen {
 
     fn show(&self) -> Option<String> {
         Some(quote(&self.to_string()))
+    }
+}
+
+impl Field for HostNames {
+    fn put(&mut self, value: Value) {
+        match value {
+            Value::HostNames(names) => *self = names,
+            other => mispaired(&other),
+        }
+    }
+
+    fn show(&self) -> Option<String> {
+        let items: Vec<String> = self.0.iter().map(|name| quote(name)).collect();
+        Some(format!("[{}]", items.join(", ")))
     }
 }
 

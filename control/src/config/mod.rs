@@ -25,7 +25,7 @@ mod timeout_policy;
 mod value;
 
 pub use args::FwdArgs;
-pub use endpoint::Listen;
+pub use endpoint::{HostNames, Listen};
 pub use error::{ConfigErrors, Problem};
 
 use dataplane::flow::TimeoutPolicy;
@@ -57,6 +57,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// What is told to monitoring.
     pub metrics: MetricsConfig,
+    /// The web page.
+    pub web: WebConfig,
     /// What is done to our NICs.
     pub net: NetConfig,
     /// What is kept across restarts.
@@ -349,6 +351,17 @@ pub struct MetricsConfig {
     pub listen: Listen,
     /// Most rules with series of their own; only rules with a comment have any.
     pub rules: u32,
+}
+
+/// The web page.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct WebConfig {
+    /// TCP address of the page, besides the API's socket.
+    pub listen: Listen,
+    /// Names by which browsers may call it, besides addresses and `localhost`.
+    pub hosts: HostNames,
+    /// Whether the page may change anything, on the API's socket.
+    pub write: bool,
 }
 
 /// What is done to our NICs.

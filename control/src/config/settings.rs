@@ -184,6 +184,27 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "How many rules are told of one by one, by chain and comment. Rules without a comment are not."
     ),
     setting!(
+        "web.listen",
+        Kind::Listen,
+        |c| c.web.listen,
+        "TCP address on which the web page is served, \"127.0.0.1:8080\", for looking only, to whoever can reach it: rules, flows \
+         and counters. \"\": on the API's socket only, which ssh -L 8080:/run/palisade/fwd.sock HOST brings to a browser."
+    ),
+    setting!(
+        "web.hosts",
+        Kind::HostNames,
+        |c| c.web.hosts,
+        "Names by which browsers may call the page, besides addresses and localhost: [\"gw.example.org\"]. Requests by any \
+         other name are refused."
+    ),
+    setting!(
+        "web.write",
+        Kind::Switch,
+        |c| c.web.write,
+        "Whether the page may confirm and roll back changes of the rules: on the API's socket only, with the rights of whoever \
+         connects to it. On TCP it never may."
+    ),
+    setting!(
         "net.offloads",
         Kind::Words(Offloads::words),
         |c| c.net.offloads,
@@ -291,6 +312,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("reject", "Answers to rejected packets."),
     ("api", "Where fwctl finds the daemon."),
     ("metrics", "What is told to monitoring."),
+    ("web", "The page for browsers."),
     ("net", "What is done to the NICs."),
     ("state", "What is kept across restarts."),
     ("log", "What the daemon says."),

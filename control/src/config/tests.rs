@@ -118,12 +118,27 @@ fn settings_of_the_tracker_have_one_range_by_whatever_way() {
 }
 
 #[test]
-fn leaf_names_are_unique_so_that_set_can_use_them() {
+fn a_name_that_several_settings_share_has_to_be_given_in_full() {
+    let said = refused_set("listen=127.0.0.1:8080").join("\n");
+    assert!(said.contains("`listen` is the name of several settings"), "{said}");
+    assert!(said.contains("metrics.listen or web.listen"), "{said}");
+    let config = with(&["--set", "web.listen=127.0.0.1:8080"]).unwrap();
+    assert_eq!((config.web.listen.to_string().as_str(), config.metrics.listen.0), ("127.0.0.1:8080", None));
+    // Others are known by their last part.
     let mut leaves: Vec<&str> = Known::all().map(Known::leaf).chain(WIRE.iter().map(|s| s.name)).collect();
     leaves.sort_unstable();
-    let before = leaves.len();
-    leaves.dedup();
-    assert_eq!(leaves.len(), before);
+    let shared: Vec<&str> = leaves.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+    assert_eq!(shared, ["listen"]);
+}
+
+#[test]
+fn names_by_which_the_page_is_called_are_names_of_hosts() {
+    let config = with(&["--set", "web.hosts=[\"GW.example.org\", \"gw\"]"]).unwrap();
+    assert_eq!(config.web.hosts.0, ["gw.example.org", "gw"]);
+    for wrong in ["[\"http://gw/\"]", "[\"gw:8080\"]", "[1]", "7"] {
+        let said = refused_set(&format!("web.hosts={wrong}")).join("\n");
+        assert!(said.contains("name of a host") || said.contains("names of hosts"), "{wrong}: {said}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One setting's value: what the sources can write, what a setting takes, and how both meet.
 
 use super::names::{ETHERTYPE_MIN, ETHERTYPES, check_iface, nearest};
-use super::{Cores, L2Pass, Listen, timeout_policy};
+use super::{Cores, HostNames, L2Pass, Listen, timeout_policy};
 use dataplane::flow::{Policies, TimeoutPolicy};
 use std::ops::Range;
 use toml::Spanned;
@@ -59,6 +59,8 @@ pub enum Kind {
     TimeoutPolicies,
     /// A TCP address to listen on, or nothing.
     Listen,
+    /// A list of names of hosts.
+    HostNames,
 }
 
 /// A value that its setting takes.
@@ -73,6 +75,7 @@ pub(super) enum Value {
     EtherTypes(L2Pass),
     TimeoutPolicies(Vec<TimeoutPolicy>),
     Listen(Listen),
+    HostNames(HostNames),
 }
 
 /// Why a value does not fit: which part of it, and more than "takes X" if there is more to say.
@@ -194,6 +197,7 @@ impl Kind {
             Self::EtherTypes => "\"all\", or a list of EtherTypes".to_owned(),
             Self::TimeoutPolicies => "a list of timeout policies".to_owned(),
             Self::Listen => "an address and a port, or \"\"".to_owned(),
+            Self::HostNames => "a list of names of hosts".to_owned(),
         }
     }
 
@@ -220,6 +224,7 @@ impl Kind {
             Self::Cores => read_cores(raw).map(Value::Cores),
             Self::EtherTypes => read_ethertypes(raw).map(Value::EtherTypes),
             Self::TimeoutPolicies => read_policies(raw).map(Value::TimeoutPolicies),
+            Self::HostNames => read_host_names(raw).map(Value::HostNames),
             Self::Listen => {
                 let text = raw.text().ok_or_else(|| raw.misfit())?;
                 let listen = Listen::parse(text).ok_or_else(|| raw.misfit().hint(Listen::hint(text)))?;
@@ -227,6 +232,20 @@ impl Kind {
             }
         }
     }
+}
+
+fn read_host_names(raw: &Raw) -> Result<HostNames, Misfit> {
+    let mut names = Vec::new();
+    for item in raw.items().ok_or_else(|| raw.misfit())? {
+        let name = item.text().filter(|name| HostNames::is_name(name)).ok_or_else(|| {
+            let misfit = item.misfit().because(format!("{} is no name of a host", item.describe()));
+            misfit.hint(
+                "write it as a browser's address line has it, without scheme and port: \"gw.example.org\"",
+            )
+        })?;
+        names.push(name.to_ascii_lowercase());
+    }
+    Ok(HostNames(names))
 }
 
 fn read_switch(raw: &Raw) -> Result<Value, Misfit> {

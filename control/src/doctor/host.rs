@@ -46,6 +46,19 @@ pub(super) fn rights(machine: &Machine) -> Vec<Finding> {
     missing.map(say).collect()
 }
 
+/// The web page is for this machine.
+pub(super) fn page(machine: &Machine) -> Vec<Finding> {
+    let running = machine.daemon.as_ref().map(|daemon| daemon.page);
+    let addr = running.unwrap_or(machine.config.web.listen.0);
+    let say = |addr: std::net::SocketAddr| {
+        finding("web", Severity::Warning)
+            .what(format!("the web page is served on {addr}"))
+            .leads_to("whoever reaches that address sees rules, flows and counters, unencrypted and without a password")
+            .mended_by(format!("web.listen = \"127.0.0.1:{}\" in the configuration, and ssh -L from elsewhere", addr.port()))
+    };
+    addr.filter(|addr| !addr.ip().to_canonical().is_loopback()).map(say).into_iter().collect()
+}
+
 /// Packet memory may be locked.
 pub(super) fn memlock(machine: &Machine) -> Vec<Finding> {
     let needed = umem_bytes(machine);

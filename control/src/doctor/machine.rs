@@ -7,6 +7,7 @@ use crate::placement::{self, Placement, PlacementError};
 use dataplane::ids::PortId;
 use dataplane::worker::deal_lanes;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// Machine, NICs and what is meant to run, or runs, on them.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,8 @@ pub struct Daemon {
     pub pid: u32,
     /// What it counts.
     pub stats: Stats,
+    /// Where its web page is on TCP, if it is.
+    pub page: Option<SocketAddr>,
 }
 
 /// What all NICs have in common.

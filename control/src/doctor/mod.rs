@@ -116,6 +116,7 @@ const CHECKS: &[Check] = &[
     host::isolation,
     host::placement,
     host::interrupts,
+    host::page,
 ];
 
 /// Everything found, worst first.

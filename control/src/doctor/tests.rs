@@ -63,7 +63,7 @@ fn good() -> Machine {
         ..Stats::default()
     };
     Machine {
-        daemon: Some(Daemon { pid: 77, stats }),
+        daemon: Some(Daemon { pid: 77, stats, page: None }),
         host: Host {
             kernel: (6, 18),
             clocksource: "tsc".to_owned(),
@@ -317,6 +317,14 @@ fn rights_and_memory_matter_before_the_start() {
     let rights = |machine: &mut Machine| machine.host.missing_rights = Some("missing CAP_BPF".into());
     let _ = finds(stopped(), rights, "rights", "machine", Severity::Fault);
     assert_eq!(found(good(), rights), []);
+    let page = |addr: &str| {
+        let addr = addr.parse().unwrap();
+        move |machine: &mut Machine| machine.daemon.as_mut().unwrap().page = Some(addr)
+    };
+    assert_eq!(found(good(), page("127.0.0.1:8080")), []);
+    assert_eq!(found(good(), page("[::1]:8080")), []);
+    let open = finds(good(), page("0.0.0.0:8080"), "web", "machine", Severity::Warning);
+    assert!(open.mend.contains("127.0.0.1:8080"), "{open:?}");
     let limit = |machine: &mut Machine| machine.host.memlock = Some(65_536);
     let _ = finds(stopped(), limit, "memlock", "machine", Severity::Fault);
     let pages = |machine: &mut Machine| (machine.host.hugepages, machine.host.hugepages_free) = (3, 1);

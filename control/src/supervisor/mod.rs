@@ -27,6 +27,7 @@ use crate::rules_file::{self, Named, Rules};
 use crate::sets::orders::Orders;
 use crate::sets::{self, Store};
 use crate::system::{capabilities, signals::Signals};
+use crate::web::Access;
 use backend::LiveBackend;
 use captures::Captures;
 use dataplane::clock::Now;
@@ -131,12 +132,13 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
         Orders::start(Arc::clone(&sets), asks, waker).map_err(system("starting the thread for sets"))?;
     let backend = Arc::new(LiveBackend::new(config, &plane, Arc::clone(&sets), labels));
     backend.note_sets();
-    let server = Server::start_with(
+    let server = Server::start_for(
         &config.api.socket,
         config.api.group.as_deref(),
         Arc::clone(&backend) as _,
         Limits::default(),
         &places(config),
+        Access::socket(&config.web.hosts.0, config.web.write),
     )?;
     plane.publisher.follow_wall_clock(Now::since(plane.started));
     plane.start(config)?;
@@ -163,7 +165,17 @@ fn places(config: &Config) -> Vec<Place> {
         setting: "metrics.listen",
         serves: Serves::Metrics,
     });
-    metrics.into_iter().collect()
+    let web = config.web.listen.0.map(|addr| {
+        if !addr.ip().to_canonical().is_loopback() {
+            warn!(
+                "the web page is on {addr}: whoever reaches it sees rules, flows and counters, unencrypted and without a password; \
+                 web.listen = \"127.0.0.1:{}\" keeps it on this machine",
+                addr.port()
+            );
+        }
+        Place { addr, setting: "web.listen", serves: Serves::Web(Access::page(&config.web.hosts.0)) }
+    });
+    metrics.into_iter().chain(web).collect()
 }
 
 /// Looks around until it is time to stop.

@@ -3,6 +3,7 @@
 
 mod build;
 mod changes;
+mod counters;
 mod events;
 mod expect;
 mod explain;
@@ -14,10 +15,12 @@ mod sets;
 mod stats;
 mod tables;
 mod top;
+mod web;
 mod workers;
 
 pub use build::*;
 pub use changes::*;
+pub use counters::*;
 pub use events::*;
 pub use expect::*;
 pub use explain::*;
@@ -29,6 +32,7 @@ pub use sets::*;
 pub use stats::*;
 pub use tables::*;
 pub use top::*;
+pub use web::*;
 pub use workers::*;
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +55,8 @@ pub enum ErrorKind {
     BadRequest,
     /// There is no such thing here.
     NotFound,
+    /// Who asks may not.
+    Forbidden,
     /// The rules are wrong.
     BadRules,
     /// The rules are right but ask for something not supported.

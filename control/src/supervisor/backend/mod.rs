@@ -21,8 +21,8 @@ use crate::api::metrics::Facts;
 use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
     FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, KeptView, RebalanceReport, RecentEdit,
-    RecentEntry, RollbackRequest, RssStats, RulesView, SetsAnswer, SetsRequest, Stats, TableLine,
-    TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest, WorkersReport,
+    RecentEntry, RollbackRequest, RssStats, RuleCounters, RulesView, SetsAnswer, SetsRequest, Stats,
+    TableLine, TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest, WorkersReport,
 };
 use crate::config::Config;
 use crate::history::{History, Note};
@@ -240,6 +240,17 @@ impl Backend for LiveBackend {
         let (packets, bytes) = self.publisher.kept(fam);
         let view = rules::rules_view(family, self.publisher.generation(), &rules, &counts);
         Some(RulesView { kept: KeptView { packets, bytes }, ..view })
+    }
+
+    fn rule_counters(&self, family: Family) -> Option<RuleCounters> {
+        let fam = match family {
+            Family::V4 => Fam::V4,
+            Family::V6 => Fam::V6,
+        };
+        let (rules, counts) = self.publisher.rules(fam);
+        let (packets, bytes) = self.publisher.kept(fam);
+        let counters = rules::rule_counters(family, self.publisher.generation(), &rules, &counts);
+        Some(RuleCounters { kept: KeptView { packets, bytes }, ..counters })
     }
 
     fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) {

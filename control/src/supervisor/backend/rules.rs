@@ -2,7 +2,8 @@
 
 use crate::api::backend::ApplyError;
 use crate::api::types::{
-    ChainView, Diagnostic, ErrorKind, Family, KeptView, PolicyView, RuleView, RulesText, RulesView,
+    ChainCounters, ChainView, Diagnostic, ErrorKind, Family, KeptView, PolicyView, RuleCounters, RuleView,
+    RulesText, RulesView,
 };
 use crate::iptables::diagnostics::Severity;
 use crate::iptables::edit::Refused;
@@ -116,6 +117,26 @@ pub(super) fn rules_view(
         text: rules.save(&count),
         kept: KeptView::default(),
     }
+}
+
+/// What one family's rules have counted, in the order of [`rules_view`].
+pub(super) fn rule_counters(
+    family: Family,
+    generation: Generation,
+    rules: &Rules,
+    counts: &HashMap<RuleRef, Counts>,
+) -> RuleCounters {
+    let count = |chain, rule| {
+        let (packets, bytes) = counts.get(&RuleRef { chain, rule }).copied().unwrap_or_default();
+        (packets, bytes)
+    };
+    let tables = printer::tables(&rules.file).into_iter();
+    let chains =
+        tables.flat_map(|table| printer::print_order(&rules.file, table)).map(|(id, chain)| ChainCounters {
+            policy: chain.policy.map(|_| count(id, None)),
+            rules: (0_u32..).zip(&chain.rules).map(|(number, _)| count(id, Some(number))).collect(),
+        });
+    RuleCounters { family, generation: generation.0, chains: chains.collect(), kept: KeptView::default() }
 }
 
 fn rule_view(num: u32, id: RuleId, row: printer::Row, counters: Counters) -> RuleView {
