@@ -6,6 +6,7 @@
 //! | `GET /metrics` | OpenMetrics text, see [`metrics`] |
 //! | `GET /v1/web` | [`types::WebView`] |
 //! | `GET /v1/version` | [`types::Version`] |
+//! | `GET /v1/openapi.json` | the description of all of these, [`openapi::document`] |
 //! | `GET /v1/stats` | [`types::Stats`] |
 //! | `GET /v1/rules?family=4` | list of [`types::RulesView`], both families without `family` |
 //! | `GET /v1/rules/counters?family=4` | list of [`types::RuleCounters`] |
@@ -42,6 +43,7 @@ mod gate;
 pub mod limits;
 pub mod listener;
 pub mod metrics;
+pub mod openapi;
 mod rates;
 mod routes;
 pub mod server;

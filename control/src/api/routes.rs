@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http_body_util::channel::{Channel, Sender};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io;
@@ -37,6 +38,7 @@ pub(super) fn router(shared: Arc<Shared>, access: Access) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/web", get(async move || Json(view)))
         .route("/v1/version", get(version))
+        .route("/v1/openapi.json", get(openapi))
         .route("/v1/stats", get(stats))
         .route("/v1/rules", get(rules))
         .route("/v1/rules/counters", get(rule_counters))
@@ -65,7 +67,10 @@ pub(super) fn router(shared: Arc<Shared>, access: Access) -> Router {
         .route("/v1/history", get(history))
         .route("/v1/history/rules", get(history_rules))
         .fallback(async || {
-            Failure::new(ErrorKind::NotFound, "there is no such address; see the README for the API")
+            Failure::new(
+                ErrorKind::NotFound,
+                "there is no such address; GET /v1/openapi.json lists those there are",
+            )
         })
         .method_not_allowed_fallback(async || {
             Failure::new(ErrorKind::BadRequest, "this address does not take such a request")
@@ -99,6 +104,11 @@ async fn version(State(shared): App) -> Response {
     Json(shared.backend.version()).into_response()
 }
 
+/// What the API takes and answers, for programs.
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], super::openapi::text()).into_response()
+}
+
 async fn stats(State(shared): App) -> Result<Response, Failure> {
     let taken = shared.clone();
     let mut stats = call(move || taken.backend.stats()).await?;
@@ -119,9 +129,9 @@ pub(super) async fn metrics(State(shared): App, headers: HeaderMap) -> Result<Re
 }
 
 /// One family, or both.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct FamilyQuery {
+pub(super) struct FamilyQuery {
     family: Option<Family4Or6>,
 }
 
@@ -141,7 +151,7 @@ impl From<Family4Or6> for Family {
 }
 
 /// A family in a URL, where numbers come as text.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
 enum Family4Or6 {
     #[serde(rename = "4")]
     V4,
@@ -180,9 +190,9 @@ async fn flows(
 }
 
 /// Tables in a URL.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TablesQuery {
+pub(super) struct TablesQuery {
     name: Option<String>,
     family: Option<Family4Or6>,
 }
@@ -442,9 +452,9 @@ async fn set(
 }
 
 /// How long to look at workers, and whether that is all.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct WorkersQuery {
+pub(super) struct WorkersQuery {
     #[serde(default = "one_second")]
     interval_ms: u64,
     #[serde(default)]
@@ -585,9 +595,9 @@ async fn history(State(shared): App) -> Result<Response, Failure> {
 }
 
 /// Which rules of the history.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct HistoryQuery {
+pub(super) struct HistoryQuery {
     number: u64,
     family: Family4Or6,
 }

@@ -14,14 +14,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A served [`Fake`] in a directory of its own.
-struct Rig {
+pub(super) struct Rig {
     dir: tempfile::TempDir,
     fake: Arc<Fake>,
     server: Server,
 }
 
 impl Rig {
-    fn new(fake: Fake) -> Self {
+    pub(super) fn new(fake: Fake) -> Self {
         Self::with_limits(fake, Limits::default())
     }
 
@@ -55,11 +55,11 @@ impl Rig {
         answer(stream)
     }
 
-    fn get(&self, target: &str) -> (u16, String) {
+    pub(super) fn get(&self, target: &str) -> (u16, String) {
         self.raw(&format!("GET {target} HTTP/1.0\r\nHost: fwd\r\n\r\n"))
     }
 
-    fn post(&self, target: &str, body: &str) -> (u16, String) {
+    pub(super) fn post(&self, target: &str, body: &str) -> (u16, String) {
         self.raw(&format!(
             "POST {target} HTTP/1.0\r\nHost: fwd\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()

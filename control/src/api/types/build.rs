@@ -1,10 +1,11 @@
 //! Versions and builds.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Which daemon is talking.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// Program version.
     pub version: String,
@@ -16,7 +17,7 @@ pub struct Version {
 }
 
 /// How a program was built.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct BuildFacts {
     /// Commit of the source, with `-dirty` behind it if files had been changed; `None`: not known.

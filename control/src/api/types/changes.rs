@@ -1,10 +1,11 @@
 //! Changes of the rules: what they would do, what they did, and how to take them back.
 
 use super::Family;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What becomes of live flows when rules change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FlowsChoice {
     /// Those that the rules so far let pass go on to pass until they end, whatever the new ones say.
@@ -17,7 +18,7 @@ pub enum FlowsChoice {
 }
 
 /// What new rules would change.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiffReport {
     /// One for each family that rules were given for.
     pub families: Vec<FamilyDiff>,
@@ -31,7 +32,7 @@ pub struct DiffReport {
 }
 
 /// A set that comes with rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetDiff {
     /// Its name.
     pub name: String,
@@ -42,7 +43,7 @@ pub struct SetDiff {
 }
 
 /// What changes for one family.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FamilyDiff {
     /// Which.
     pub family: Family,
@@ -53,7 +54,7 @@ pub struct FamilyDiff {
 }
 
 /// What changes in one chain.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChainDiff {
     /// Its table.
     pub table: String,
@@ -68,7 +69,7 @@ pub struct ChainDiff {
 }
 
 /// What happens to a chain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChainChange {
     /// It is there before and after.
@@ -81,7 +82,7 @@ pub enum ChainChange {
 }
 
 /// A rule that comes, goes or moves.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleDiff {
     /// Its number before, from 1; `None` for a new one.
     pub from: Option<u32>,
@@ -96,7 +97,7 @@ pub struct RuleDiff {
 }
 
 /// What rules say about the flows there are, each judged as if it began now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowFates {
     /// They could begin.
     pub allowed: u64,
@@ -110,7 +111,7 @@ pub struct FlowFates {
 }
 
 /// Back to rules that ran before.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackRequest {
     /// Number in the history; without it, what ran before the rules in force.
@@ -128,7 +129,7 @@ pub struct RollbackRequest {
 }
 
 /// Rules that ran, newest last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryReport {
     /// All that is remembered.
     pub entries: Vec<HistoryEntry>,
@@ -143,7 +144,7 @@ pub struct HistoryReport {
 }
 
 /// Rules that run or ran.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HistoryEntry {
     /// Number, never given twice.
     pub number: u64,
@@ -166,7 +167,7 @@ pub struct HistoryEntry {
 }
 
 /// What became of a change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It holds; no confirmation was asked for.
@@ -181,7 +182,7 @@ pub enum Outcome {
 }
 
 /// A change that waits for its confirmation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PendingView {
     /// Number of the change.
     pub number: u64,
@@ -192,7 +193,7 @@ pub struct PendingView {
 }
 
 /// A small change of the rules in force, in iptables' words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EditRequest {
     /// Whose rules.
@@ -217,7 +218,7 @@ pub struct EditRequest {
 }
 
 /// What is done to a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EditKind {
     /// `-A`: at its end.

@@ -1,10 +1,11 @@
 //! What happens to flows and expectations.
 
 use super::{ExpectRow, FlowRow};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum EventKind {
     /// It was made.
@@ -16,7 +17,7 @@ pub enum EventKind {
 }
 
 /// What changed about a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Changed {
     /// It was answered.
@@ -32,7 +33,7 @@ pub enum Changed {
 }
 
 /// Something that happened to a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventRow {
     /// What.
     pub kind: EventKind,
@@ -51,7 +52,7 @@ pub struct EventRow {
 }
 
 /// Something that happened to an expectation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExpectEventRow {
     /// What; an expectation is never updated.
     pub kind: EventKind,

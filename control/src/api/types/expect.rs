@@ -1,12 +1,13 @@
 //! Connections that helpers expect.
 
 use super::{Family, FlowKey};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// A connection that is expected.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExpectRow {
     /// Address family.
     pub family: Family,
@@ -30,7 +31,7 @@ pub struct ExpectRow {
 }
 
 /// The original direction of a connection that has announced another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExpectMaster {
     /// Source address.
     pub src: IpAddr,

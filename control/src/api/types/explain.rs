@@ -2,11 +2,12 @@
 //! answer to `POST /v1/explain`, and of the same form what `fwctl trace` tells of packets that did pass by.
 
 use super::FlowRow;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// A packet to explain. Nothing is sent and nothing is changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
     /// The NIC it comes in on.
@@ -25,7 +26,7 @@ pub struct ExplainRequest {
 }
 
 /// A packet by what it says. What is left out is what a first packet to that place would have.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PacketSpec {
     /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `udplite`, `gre`, `esp`, `ah`, or a number.
@@ -76,7 +77,7 @@ pub struct PacketSpec {
 }
 
 /// Everything about one packet, in the order in which it happens.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// Generation of the rules and settings it was judged by.
     pub generation: u32,
@@ -108,7 +109,7 @@ pub struct Explanation {
 }
 
 /// A name that counters and rules have for something, and a sentence about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Named {
     /// The name, as `fwctl stats` prints it.
     pub name: String,
@@ -117,7 +118,7 @@ pub struct Named {
 }
 
 /// What a packet is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedPacket {
     /// The NIC it comes in on.
     pub ingress: String,
@@ -136,7 +137,7 @@ pub struct ExplainedPacket {
 }
 
 /// Which worker judges a packet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedOwner {
     /// The worker.
     pub worker: u8,
@@ -147,7 +148,7 @@ pub struct ExplainedOwner {
 }
 
 /// How a packet relates to a flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Relation {
     /// It belongs to it and goes the way of its first packet.
@@ -160,7 +161,7 @@ pub enum Relation {
 }
 
 /// The flow that a packet belongs to or is about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedFlow {
     /// How they relate.
     pub relation: Relation,
@@ -175,7 +176,7 @@ pub struct ExplainedFlow {
 }
 
 /// Connection state of a packet, and why it has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedState {
     /// `NEW`, `ESTABLISHED`, `RELATED`, `INVALID` or `UNTRACKED`.
     pub state: String,
@@ -187,7 +188,7 @@ pub struct ExplainedState {
 }
 
 /// What a step is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
     /// A rule whose conditions hold.
@@ -202,7 +203,7 @@ pub enum StepKind {
 }
 
 /// A rule as people find it again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RulePlace {
     /// Its table.
     pub table: String,
@@ -219,7 +220,7 @@ pub struct RulePlace {
 }
 
 /// A step of a packet through the rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedStep {
     /// What it is.
     pub kind: StepKind,
@@ -237,7 +238,7 @@ pub struct ExplainedStep {
 }
 
 /// What becomes of a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
     /// It leaves on the other NIC.
@@ -252,7 +253,7 @@ pub enum Fate {
 }
 
 /// What becomes of a packet, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedVerdict {
     /// What becomes of it.
     pub verdict: Fate,

@@ -2,10 +2,11 @@
 
 use super::{FlowKey, FlowRow, Mark, Net};
 use crate::labels::LabelNames;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which flows are asked for; what is not given does not narrow. In a URL each field is a parameter of its name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FlowFilter {
     /// Address family.

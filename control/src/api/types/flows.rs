@@ -2,12 +2,13 @@
 
 use super::{Family, FlowFilter, Mark};
 use crate::labels::LabelNames;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// One direction of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowSide {
     /// Source address.
     pub src: IpAddr,
@@ -28,7 +29,7 @@ pub struct FlowSide {
 }
 
 /// What tells flows between the same addresses apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum FlowKey {
     /// TCP, UDP, UDP-Lite, SCTP, DCCP.
@@ -60,7 +61,7 @@ pub enum FlowKey {
 }
 
 /// A flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowRow {
     /// Address family.
     pub family: Family,
@@ -110,14 +111,14 @@ pub struct FlowRow {
 }
 
 /// How many flows there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowCount {
     /// That many.
     pub count: u64,
 }
 
 /// What has come of flows that were to be deleted or changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tally {
     /// How many it was done to.
@@ -130,7 +131,7 @@ pub struct Tally {
 }
 
 /// A line of the answer to a request that deletes or changes flows: the flows, and at the end how many.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub enum TallyLine {
@@ -141,7 +142,7 @@ pub enum TallyLine {
 }
 
 /// What to change about flows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateRequest {
     /// Which flows.
@@ -185,7 +186,7 @@ impl UpdateRequest {
 }
 
 /// One worker's tracker, under the names of `conntrack -S`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrackRow {
     /// The worker.
     pub worker: u8,
@@ -204,7 +205,7 @@ pub struct TrackRow {
 }
 
 /// A setting to change.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetRequest {
     /// Its name, without `net.netfilter.nf_conntrack_`.
     pub name: String,

@@ -35,10 +35,11 @@ pub use top::*;
 pub use web::*;
 pub use workers::*;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Address family, written 4 and 6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "u8", into = "u8")]
 pub enum Family {
     /// IPv4.
@@ -48,7 +49,7 @@ pub enum Family {
 }
 
 /// What kind of "no" an answer is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// The request made no sense.
@@ -69,7 +70,7 @@ pub enum ErrorKind {
 }
 
 /// Why a request was not done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// What kind of "no".
     pub kind: ErrorKind,

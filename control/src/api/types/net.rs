@@ -1,10 +1,11 @@
 //! Addresses and marks of which some bits count.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// An address with the number of leading bits that count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Net {
     addr: IpAddr,
@@ -75,7 +76,7 @@ impl From<Net> for String {
 }
 
 /// A mark of which some bits count, written `MARK` or `MARK/MASK`, decimal or `0x` hexadecimal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Mark {
     /// The mark.

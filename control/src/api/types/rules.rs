@@ -1,10 +1,11 @@
 //! Rules as they are in force, and as they are handed in.
 
 use super::{Family, FlowsChoice};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One family's rules, as they are in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RulesView {
     /// Which packets they judge.
     pub family: Family,
@@ -20,7 +21,7 @@ pub struct RulesView {
 }
 
 /// Traffic of flows that go on under earlier rules, counted since the daemon started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeptView {
     /// Packets.
     pub packets: u64,
@@ -29,7 +30,7 @@ pub struct KeptView {
 }
 
 /// A chain.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChainView {
     /// Its table.
     pub table: String,
@@ -44,7 +45,7 @@ pub struct ChainView {
 }
 
 /// A chain's policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyView {
     /// `ACCEPT` or `DROP`.
     pub verdict: String,
@@ -55,7 +56,7 @@ pub struct PolicyView {
 }
 
 /// A rule, in the columns of `iptables -L -v -n`. A negated column starts with `!`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleView {
     /// Number within the chain, from 1.
     pub num: u32,
@@ -88,7 +89,7 @@ pub struct RuleView {
 }
 
 /// New rules. A family without text keeps the rules it has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// IPv4 rules.
@@ -112,7 +113,7 @@ pub struct ApplyRequest {
 }
 
 /// A rules file, sent along with its name so that errors can point into it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RulesText {
     /// File name as the operator wrote it.
@@ -122,7 +123,7 @@ pub struct RulesText {
 }
 
 /// What an `apply` did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyReport {
     /// Number of the snapshot now in force on every worker.
     pub generation: u32,
@@ -147,7 +148,7 @@ pub struct ApplyReport {
 }
 
 /// One thing that is wrong with a rules file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Diagnostic {
     /// File name as given.
     pub file: String,

@@ -1,9 +1,10 @@
 //! Commands about sets.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A command in the language of ipset(8), or a file of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetsRequest {
     /// The command, without the word `ipset`; or the file.
@@ -20,7 +21,7 @@ pub struct SetsRequest {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetsAnswer {
     /// What ipset(8) would print.
     pub text: String,

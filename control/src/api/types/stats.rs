@@ -1,10 +1,11 @@
 //! What the daemon counts.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Packets and bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Traffic {
     /// How many packets.
     pub packets: u64,
@@ -13,7 +14,7 @@ pub struct Traffic {
 }
 
 /// How fast a [`Traffic`] grew over the last second or so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rate {
     /// Packets a second.
     pub packets_per_sec: u64,
@@ -22,7 +23,7 @@ pub struct Rate {
 }
 
 /// Everything the daemon counts, at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Stats {
     /// Milliseconds since the daemon started, by the clock that never jumps.
     pub uptime_ms: u64,
@@ -43,7 +44,7 @@ pub struct Stats {
 }
 
 /// A wire. Packets that came in are forwarded, dropped for one reason, or still on their way.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WireStats {
     /// Name.
     pub name: String,
@@ -66,7 +67,7 @@ pub struct WireStats {
 }
 
 /// Packets dropped for one reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DropCount {
     /// Stable name, `DropReason::name`.
     pub reason: String,
@@ -77,7 +78,7 @@ pub struct DropCount {
 }
 
 /// Which end of its wire a NIC is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
     /// The left one.
@@ -88,7 +89,7 @@ pub enum Side {
 }
 
 /// Where the XDP program of a NIC runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PortMode {
     /// In the driver.
@@ -99,7 +100,7 @@ pub enum PortMode {
 }
 
 /// A NIC.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PortStats {
     /// Interface name.
     pub name: String,
@@ -133,7 +134,7 @@ pub struct PortStats {
 }
 
 /// How a NIC spreads packets over its queues, beside how workers own flows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RssStats {
     /// In one word.
     pub state: RssWord,
@@ -146,7 +147,7 @@ pub struct RssStats {
 }
 
 /// See [`RssStats`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RssWord {
     /// There is one queue.
@@ -159,7 +160,7 @@ pub enum RssWord {
 }
 
 /// One queue of a NIC. Drops here are the kernel's: such packets never reached us.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueStats {
     /// Queue number.
     pub queue: u32,
@@ -187,7 +188,7 @@ pub struct QueueStats {
 }
 
 /// A worker thread.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerStats {
     /// Number, from zero.
     pub id: u8,
@@ -237,7 +238,7 @@ pub struct WorkerStats {
 }
 
 /// A worker that does not poll: packets of its queues are lost, and so are those of flows it owns.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stalled {
     /// Milliseconds since it was last seen polling.
     pub ms: u64,
@@ -248,7 +249,7 @@ pub struct Stalled {
 }
 
 /// Packets that went from worker to worker for one cause, as one of them saw it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HandoffRow {
     /// Stable name, `HandoffCause::name`.
     pub cause: String,
@@ -259,7 +260,7 @@ pub struct HandoffRow {
 }
 
 /// Packets that went to one other worker and came from it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerRow {
     /// Number of the other worker.
     pub worker: u8,
@@ -270,7 +271,7 @@ pub struct PeerRow {
 }
 
 /// The flow table, all workers together.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowStats {
     /// Flows now.
     pub count: u64,

@@ -1,11 +1,12 @@
 //! What `recent` and `hashlimit` rules keep of addresses.
 
 use super::Family;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 /// Which tables are asked for; all that there are unless told.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TablesRequest {
     /// Those of this name.
@@ -26,7 +27,7 @@ impl TablesRequest {
 }
 
 /// One line of an answer: a table, and then what is in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TableLine<T> {
     /// Here begins a table.
@@ -41,7 +42,7 @@ pub enum TableLine<T> {
 }
 
 /// An address of a `recent` list. Moments are in ticks of 4 ms since the daemon's start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecentEntry {
     /// The address.
     pub address: IpAddr,
@@ -56,7 +57,7 @@ pub struct RecentEntry {
 }
 
 /// An entry of a `hashlimit` table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HashlimitEntry {
     /// Seconds until it is forgotten unless it is asked again.
     pub expires_secs: u64,
@@ -78,7 +79,7 @@ pub struct HashlimitEntry {
 }
 
 /// A change of a `recent` list by hand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecentEdit {
     /// The list. An address is for the list of its family.
@@ -88,7 +89,7 @@ pub struct RecentEdit {
 }
 
 /// What is done to a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RecentChange {
     /// The address is seen now.

@@ -1,9 +1,10 @@
 //! What the workers have to do, and moving it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The workers over a moment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkersReport {
     /// How long was looked, in milliseconds: rates are of that time.
     pub interval_ms: u64,
@@ -20,7 +21,7 @@ pub struct WorkersReport {
 }
 
 /// One worker's load.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerLoad {
     /// Number, from zero.
     pub id: u8,
@@ -43,7 +44,7 @@ pub struct WorkerLoad {
 }
 
 /// A flow with many packets.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Elephant {
     /// Worker that has it.
     pub worker: u8,
@@ -62,7 +63,7 @@ pub struct Elephant {
 }
 
 /// What a rebalance did, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RebalanceReport {
     /// Load of the busiest worker in percent of the mean.
     pub before_percent: u64,
@@ -77,7 +78,7 @@ pub struct RebalanceReport {
 }
 
 /// A bucket that moves.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MovedBucket {
     /// Which one.
     pub bucket: u8,
