@@ -1,5 +1,6 @@
 //! Palisade's control plane: rules text, configuration, NICs, the API, and the fwd and fwctl programs.
 
+pub mod advice;
 pub mod ager;
 pub mod api;
 pub mod build_facts;
