@@ -8,8 +8,11 @@ mod cli;
 mod config;
 mod drops;
 
-/// A generated file and how it is made.
-const FILES: [(&str, fn() -> String); 5] = [
+/// How a file is made.
+type Make = fn() -> String;
+
+/// Generated files.
+const FILES: [(&str, Make); 5] = [
     ("docs/src/api/openapi.json", || control::api::openapi::text().to_owned()),
     ("docs/src/api/reference.md", api::page),
     ("docs/src/reference/cli.md", cli::page),

@@ -144,6 +144,16 @@ const SENT: &[u16] = &[400, 408, 413, 500];
 /// A change of the rules.
 const CHANGED: &[u16] = &[400, 404, 408, 409, 413, 422, 500];
 
+/// Parameters of the one request that takes those of two types.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is asked for")]
+struct TopQuery {
+    #[schemars(flatten)]
+    own: TopRequest,
+    #[schemars(flatten)]
+    filter: FlowFilter,
+}
+
 /// All of them, in the order of the reference.
 pub const OPERATIONS: &[Operation] = &[
     Operation::get("/v1/version", "Daemon", "Which daemon is talking").json::<Version>(),
@@ -151,11 +161,20 @@ pub const OPERATIONS: &[Operation] = &[
     Operation::get("/v1/stats", "Daemon", "Everything that is counted")
         .text("Rates are those of the last second or so.")
         .json::<Stats>(),
+    Operation::get("/metrics", "Daemon", "Everything that is counted, as OpenMetrics text")
+        .text("Prometheus' older text format for clients that ask for no other. Also over TCP, where that is switched on.")
+        .answered("application/openmetrics-text")
+        .refused(&[500]),
     Operation::get("/v1/workers", "Workers", "What each worker has to do, and the largest flows")
         .text("Takes as long as it is told to look: `interval_ms`, from 10 to 10000.")
         .query::<WorkersQuery>()
         .json::<WorkersReport>()
         .refused(ASKED),
+    Operation::get("/v1/top", "Workers", "Who has the most: flows, hosts, services and rules by rate")
+        .text("Looks for `interval_ms` at the flows that the filter's fields leave.")
+        .query::<TopQuery>()
+        .json::<TopReport>()
+        .refused(&[400, 409, 500]),
     Operation::post("/v1/workers/rebalance", "Workers", "Move flows from busy workers to idle ones")
         .query::<WorkersQuery>()
         .json::<RebalanceReport>()

@@ -1,12 +1,13 @@
 //! Who has how much traffic: flows, hosts, services and rules by rate over a moment.
 
 use super::{Family, FlowKey, Net, Rate};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// What the largest are largest by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TopBy {
     /// Bytes a second, both directions.
@@ -19,7 +20,7 @@ pub enum TopBy {
 }
 
 /// How long to look, and what for. In a URL beside the parameters of [`super::FlowFilter`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TopRequest {
     /// Milliseconds that rates are worked out over, 200 to 10000. Who asks again and again gets the time since the last
@@ -78,7 +79,7 @@ impl Default for TopRequest {
 
 /// Who had the most traffic in a moment just past. Bytes are of IP packets, header on; traffic of flows that ended within
 /// it is not part of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TopReport {
     /// Milliseconds looked at.
     pub interval_ms: u64,
@@ -114,7 +115,7 @@ pub struct TopReport {
 
 /// There may be more hosts than are kept count of. Then an entry can be too low by no more than this, in bits, packets or
 /// new flows a second, as the lists are ordered by; and who had less than that may be missing. 0: exact.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TopSlack {
     /// Of [`TopReport::hosts`].
     pub hosts: u64,
@@ -127,7 +128,7 @@ pub struct TopSlack {
 }
 
 /// A flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TopFlow {
     /// Address family.
     pub family: Family,
@@ -157,7 +158,7 @@ pub struct TopFlow {
 }
 
 /// A host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TopHost {
     /// Its address.
     pub addr: IpAddr,
@@ -172,7 +173,7 @@ pub struct TopHost {
 }
 
 /// A protocol, and the port that flows were begun to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TopService {
     /// IP protocol number.
     pub proto: u8,
@@ -191,7 +192,7 @@ pub struct TopService {
 }
 
 /// A rule or a chain's policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TopRule {
     /// Which packets it judges.
     pub family: Family,
