@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod diff;
 pub mod doctor;
+pub mod explain;
 pub mod history;
 pub mod ipfix;
 pub mod iptables;

@@ -421,6 +421,13 @@ impl Publisher {
         self.state().rules.clone()
     }
 
+    /// The same, and the snapshot that has them.
+    #[must_use]
+    pub fn running_as_published(&self) -> (BothRules, Arc<Snapshot>) {
+        let state = self.state();
+        (state.rules.clone(), self.mailbox.newest())
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

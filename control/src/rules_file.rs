@@ -59,6 +59,19 @@ impl Rules {
         }
     }
 
+    /// Where a rule, or a chain with its policy, is written: `FILE:LINE`. `None` of a chain that no line speaks of.
+    #[must_use]
+    pub fn place(&self, by: RuleRef) -> Option<String> {
+        let chain = &self.file.chains[by.chain.0 as usize];
+        let line = by.rule.map_or(chain.span.line, |rule| chain.rules[rule as usize].span.line);
+        match (line, by.rule) {
+            // Lines are numbered from 1; what was edited in has none.
+            (0, Some(_)) => Some("added with `fwctl rule`".to_owned()),
+            (0, None) => None,
+            (line, _) => Some(format!("{}:{line}", self.file.name)),
+        }
+    }
+
     /// The table as iptables-save prints it, the policies with what they have counted.
     #[must_use]
     pub fn save(&self, policies: &dyn Fn(RuleRef) -> Counters) -> String {

@@ -9,11 +9,13 @@
 //! * [`rss`] is how packets are spread over workers, by NICs and by ourselves,
 //! * [`rules`] decides, and [`sets`] are what rules may ask about,
 //! * [`device`] is what a worker reads from and writes to,
-//! * [`worker`] strings them together: one pinned thread, no lock, no allocation per packet.
+//! * [`worker`] strings them together: one pinned thread, no lock, no allocation per packet,
+//! * [`explain`] says what the worker would make of a packet, and why.
 
 pub mod clock;
 pub mod defrag;
 pub mod device;
+pub mod explain;
 pub mod flow;
 pub mod ids;
 pub mod packet;

@@ -8,6 +8,7 @@ use super::types::{
     RecentEntry, RollbackRequest, RuleCounters, RulesView, SetsAnswer, SetsRequest, Stats, TableLine,
     TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest, Version, WorkersReport,
 };
+use super::types::{ExplainRequest, Explanation};
 use crate::labels::LabelNames;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -101,6 +102,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Moves buckets of flows from busy workers to idle ones, by what comes in during `interval`.
     fn rebalance(&self, interval: Duration, dry_run: bool) -> RebalanceReport;
+
+    /// Says what would become of a packet; nothing is sent and nothing changes.
+    ///
+    /// # Errors
+    /// What is wrong with the request.
+    fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApplyError>;
 
     /// Compiles new rules and returns once every worker works with them.
     ///

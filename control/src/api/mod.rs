@@ -25,6 +25,7 @@
 //! | `GET /v1/top?interval_ms=MS&by=bytes&n=10&host=NET&port=N&FILTER` | [`types::TopReport`], as [`types::TopRequest`] and [`types::FlowFilter`] ask |
 //! | `GET /v1/workers?interval_ms=MS` | [`types::WorkersReport`] |
 //! | `POST /v1/workers/rebalance?interval_ms=MS&dry_run=BOOL` | [`types::RebalanceReport`] |
+//! | `POST /v1/explain` with [`types::ExplainRequest`] | [`types::Explanation`]; nothing is sent, nothing changes |
 //! | `POST /v1/apply` with [`types::ApplyRequest`] | [`types::ApplyReport`] |
 //! | `POST /v1/diff` with [`types::ApplyRequest`] | [`types::DiffReport`]; nothing changes |
 //! | `POST /v1/rules/edit` with [`types::EditRequest`] | [`types::ApplyReport`] |

@@ -5,6 +5,7 @@ use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, Limits};
 use super::listener::Lasting;
 use super::metrics::{Facts, Format, exposition};
 use super::server::Shared;
+use super::types::ExplainRequest;
 use super::types::{
     ApplyRequest, EditRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit,
     RollbackRequest, SetRequest, SetsRequest, TablesRequest, Tally, TallyLine, TopRequest, UpdateRequest,
@@ -59,6 +60,7 @@ pub(super) fn router(shared: Arc<Shared>, access: Access) -> Router {
         .route("/v1/top", get(top))
         .route("/v1/workers", get(workers))
         .route("/v1/workers/rebalance", post(rebalance))
+        .route("/v1/explain", post(explain))
         .route("/v1/apply", post(apply))
         .route("/v1/diff", post(diff))
         .route("/v1/rules/edit", post(edit))
@@ -512,6 +514,15 @@ async fn rebalance(
     let query = query?.0;
     let interval = query.interval()?;
     Ok(Json(call(move || shared.backend.rebalance(interval, query.dry_run)).await?).into_response())
+}
+
+async fn explain(State(shared): App, request: Request) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let answer = call(move || {
+        let request: ExplainRequest = understand(&body)?;
+        shared.backend.explain(&request).map_err(Failure::from)
+    });
+    Ok(Json(answer.await??).into_response())
 }
 
 async fn apply(

@@ -75,6 +75,16 @@ impl Backend for Fake {
         }
     }
 
+    fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApplyError> {
+        match &self.refuse {
+            Some(error) => Err(error.clone()),
+            None => Ok(Explanation {
+                packet: ExplainedPacket { ingress: request.ingress.clone(), ..ExplainedPacket::default() },
+                ..Explanation::default()
+            }),
+        }
+    }
+
     fn recent(&self, which: &TablesRequest, each: &mut dyn FnMut(TableLine<RecentEntry>) -> ControlFlow<()>) {
         let _ = asked(&self.recent, which).try_for_each(each);
     }

@@ -234,6 +234,21 @@ fn apply_hands_the_text_over_and_reports() {
 }
 
 #[test]
+fn a_packet_is_explained_or_it_is_said_why_not() {
+    let rig = Rig::new(Fake::default());
+    let (status, body) = rig.post("/v1/explain", r#"{"in":"eth1","frame":"00"}"#);
+    assert_eq!(status, 200);
+    let told: Explanation = serde_json::from_str(&body).unwrap();
+    assert_eq!(told.packet.ingress, "eth1");
+    let (_, kind, message) = error_of(rig.post("/v1/explain", r#"{"in":"eth1","fraem":"00"}"#));
+    assert_eq!(kind, ErrorKind::BadRequest);
+    assert!(message.contains("fraem"), "{message}");
+    let error = ApplyError { kind: ErrorKind::BadRequest, message: "no NIC".into(), diagnostics: Vec::new() };
+    let rig = Rig::new(Fake { refuse: Some(error), ..Fake::default() });
+    assert_eq!(error_of(rig.post("/v1/explain", r#"{"in":"eth9"}"#)).2, "no NIC");
+}
+
+#[test]
 fn refused_rules_come_back_with_every_diagnostic() {
     let diagnostic =
         Diagnostic { line: 3, column: 9, message: "no such target".into(), ..Diagnostic::default() };

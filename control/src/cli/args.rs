@@ -67,6 +67,9 @@ pub enum Command {
     Web(WebArgs),
     /// Changes the running rules by one rule, as iptables -A, -I, -D and -R do.
     Rule(RuleArgs),
+    /// Says what would become of a packet, and why: each step through the live tables, or offline with --rules. Sends
+    /// nothing, changes nothing.
+    Explain(Box<super::explain::ExplainArgs>),
     /// Runs the packets of a capture through rules, offline: needs neither daemon nor root.
     Replay(ReplayArgs),
     /// Looks for what makes the gateway slow, deaf or wrong, with or without a running daemon, and says what mends it.

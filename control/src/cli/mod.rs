@@ -150,6 +150,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Web(args) => web::run(&client()?, args, out)?,
         Command::Rule(args) => rule::run(&client()?, args, out, err)?,
         Command::Version(args) => version::run(&client()?, args, out, err)?,
+        Command::Explain(args) => return explain::run(&cli.socket, args, out, err),
         Command::Doctor(args) => return doctor::run(&client()?, args, out),
         Command::Check(args) => return check(args, out, err),
         Command::Replay(args) => return replay(args, out, err),

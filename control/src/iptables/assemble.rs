@@ -38,7 +38,7 @@ struct Building {
 /// `diagnostics` and leaves it out.
 #[must_use]
 pub fn assemble(tables: Vec<Table>, family: Family, diagnostics: &mut Vec<Diagnostic>) -> File {
-    let mut file = File { family, chains: Vec::new() };
+    let mut file = File { name: "".into(), family, chains: Vec::new() };
     for table in tables {
         let mut building = Building::new(table.kind);
         for command in table.commands {

@@ -48,7 +48,7 @@ impl Loaded {
     }
 }
 
-/// Reads the rules of one family, with the built-in service names. `file_name` is for diagnostics only.
+/// Reads the rules of one family, with the built-in service names. `file_name` is what they are called by.
 #[must_use]
 pub fn load(text: impl AsRef<[u8]>, file_name: &str, family: Family) -> Loaded {
     load_with(text.as_ref(), file_name, family, &BuiltinServices)
@@ -68,7 +68,10 @@ pub fn load_with(text: &[u8], file_name: &str, family: Family, services: &dyn Se
                 .hint("iptables-restore would leave the rules as they are; to accept everything say so: `*filter`, `COMMIT`"),
         );
     }
-    let syntax = (!tables.is_empty()).then(|| assemble::assemble(tables, family, &mut diagnostics));
+    let mut syntax = (!tables.is_empty()).then(|| assemble::assemble(tables, family, &mut diagnostics));
+    if let Some(file) = &mut syntax {
+        file.name = file_name.into();
+    }
     diagnostics
         .sort_by_key(|diagnostic| (diagnostic.span.line == 0, diagnostic.span.line, diagnostic.span.start));
     let mut loaded = Loaded { ruleset: None, syntax, diagnostics };

@@ -23,6 +23,8 @@ pub struct Counters {
 /// One family's tables.
 #[derive(Clone, Debug)]
 pub struct File {
+    /// What it is called.
+    pub name: Arc<str>,
     /// Family the file is for.
     pub family: Family,
     /// The chains of `filter`, then those of each other table the file has: built-in ones first in kernel order, then

@@ -9,6 +9,7 @@ use pcap_file::pcapng::{Block, PcapNgReader};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// One captured packet.
@@ -71,6 +72,33 @@ const FRAME_LEN_MAX: usize = 256 * 1024;
 /// # Errors
 /// If the file cannot be read; packets before the damage have been delivered by then.
 pub(super) fn for_each(path: &Path, mut each: impl FnMut(Captured)) -> Result<(), CaptureError> {
+    walk(path, &mut |captured| {
+        each(captured);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The packet of that number, from 1; the inner error is how many there are.
+///
+/// # Errors
+/// If the file cannot be read so far.
+pub fn nth(path: &Path, number: u64) -> Result<Result<Captured, u64>, CaptureError> {
+    let (mut count, mut found) = (0, None);
+    walk(path, &mut |captured| {
+        count += 1;
+        if count < number {
+            return ControlFlow::Continue(());
+        }
+        found = Some(captured);
+        ControlFlow::Break(())
+    })?;
+    Ok(found.ok_or(count))
+}
+
+/// Hands out packets until `each` has enough.
+type Each<'a> = &'a mut dyn FnMut(Captured) -> ControlFlow<()>;
+
+fn walk(path: &Path, each: Each<'_>) -> Result<(), CaptureError> {
     let file = path.display().to_string();
     let io = |source| CaptureError::Io { file: file.clone(), source };
     let mut opened = File::open(path).map_err(io)?;
@@ -78,14 +106,10 @@ pub(super) fn for_each(path: &Path, mut each: impl FnMut(Captured)) -> Result<()
     opened.read_exact(&mut magic).map_err(io)?;
     opened.rewind().map_err(io)?;
     let reader = BufReader::new(opened);
-    if magic == [0x0a, 0x0d, 0x0d, 0x0a] {
-        pcapng(reader, &file, &mut each)
-    } else {
-        pcap(reader, &file, &mut each)
-    }
+    if magic == [0x0a, 0x0d, 0x0d, 0x0a] { pcapng(reader, &file, each) } else { pcap(reader, &file, each) }
 }
 
-fn pcap(reader: impl Read, file: &str, each: &mut dyn FnMut(Captured)) -> Result<(), CaptureError> {
+fn pcap(reader: impl Read, file: &str, each: Each<'_>) -> Result<(), CaptureError> {
     let mut packet = 1;
     let format = |packet, source| CaptureError::Format { file: file.to_owned(), packet, source };
     let mut reader = PcapReader::new(reader).map_err(|source| format(0, source))?;
@@ -93,13 +117,15 @@ fn pcap(reader: impl Read, file: &str, each: &mut dyn FnMut(Captured)) -> Result
     while let Some(next) = reader.next_packet() {
         let read = next.map_err(|source| format(packet, source))?;
         let nanos = u64::try_from(read.timestamp.as_nanos()).unwrap_or(u64::MAX);
-        each(captured(nanos, &read.data, read.orig_len, link, file)?);
+        if each(captured(nanos, &read.data, read.orig_len, link, file)?).is_break() {
+            break;
+        }
         packet += 1;
     }
     Ok(())
 }
 
-fn pcapng(reader: impl Read, file: &str, each: &mut dyn FnMut(Captured)) -> Result<(), CaptureError> {
+fn pcapng(reader: impl Read, file: &str, each: Each<'_>) -> Result<(), CaptureError> {
     let mut packet = 1;
     let format = |packet, source| CaptureError::Format { file: file.to_owned(), packet, source };
     let mut reader = PcapNgReader::new(reader).map_err(|source| format(0, source))?;
@@ -133,7 +159,9 @@ fn pcapng(reader: impl Read, file: &str, each: &mut dyn FnMut(Captured)) -> Resu
         })?;
         let nanos = ticks.map_or(last_nanos, |ticks| ticks_to_nanos(ticks, interface));
         last_nanos = nanos;
-        each(captured(nanos, &data, original_len, interface.linktype, file)?);
+        if each(captured(nanos, &data, original_len, interface.linktype, file)?).is_break() {
+            break;
+        }
         packet += 1;
     }
     Ok(())

@@ -9,7 +9,7 @@
 mod capture;
 mod sides;
 
-pub use capture::{CaptureError, Captured};
+pub use capture::{CaptureError, Captured, nth};
 
 use crate::api::types::Net;
 use crate::labels::LabelNames;

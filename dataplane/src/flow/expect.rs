@@ -242,6 +242,16 @@ impl Expectations {
         inner.by_key.values().flatten().filter(|expected| !expected.deadline.is_past(now)).copied().collect()
     }
 
+    /// The same expectations, with nobody listening.
+    pub(super) fn copy(&self, now: Tick) -> Self {
+        let copy = Self::default();
+        for expected in self.list(now) {
+            copy.filter[expected.key().word()].fetch_add(1, Relaxed);
+            copy.inner().by_key.entry(expected.key()).or_default().push(expected);
+        }
+        copy
+    }
+
     /// Begins to listen; gives the number of the next event. Ends with [`Self::stop_listening`].
     pub fn listen(&self) -> u64 {
         let mut inner = self.inner();

@@ -52,7 +52,7 @@ pub(super) const fn is_icmp(family: Family, proto: u8) -> bool {
 /// The tuple of the other direction. An ICMP tuple that is no query is its own inverse but for the addresses; such
 /// a tuple is never in the table.
 #[inline]
-pub(super) fn inverse(tuple: &Tuple) -> Tuple {
+pub(crate) fn inverse(tuple: &Tuple) -> Tuple {
     let (src_port, dst_port) = if is_icmp(tuple.family, tuple.proto) {
         (tuple.src_port, icmp_inverse(tuple.family, tuple.dst_port).unwrap_or(tuple.dst_port))
     } else {

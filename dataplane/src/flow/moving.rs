@@ -114,7 +114,7 @@ impl Tracker {
 
 impl Record<'_> {
     /// Copies all but what names the flow: its tuple and which of the slot's flows it is.
-    fn copy_from(&self, from: Self) {
+    pub(super) fn copy_from(&self, from: Self) {
         self.common.set_life(from.common.life());
         self.common.copy_verdicts(from.common);
         self.counters.copy_from(from.counters);

@@ -310,7 +310,17 @@ impl Region {
     /// The secret hash of a flow's tuple, see [`flow_hash`].
     #[must_use]
     pub fn hash(&self, tuple: &Tuple) -> u64 {
-        flow_hash(&Seed(self.header().seed.each_ref().map(|word| word.load(Relaxed))), tuple)
+        flow_hash(&self.seed(), tuple)
+    }
+
+    /// The secret that flows are hashed with.
+    pub(super) fn seed(&self) -> Seed {
+        Seed(self.header().seed.each_ref().map(|word| word.load(Relaxed)))
+    }
+
+    /// Most flows of both families together.
+    pub(super) fn max_flows(&self) -> u32 {
+        self.header().max_flows.load(Relaxed)
     }
 
     /// Buckets of the index.

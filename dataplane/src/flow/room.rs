@@ -74,6 +74,11 @@ impl Limits {
         }
     }
 
+    /// Most flows there may be for one more to be let in.
+    pub(super) const fn for_claim(self, claim: Claim) -> u32 {
+        if claim.management { self.max } else { self.ordinary }
+    }
+
     /// A timeout under pressure: what is free above the start of pressure, as a share of it.
     #[cold]
     fn squeeze(self, secs: u32, flows: u32) -> u32 {
@@ -108,9 +113,8 @@ impl Tracker {
 
     /// Makes sure that one more flow may be inserted; false if it may not.
     pub(super) fn make_room(&mut self, hash: u64, claim: Claim, now: Tick) -> bool {
-        let Limits { max, ordinary, half_open, pressure: _ } = self.limits;
-        let limit = if claim.management { max } else { ordinary };
-        if self.flow_count() >= limit {
+        let half_open = self.limits.half_open;
+        if self.flow_count() >= self.limits.for_claim(claim) {
             let may_search = claim.management || claim.policy == FullPolicy::EvictHalfOpen;
             return self.evict(hash, None, now) || may_search && self.sweep(now);
         }

@@ -15,6 +15,7 @@ use crate::clock::Tick;
 use crate::flow::{Direction, FlowId, status};
 use crate::ids::WorkerId;
 use crate::packet::{Family, Packet, Tuple};
+use crate::rules::rate::Scratch;
 
 /// The connection a packet belongs to or is about, as rules see it: as it is after the packet was tracked. Exists for
 /// every packet but INVALID and UNTRACKED ones.
@@ -78,6 +79,11 @@ pub trait Flows: std::fmt::Debug {
 
     /// Stands for the flow that the packet in question may start.
     fn newcomer(&self) -> FlowId;
+
+    /// Where what rules count of the packet goes, if that is not to be kept.
+    fn scratch(&self) -> Option<&Scratch> {
+        None
+    }
 }
 
 /// A flow that a packet belongs to.

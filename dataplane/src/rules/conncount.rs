@@ -88,6 +88,21 @@ impl ConnCount {
         self.shards[key.shard()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is known under a key, alone.
+    pub(super) fn copy_of(&self, key: CountKey) -> Self {
+        let copy = Self::default();
+        let places = {
+            let shard = self.shard(key);
+            shard.index.get(&key).map(|at| shard.lists[*at].places.clone())
+        };
+        if let Some(places) = places {
+            let mut shard = copy.shard(key);
+            shard.index.insert(key, 0);
+            shard.lists.push(List { key, places });
+        }
+        copy
+    }
+
     /// Connections there are under a key, with that of a packet that may start one.
     pub(super) fn count_newcomer(&self, key: CountKey, flows: &dyn Flows) -> u32 {
         self.count(key, (flows.newcomer(), Direction::Orig), flows, |places, asking| {

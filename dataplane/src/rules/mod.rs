@@ -16,6 +16,7 @@ mod compile;
 pub mod conn;
 mod conncount;
 mod counters;
+pub mod explain;
 pub mod header;
 pub mod interned;
 mod line;

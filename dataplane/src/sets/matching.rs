@@ -8,7 +8,7 @@ use super::subject::{Directions, Subject};
 use super::table::Value;
 use crate::rules::Facts;
 use crate::rules::model::Hook;
-use crate::rules::rate::Rates;
+use crate::rules::rate::{Rates, Scratch};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -80,6 +80,8 @@ struct Ask<'a> {
     counts: bool,
     /// Whether counters are compared.
     compares: bool,
+    /// Where it is counted instead, if that is not to be kept.
+    scratch: Option<&'a Scratch>,
 }
 
 /// What a set says of a packet.
@@ -103,8 +105,12 @@ impl SetMatch {
     #[must_use]
     pub fn holds(&self, facts: &Facts<'_>) -> bool {
         let subject = Subject::of(facts, self.hook);
-        let counts = !self.keep_counters && matches!(facts.rates, Rates::Live(_));
-        let ask = Ask { of: self, subject: &subject, counts, compares: true };
+        let (counts, scratch) = match facts.rates {
+            Rates::Live(_) => (!self.keep_counters, None),
+            Rates::Scratch(_, scratch) => (false, Some(scratch).filter(|_| !self.keep_counters)),
+            Rates::Probe(_) => (false, None),
+        };
+        let ask = Ask { of: self, subject: &subject, counts, compares: true, scratch };
         ask.is_in(&self.slot.peek()) != self.invert
     }
 }
@@ -127,7 +133,9 @@ impl Ask<'_> {
 
     fn said(self, set: &Set) -> Said {
         if let Content::List(list) = &set.content {
-            let inner = Ask { counts: self.counts && !self.of.keep_subcounters, compares: false, ..self };
+            let scratch = self.scratch.filter(|_| !self.of.keep_subcounters);
+            let inner =
+                Ask { counts: self.counts && !self.of.keep_subcounters, compares: false, scratch, ..self };
             let holds = list.load().iter().any(|member| {
                 !member.is_over(self.subject.nanos)
                     && inner.is_in(&member.slot.peek())
@@ -165,9 +173,12 @@ impl Ask<'_> {
             packets.fetch_add(1, Ordering::Relaxed);
             bytes.fetch_add(u64::from(self.subject.len), Ordering::Relaxed);
         }
-        let fits = |asked: Option<Compare>, have: &AtomicU64| {
-            asked.is_none_or(|compare| compare.holds(have.load(Ordering::Relaxed)))
+        let more = self.scratch.map_or(0, |scratch| scratch.meet(packets));
+        let fits = |asked: Option<Compare>, have: &AtomicU64, more: u64| {
+            asked.is_none_or(|compare| compare.holds(have.load(Ordering::Relaxed).wrapping_add(more)))
         };
-        !self.compares || fits(self.of.packets, packets) && fits(self.of.bytes, bytes)
+        !self.compares
+            || fits(self.of.packets, packets, more)
+                && fits(self.of.bytes, bytes, more * u64::from(self.subject.len))
     }
 }

@@ -3,6 +3,7 @@
 
 use super::loopback::LoopbackDevice;
 use crate::clock::Now;
+use crate::explain::Live;
 use crate::flow::{Cursor, Expired, Request, Seed, Tracker, TrackerConfig};
 use crate::ids::{Generation, PortId, WorkerId};
 use crate::packet::{Family, Packet};
@@ -146,6 +147,7 @@ pub struct Gateway {
     pub notes: Vec<NoteReader>,
     /// Which worker owns which flows.
     pub steering: Arc<Steering>,
+    ports: Arc<[PortState]>,
     umem: Arc<Umem>,
     seed: Seed,
     expired: Vec<Producer<Expired>>,
@@ -188,6 +190,7 @@ impl Gateway {
             under_way: HashMap::new(),
             mailbox,
             steering: Arc::new(Steering::new(config.spread, workers, BUCKETS)),
+            ports: Arc::clone(&ports),
             umem,
             seed: Seed::random(),
             config,
@@ -363,6 +366,22 @@ impl Gateway {
         }
     }
 
+    /// What there is at this moment, for [`crate::explain`].
+    pub fn look<T>(&mut self, look: impl FnOnce(&Live<'_>) -> T) -> T {
+        let snapshot = self.mailbox.newest();
+        let regions: Vec<_> = self.workers.iter_mut().map(|worker| worker.tracker_mut().region()).collect();
+        let expectations = Arc::clone(self.workers[0].tracker_mut().expectations());
+        look(&Live {
+            snapshot: &snapshot,
+            names: &names(&self.config),
+            ports: &self.ports,
+            steering: &self.steering,
+            regions: &regions,
+            expectations: &expectations,
+            now: self.now,
+        })
+    }
+
     /// What left on a NIC since the last time.
     pub fn collect(&mut self, side: PortId) -> Vec<Vec<u8>> {
         let lanes = self.workers.iter_mut().flat_map(|worker| worker.lanes_mut());
@@ -494,15 +513,20 @@ fn bucket(fields: Fields, packet: &[u8]) -> Option<u8> {
     Some(rss::bucket(fields, &parsed.tuple))
 }
 
+/// Names of all NICs.
+fn names(config: &GatewayConfig) -> Vec<String> {
+    let further =
+        (1..config.wires).flat_map(|wire| config.names.each_ref().map(|name| format!("{name}{wire}")));
+    config.names.iter().cloned().chain(further).collect()
+}
+
 /// A snapshot of these rules.
 fn snapshot(
     generation: Generation,
     rules: &[Ruleset],
     config: &GatewayConfig,
 ) -> Result<Snapshot, CompileError> {
-    let further =
-        (1..config.wires).flat_map(|wire| config.names.each_ref().map(|name| format!("{name}{wire}")));
-    let names: Vec<String> = config.names.iter().cloned().chain(further).collect();
+    let names = names(config);
     let family = |family: Family| -> Result<Arc<FamilyRules>, CompileError> {
         let asked = rules.iter().find(|ruleset| ruleset.family == family);
         let ruleset = asked.cloned().unwrap_or_else(|| Ruleset::empty(family));

@@ -45,6 +45,7 @@ pub use notes::{LINE_BYTES, Note, NoteReader, NoteWriter, Why, note_rings};
 pub use observer::{Fate, Observer};
 pub use set_asks::SetAsks;
 pub use snapshot::{AnswerRate, FamilyRules, L2Policy, Mailbox, Settings, Snapshot};
+pub(crate) use steering::place;
 pub use steering::{BucketMove, Spread, Stage, Steering};
 
 use crate::clock::Now;

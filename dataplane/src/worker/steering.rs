@@ -9,6 +9,7 @@
 //! flows to be handed over, tells NICs, then everybody ([`Steering::release`]), and waits until the last packet that was
 //! sent the old way has arrived. Each stage is entered by one thread only.
 
+use crate::flow;
 use crate::ids::{WORKERS_MAX, WorkerId};
 use crate::packet::{Family, Fragment, Packet, Tuple, proto};
 use crate::rss::{self, BUCKETS, Fields};
@@ -44,6 +45,28 @@ pub(super) fn meeting_tuple(packet: &Packet) -> Tuple {
     let tuple = &packet.tuple;
     let proto = if tuple.family == Family::V4 { tuple.proto } else { proto::FRAGMENT };
     Tuple { src_port: 0, dst_port: 0, proto, ..*tuple }
+}
+
+/// Where a packet belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    /// Hash of its flow.
+    pub(crate) hash: u64,
+    /// Its bucket.
+    pub(crate) bucket: u8,
+    /// Whether that is another packet's flow, which this one reports an error about.
+    pub(crate) is_about: bool,
+    /// Whether that is where all fragments of its datagram meet.
+    pub(crate) meets: bool,
+}
+
+/// Finds where a packet belongs, as a worker does that has all of its bytes.
+pub(crate) fn place(spread: Spread, packet: &Packet, bytes: &[u8], hash: impl Fn(&Tuple) -> u64) -> Placed {
+    let meets = packet.fragment != Fragment::Whole;
+    let about = if meets { None } else { flow::error_about(packet, bytes) };
+    let tuple = if meets { meeting_tuple(packet) } else { about.unwrap_or(packet.tuple) };
+    let hash = hash(&tuple);
+    Placed { hash, bucket: spread.bucket(&tuple, hash), is_about: about.is_some(), meets }
 }
 
 /// A bucket that changes its worker.

@@ -205,6 +205,22 @@ impl Instance for Icmp {
     }
 }
 
+/// Type and code by name or number, for those who want one packet of it: of a name for all codes the first.
+///
+/// # Errors
+/// Says why it is none, and what it may have been meant to be.
+pub(crate) fn type_and_code(text: &str, family: Family) -> Result<(u8, u8), String> {
+    let words = if family == Family::V4 { &WORDS4 } else { &WORDS6 };
+    let word = Word { text: text.to_owned(), span: Span::default() };
+    match kind(&word, words) {
+        Ok((ty, _)) if words.any == Some(ty) => Err("`any` is no type that a packet can have".to_owned()),
+        Ok((ty, (code, _))) => Ok((ty, code)),
+        Err(Diagnostic { message, hint, .. }) => {
+            Err(hint.map_or_else(|| message.clone(), |hint| format!("{message}: {hint}")))
+        }
+    }
+}
+
 /// Reads a type: a number, `number/code`, a name or an unambiguous beginning of one.
 fn kind(word: &Word, words: &Words) -> Result<(u8, (u8, u8)), Diagnostic> {
     let text = word.text.as_str();

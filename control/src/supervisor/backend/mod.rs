@@ -3,6 +3,7 @@
 mod changes;
 mod events;
 mod expect;
+mod explain;
 mod flows;
 mod judge;
 mod metrics;
@@ -24,6 +25,7 @@ use crate::api::types::{
     RecentEntry, RollbackRequest, RssStats, RuleCounters, RulesView, SetsAnswer, SetsRequest, Stats,
     TableLine, TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest, WorkersReport,
 };
+use crate::api::types::{ExplainRequest, Explanation};
 use crate::config::Config;
 use crate::history::{History, Note};
 use crate::labels::LabelNames;
@@ -327,6 +329,10 @@ impl Backend for LiveBackend {
 
     fn set(&self, name: &str, value: &str) -> Result<(), String> {
         self.change_setting(name, value)
+    }
+
+    fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApplyError> {
+        self.explain_packet(request)
     }
 
     fn command_sets(&self, request: &SetsRequest) -> Result<SetsAnswer, ApplyError> {

@@ -118,6 +118,15 @@ impl Remembered {
         }
     }
 
+    /// The way through the rules since that generation that packets of a direction from that NIC take without being asked,
+    /// if one is remembered.
+    #[must_use]
+    pub fn path(&self, direction: Direction, since: Generation, ingress: PortId) -> Option<PathId> {
+        let word = self.words[direction.index()];
+        let holds = self.generation == since.0 && came_by(word, ingress) && word & PATH != PATH;
+        holds.then_some(PathId(word & PATH))
+    }
+
     /// The ingress NIC of the original direction, under whichever rules.
     pub(in crate::flow) fn ingress(&self) -> Option<PortId> {
         if self.generation == 0 {

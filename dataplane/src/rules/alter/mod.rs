@@ -144,6 +144,11 @@ impl Copied {
         }
     }
 
+    /// What it has become; `None` if nothing has changed it.
+    pub(super) fn changed(&self) -> Option<(&Packet, &[u8])> {
+        self.changed.as_ref().map(|(header, bytes)| (&header.0, bytes.as_slice()))
+    }
+
     /// Changes the copy.
     pub(super) fn change(&mut self, alter: Alter, facts: &Facts<'_>) -> Result<(), Unfit> {
         let (header, bytes) =

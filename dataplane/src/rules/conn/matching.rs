@@ -248,12 +248,14 @@ impl ConnLimit {
         };
         let zone_id = conn.map_or(zone.id, |conn| conn.zone);
         let key = CountKey { address: self.address(&packet.tuple), zone: zone_id };
+        let own = flows.scratch().map(|scratch| scratch.connections(&self.count, key));
+        let counting = own.as_ref().unwrap_or(&self.count);
         let count = match known {
-            Some(known) => self.count.count_known(key, known, flows),
+            Some(known) => counting.count_known(key, known, flows),
             None => {
                 let zone = conn.is_none().then(|| zone.of(Direction::Orig));
-                marks.counted.push(Counted { count: Arc::clone(&self.count), key, zone });
-                self.count.count_newcomer(key, flows)
+                marks.counted.push(Counted { count: Arc::clone(counting), key, zone });
+                counting.count_newcomer(key, flows)
             }
         };
         (count > self.limit) != self.upto

@@ -11,6 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Bucket(AtomicU64);
 
 impl Bucket {
+    /// The same once more.
+    pub(super) fn set(&self, from: &Self) {
+        self.0.store(from.0.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     pub(super) fn fill(&self) {
         self.0.store(0, Ordering::Relaxed);
     }
@@ -57,6 +62,11 @@ impl Limit {
         Self { bucket: Bucket::default(), ..*self }
     }
 
+    /// The same with what is left of it now.
+    pub(super) fn copy(&self) -> Self {
+        Self { bucket: Bucket(AtomicU64::new(self.bucket.0.load(Ordering::Relaxed))), ..*self }
+    }
+
     pub(super) fn ask(&self, now: Now) -> bool {
         self.bucket.take(now.nanos, self.cost, self.cost.saturating_mul(u64::from(self.burst)))
     }
@@ -91,6 +101,11 @@ impl Quota {
 
     pub(super) const fn fresh(&self) -> Self {
         Self::new(self.total, self.invert)
+    }
+
+    /// The same with what is left of it now.
+    pub(super) fn copy(&self) -> Self {
+        Self { left: AtomicU64::new(self.left.load(Ordering::Relaxed)), ..*self }
     }
 
     pub(super) fn ask(&self, len: u64) -> bool {
@@ -157,6 +172,11 @@ impl Statistic {
             Ok(nth) => Self::nth(nth, self.invert),
             Err(random) => Self::random(random, self.invert, self.state.load(Ordering::Relaxed)),
         }
+    }
+
+    /// The same where it has come to.
+    pub(super) fn copy(&self) -> Self {
+        Self { state: AtomicU64::new(self.state.load(Ordering::Relaxed)), ..*self }
     }
 
     pub(super) fn ask(&self) -> bool {

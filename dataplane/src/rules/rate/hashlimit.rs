@@ -275,7 +275,26 @@ impl HashTable {
         move |counted| looked > began && counted.expires.load(Ordering::Relaxed) <= looked
     }
 
-    fn ask(&self, facts: &Facts<'_>, len: u64) -> Option<bool> {
+    /// The same table with what it keeps for this packet alone, and room for that if there is any.
+    pub(super) fn copy_for(&self, facts: &Facts<'_>) -> Self {
+        let began = AtomicU64::new(self.began.load(Ordering::Relaxed));
+        let is_over = self.over(jiffies(facts.now));
+        let key = self.key(facts);
+        let has_place = key.is_none_or(|key| self.slots.has_place(&key, is_over));
+        let copy = Self { slots: Slots::new(usize::from(has_place), 1), began, ..*self };
+        if let Some((key, slot)) = key.and_then(|key| Some((key, self.slots.find(&key, is_over)?))) {
+            let Counted { bucket, other, expires } = self.slots.value(slot);
+            let fill = |_: usize, counted: &Counted| {
+                counted.bucket.set(bucket);
+                counted.other.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
+                counted.expires.store(expires.load(Ordering::Relaxed), Ordering::Relaxed);
+            };
+            copy.slots.find_or_add(&key, |_| false, fill, || None);
+        }
+        copy
+    }
+
+    pub(super) fn ask(&self, facts: &Facts<'_>, len: u64) -> Option<bool> {
         let now = jiffies(facts.now);
         if self.began.load(Ordering::Relaxed) == 0 {
             self.began.store(now + 1, Ordering::Relaxed);

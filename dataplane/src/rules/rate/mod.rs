@@ -9,6 +9,7 @@
 mod bucket;
 mod hashlimit;
 mod recent;
+mod scratch;
 mod slots;
 mod tables;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod time;
 pub use bucket::{Limit, Nth, Quota, Random, Statistic};
 pub use hashlimit::{HashConfig, HashKeys, HashRate, HashRow, HashTable, Hashlimit, is_countable};
 pub use recent::{Recent, RecentRow, RecentTable, RecentTask, STAMPS_MAX, stamps_for};
+pub use scratch::Scratch;
 pub use tables::Tables;
 pub use time::TimeMatch;
 
@@ -40,6 +42,8 @@ pub enum Rates<'a> {
     Live(&'a WallClock),
     /// Made up from condition, packet and this number: for headers that are no packets. No state is looked at.
     Probe(u64),
+    /// By copies of their state, and by this clock: for a packet that is only thought of.
+    Scratch(&'a WallClock, &'a Scratch),
 }
 
 /// One such condition. Two are equal if they ask the same, whatever has been counted. A clone shares the state.
@@ -86,6 +90,7 @@ impl RateMatch {
         let wall = match facts.rates {
             Rates::Live(wall) => wall,
             Rates::Probe(salt) => return self.made_up(facts, salt),
+            Rates::Scratch(wall, scratch) => return scratch.holds(self, facts, wall, marks),
         };
         let len = u64::from(facts.packet.l3_len);
         match self {

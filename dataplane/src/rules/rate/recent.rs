@@ -126,8 +126,13 @@ impl Recent {
     }
 }
 
+/// A word of one's own.
+fn copied(word: &AtomicU64) -> AtomicU64 {
+    AtomicU64::new(word.load(Ordering::Acquire))
+}
+
 /// TTL or hop limit; 0, which fits any, where only headers are known.
-fn ttl(facts: &Facts<'_>) -> u8 {
+pub(super) fn ttl(facts: &Facts<'_>) -> u8 {
     let Packet { tuple, l3_offset, .. } = facts.packet;
     let at = if tuple.family == Family::V4 { 8 } else { 7 };
     facts.bytes.get(usize::from(*l3_offset) + at).copied().unwrap_or(0)
@@ -198,7 +203,17 @@ impl RecentTable {
         [high, low, 0, 0, 0]
     }
 
-    fn ask(&self, task: RecentTask, invert: bool, address: u128, ttl: u8, now: Now) -> bool {
+    /// The same list once more, with what it keeps now.
+    pub(super) fn copy(&self) -> Self {
+        let stamps = |from: &[AtomicU64]| from.iter().map(copied).collect();
+        let slots = self.slots.copy(|to, from| {
+            let Seen { times, last, ttl } = from;
+            *to = Seen { times: copied(times), last: copied(last), ttl: copied(ttl) };
+        });
+        Self { slots, stamps: stamps(&self.stamps), order: copied(&self.order), ..*self }
+    }
+
+    pub(super) fn ask(&self, task: RecentTask, invert: bool, address: u128, ttl: u8, now: Now) -> bool {
         let now = jiffies(now);
         let key = self.key(address);
         match task {

@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 /// Slots a key may stand in.
 pub(super) const REACH: usize = 64;
 
+/// Slots looked at for a key that has had its time, when there is no room for another.
+const SWEPT: usize = 16 * REACH;
+
 /// How often is looked whether a slot has been written before another one is taken.
 const PATIENCE: u32 = 200;
 
@@ -73,6 +76,37 @@ impl<T: Default> Slots<T> {
             count: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
         }
+    }
+
+    /// The same table once more; `copy` copies a value.
+    pub(super) fn copy(&self, copy: impl Fn(&mut T, &T)) -> Self {
+        let entry = |from: &Entry<T>| {
+            let mut to = Entry::default();
+            for (part, from) in to.key.iter_mut().zip(&from.key) {
+                *part.get_mut() = from.load(Ordering::Relaxed);
+            }
+            copy(&mut to.value, &from.value);
+            to
+        };
+        Self {
+            words: self.words.iter().map(|word| AtomicU64::new(word.load(Ordering::Acquire))).collect(),
+            entries: self.entries.iter().map(entry).collect(),
+            count: AtomicUsize::new(self.count.load(Ordering::Relaxed)),
+            hand: AtomicUsize::new(self.hand.load(Ordering::Relaxed)),
+            ..*self
+        }
+    }
+
+    /// Whether [`Self::find_or_add`] would find the key or give it a slot, without a victim.
+    pub(super) fn has_place(&self, key: &Key, is_over: impl Fn(&T) -> bool) -> bool {
+        let Err(free) = self.look(key, self.hash(key), &is_over) else { return true };
+        let from = self.hand.load(Ordering::Relaxed);
+        let mut swept =
+            (0..SWEPT.min(self.words.len())).map(|step| from.wrapping_add(step) % self.words.len());
+        let is_live = |slot: usize| self.words[slot].load(Ordering::Acquire) & STATE == LIVE;
+        let has_room = self.count.load(Ordering::Relaxed) < self.max
+            || swept.any(|slot| is_live(slot) && is_over(self.value(slot)));
+        free.is_some_and(|(_, before)| has_room || before & STATE == LIVE)
     }
 
     pub(super) fn value(&self, slot: usize) -> &T {
@@ -173,7 +207,7 @@ impl<T: Default> Slots<T> {
         if self.count.load(Ordering::Relaxed) < self.max {
             return true;
         }
-        self.sweep(16 * REACH, is_over);
+        self.sweep(SWEPT, is_over);
         self.count.load(Ordering::Relaxed) < self.max
     }
 
