@@ -3,6 +3,7 @@
 pub mod advice;
 pub mod ager;
 pub mod api;
+pub mod audit;
 pub mod build_facts;
 pub mod check;
 pub mod cli;
@@ -15,6 +16,7 @@ pub mod ipfix;
 pub mod iptables;
 pub mod labels;
 pub mod lint;
+pub mod logging;
 pub mod net;
 pub mod packet_log;
 pub mod placement;

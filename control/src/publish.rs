@@ -310,6 +310,19 @@ impl Publisher {
         Ok(self.offer(&mut state, Snapshot { generation, v4, v6, settings }))
     }
 
+    /// Puts other settings in the place of those in force; the rules stay as they are, and so do the clock on the wall and the
+    /// most flows there may be. Returns the new generation.
+    pub fn reconfigure(&self, settings: Settings) -> Generation {
+        let mut state = self.state();
+        let track = TrackSettings { max: state.settings.track.max, ..settings.track };
+        let settings = Settings { track, wall: Arc::clone(&state.settings.wall), ..settings };
+        state.settings = settings.clone();
+        let running = self.mailbox.newest();
+        let (v4, v6) = (Arc::clone(&running.v4), Arc::clone(&running.v6));
+        let generation = state.next_generation();
+        self.offer(&mut state, Snapshot { generation, v4, v6, settings })
+    }
+
     fn offer(&self, state: &mut State, next: Snapshot) -> Generation {
         state.generation = next.generation;
         state.retired.push(self.mailbox.publish(next));
@@ -546,6 +559,18 @@ mod tests {
         assert_eq!(packets(&publisher, Family::V4), 1, "and after");
         assert!(publisher.set("udp_timeout", "0").is_err());
         assert_eq!(publisher.generation(), Generation(2));
+    }
+
+    #[test]
+    fn other_settings_leave_rules_clock_and_room_as_they_are() {
+        let publisher = publisher();
+        let first = publisher.mailbox.newest();
+        publisher.set("max", "100").unwrap();
+        let answers = dataplane::worker::AnswerRate { per_sec: 7, burst: 7 };
+        assert_eq!(publisher.reconfigure(Settings { answers, ..Settings::default() }), Generation(3));
+        let third = publisher.mailbox.newest();
+        assert!(Arc::ptr_eq(&first.v4, &third.v4) && Arc::ptr_eq(&first.settings.wall, &third.settings.wall));
+        assert_eq!((third.settings.answers, third.settings.track.max.0), (answers, 100));
     }
 
     #[test]

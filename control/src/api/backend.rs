@@ -3,12 +3,14 @@
 use super::metrics::Facts;
 use super::types::Family;
 use super::types::{
-    ApplyReport, ApplyRequest, Diagnostic, DiffReport, EditRequest, ErrorKind, EventRow, ExpectEventRow,
-    ExpectRow, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, RebalanceReport, RecentEdit,
-    RecentEntry, RollbackRequest, RuleCounters, RulesView, SetsAnswer, SetsRequest, Stats, TableLine,
-    TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest, Version, WorkersReport,
+    ApplyReport, ApplyRequest, ConfigReport, ConfigView, Diagnostic, DiffReport, EditRequest, ErrorKind,
+    EventRow, ExpectEventRow, ExpectRow, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport,
+    RebalanceReport, RecentEdit, RecentEntry, RollbackRequest, RuleCounters, RulesView, SetsAnswer,
+    SetsRequest, Stats, TableLine, TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest,
+    Version, WorkersReport,
 };
 use super::types::{ExplainRequest, Explanation};
+use crate::audit::AuditLog;
 use crate::labels::LabelNames;
 use std::fmt;
 use std::ops::ControlFlow;
@@ -89,7 +91,22 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// # Errors
     /// Says why not; nothing has changed then.
-    fn set(&self, name: &str, value: &str) -> Result<(), String>;
+    fn set(&self, name: &str, value: &str, by: Peer) -> Result<(), String>;
+
+    /// The configuration as the daemon works with it.
+    fn config(&self) -> ConfigView;
+
+    /// Changes settings, each `NAME=VALUE`: all or none.
+    ///
+    /// # Errors
+    /// Everything that is wrong, or what needs a restart; nothing has changed then.
+    fn set_config(&self, set: &[String], by: Peer) -> Result<ConfigReport, ApplyError>;
+
+    /// Reads the configuration file again and changes what can change.
+    ///
+    /// # Errors
+    /// Everything that is wrong; nothing has changed then.
+    fn reload_config(&self, by: Peer) -> Result<ConfigReport, ApplyError>;
 
     /// What the workers have to do, looked at for a while.
     fn workers(&self, interval: Duration) -> WorkersReport;
@@ -173,6 +190,11 @@ pub trait Backend: Send + Sync + 'static {
     /// What is told to monitoring.
     fn metrics(&self) -> Facts {
         Facts { version: self.version(), stats: self.stats(), track: self.track_stats(), ..Facts::default() }
+    }
+
+    /// Where changes are written down. Asked once.
+    fn audit(&self) -> Arc<AuditLog> {
+        Arc::default()
     }
 
     /// Which daemon this is.

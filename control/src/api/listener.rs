@@ -3,6 +3,7 @@
 //!
 //! One task per listener accepts; each connection has a task, one request, and the limits of [`Limits`]. API thread only.
 
+use super::access::{Caller, Groups};
 use super::backend::Peer;
 use super::gate::{Client, Gate, Guest, Tally};
 use super::limits::Limits;
@@ -57,7 +58,7 @@ pub(super) struct Opened {
 
 /// A listener of either kind.
 pub(super) enum Listener {
-    Unix(tokio::net::UnixListener),
+    Unix(tokio::net::UnixListener, Arc<Groups>),
     Tcp(tokio::net::TcpListener),
 }
 
@@ -148,21 +149,18 @@ impl Listener {
         let gate = Gate::new(limits, tally);
         loop {
             let taken = match &self {
-                Self::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                    let peer = stream.peer_cred().map_or_else(
-                        |_| Peer::default(),
-                        |peer| Peer { uid: Some(peer.uid()), pid: peer.pid() },
-                    );
-                    let client = match peer {
+                Self::Unix(listener, groups) => listener.accept().await.map(|(stream, _)| {
+                    let caller = groups.caller(&stream);
+                    let client = match caller.peer {
                         Peer { pid: Some(pid), .. } => Client::Process(pid),
                         Peer { uid: Some(uid), .. } => Client::User(uid),
                         Peer { .. } => Client::Unknown,
                     };
-                    receive(stream, client, peer, &gate, &router, limits, &graceful);
+                    receive(stream, client, caller, &gate, &router, limits, &graceful);
                 }),
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, addr)| {
                     let client = Client::host(addr.ip());
-                    receive(stream, client, Peer::default(), &gate, &router, limits, &graceful);
+                    receive(stream, client, Caller::guest(), &gate, &router, limits, &graceful);
                 }),
             };
             if let Err(error) = taken {
@@ -178,14 +176,14 @@ impl Listener {
 fn receive(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     client: Client,
-    peer: Peer,
+    caller: Caller,
     gate: &Arc<Gate>,
     router: &Router,
     limits: Limits,
     graceful: &GracefulShutdown,
 ) {
     let Some(guest) = gate.enter(client).map(Arc::new) else { return };
-    let service = answering(router.clone(), peer, Arc::clone(&guest));
+    let service = answering(router.clone(), caller, Arc::clone(&guest));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
@@ -214,18 +212,18 @@ fn receive(
 /// Answers one request once it is its turn.
 fn answering(
     router: Router,
-    peer: Peer,
+    caller: Caller,
     guest: Arc<Guest>,
 ) -> impl Fn(hyper::Request<Incoming>) -> AnswerFuture {
     move |request| {
-        let (router, guest) = (router.clone(), Arc::clone(&guest));
+        let (router, caller, guest) = (router.clone(), caller.clone(), Arc::clone(&guest));
         Box::pin(async move {
             if !guest.turn().await {
                 let message = "too many requests at once; try again".to_owned();
                 return Ok(failure(StatusCode::SERVICE_UNAVAILABLE, ErrorKind::Busy, message));
             }
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(caller);
             request.extensions_mut().insert(Lasting(guest));
             TowerToHyperService::new(router).call(request).await
         })
@@ -239,7 +237,10 @@ fn failure(status: StatusCode, kind: ErrorKind, message: String) -> Response {
     (status, Json(ErrorBody { kind, message, diagnostics: Vec::new() })).into_response()
 }
 
-/// Takes over the socket of the API.
-pub(super) fn unix(listener: std::os::unix::net::UnixListener) -> std::io::Result<Listener> {
-    tokio::net::UnixListener::from_std(listener).map(Listener::Unix)
+/// Takes over the socket of the API, for members of these groups.
+pub(super) fn unix(
+    listener: std::os::unix::net::UnixListener,
+    groups: Arc<Groups>,
+) -> std::io::Result<Listener> {
+    tokio::net::UnixListener::from_std(listener).map(|listener| Listener::Unix(listener, groups))
 }

@@ -33,14 +33,25 @@
 //! | `POST /v1/rollback` with [`types::RollbackRequest`] | [`types::ApplyReport`] |
 //! | `GET /v1/history` | [`types::HistoryReport`] |
 //! | `GET /v1/history/rules?number=N&family=4` | text as iptables-save prints it |
+//! | `GET /v1/config` | [`types::ConfigView`] |
+//! | `POST /v1/config/set` with [`types::ConfigSetRequest`] | [`types::ConfigReport`] |
+//! | `POST /v1/config/reload` | [`types::ConfigReport`] |
+//! | `GET /v1/audit?count=N` | [`crate::audit::AuditReport`] |
+//!
+//! What each route asks of whoever calls it is declared where it is listed, and checked before its handler is called
+//! ([`access`]); what changes something goes into the audit log ([`crate::audit`]).
 //!
 //! Whatever fails is answered with [`types::ErrorBody`]. The server runs on a thread of its own and reaches the daemon
 //! through [`backend::Backend`] only; nothing here is near the packet path.
 
+pub mod access;
 pub mod backend;
 mod event_rows;
 mod flow_rows;
 mod gate;
+#[cfg(test)]
+mod guard_tests;
+mod ledger;
 pub mod limits;
 pub mod listener;
 pub mod metrics;
@@ -59,3 +70,4 @@ pub mod types;
 pub use event_rows::event_row;
 pub use flow_rows::{Shown, Wall, expect_row, flow_row, is_kept};
 pub(crate) use flow_rows::{address, flow_key};
+pub use routes::ROUTES;

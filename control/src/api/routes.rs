@@ -1,17 +1,20 @@
 //! Requests and their answers. Handlers only translate; what happens is up to the backend.
 
-use super::backend::{ApplyError, Backend, Peer};
+use super::access::{Access, Caller, Route, authorise};
+use super::backend::{ApplyError, Backend};
+use super::ledger::{Entry, Said};
 use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, Limits};
 use super::listener::Lasting;
 use super::metrics::{Facts, Format, exposition};
 use super::server::Shared;
 use super::types::ExplainRequest;
 use super::types::{
-    ApplyRequest, EditRequest, ErrorBody, ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit,
-    RollbackRequest, SetRequest, SetsRequest, TablesRequest, Tally, TallyLine, TopRequest, UpdateRequest,
-    WebView,
+    ApplyReport, ApplyRequest, ConfigReport, ConfigSetRequest, EditRequest, ErrorBody, ErrorKind, Family,
+    FlowCount, FlowFilter, FlowRow, RecentEdit, RollbackRequest, SetRequest, SetsRequest, SettingChange,
+    TablesRequest, Tally, TallyLine, TopRequest, UpdateRequest, WebView,
 };
-use crate::web::{self, Access, Refusal};
+use crate::audit::{AuditLog, AuditReport, RECORDS_MAX};
+use crate::web::{self, Refusal};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
@@ -24,6 +27,7 @@ use http_body_util::channel::{Channel, Sender};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
@@ -32,42 +36,70 @@ use tokio::sync::oneshot;
 
 type App = State<Arc<Shared>>;
 
-/// The API, as one service.
-pub(super) fn router(shared: Arc<Shared>, access: Access) -> Router {
+/// Lists the routes: each with what it asks of whoever calls it, which is checked before its handler is called. There is no
+/// other way to add one.
+macro_rules! routes {
+    ($($method:ident $path:literal $access:ident => $handler:expr;)*) => {
+        /// Every route there is.
+        pub const ROUTES: &[Route] =
+            &[$(Route { method: stringify!($method), path: $path, access: Access::$access },)*];
+
+        fn table(audit: &Arc<AuditLog>) -> Router<Arc<Shared>> {
+            let asks = |access| {
+                let audit = Arc::clone(audit);
+                from_fn(move |request, next| authorise(Arc::clone(&audit), access, request, next))
+            };
+            web::pages()$(.route($path, $method($handler).layer(asks(Access::$access))))*
+        }
+    };
+}
+
+routes! {
+    get "/metrics" Read => metrics;
+    get "/v1/version" Read => version;
+    get "/v1/web" Read => web_view;
+    get "/v1/openapi.json" Read => openapi;
+    get "/v1/stats" Read => stats;
+    get "/v1/rules" Read => rules;
+    get "/v1/rules/counters" Read => rule_counters;
+    get "/v1/flows" Read => flows;
+    get "/v1/flows/count" Read => count_flows;
+    post "/v1/flows/delete" Write => delete_flows;
+    post "/v1/flows/update" Write => update_flows;
+    post "/v1/flows/flush" Write => flush_flows;
+    get "/v1/flows/events" Read => events;
+    get "/v1/flows/stats" Read => track_stats;
+    get "/v1/expectations" Read => expectations;
+    post "/v1/expectations/flush" Write => flush_expectations;
+    get "/v1/expectations/events" Read => expect_events;
+    get "/v1/sysctl" Read => settings;
+    post "/v1/sysctl" Write => set;
+    post "/v1/sets" Depends => sets;
+    get "/v1/recent" Read => recent;
+    post "/v1/recent" Write => edit_recent;
+    get "/v1/hashlimit" Read => hashlimit;
+    get "/v1/workers" Read => workers;
+    post "/v1/workers/rebalance" Depends => rebalance;
+    post "/v1/explain" Read => explain;
+    post "/v1/apply" Write => apply;
+    post "/v1/diff" Read => diff;
+    post "/v1/rules/edit" Write => edit;
+    post "/v1/confirm" Write => confirm;
+    post "/v1/rollback" Write => roll_back;
+    get "/v1/history" Read => history;
+    get "/v1/history/rules" Read => history_rules;
+    get "/v1/top" Read => top;
+    get "/v1/audit" Read => audit;
+    get "/v1/config" Read => config;
+    post "/v1/config/set" Write => set_config;
+    post "/v1/config/reload" Write => reload_config;
+}
+
+/// The API, as one service. Each request must have its [`super::access::Caller`] with it.
+pub(super) fn router(shared: Arc<Shared>, access: web::Access) -> Router {
     let view = WebView { listen: shared.page, write: access.page_changes() };
-    let router = web::pages()
-        .route("/metrics", get(metrics))
-        .route("/v1/web", get(async move || Json(view)))
-        .route("/v1/version", get(version))
-        .route("/v1/openapi.json", get(openapi))
-        .route("/v1/stats", get(stats))
-        .route("/v1/rules", get(rules))
-        .route("/v1/rules/counters", get(rule_counters))
-        .route("/v1/flows", get(flows))
-        .route("/v1/flows/count", get(count_flows))
-        .route("/v1/flows/delete", post(delete_flows))
-        .route("/v1/flows/update", post(update_flows))
-        .route("/v1/flows/flush", post(flush_flows))
-        .route("/v1/flows/events", get(events))
-        .route("/v1/flows/stats", get(track_stats))
-        .route("/v1/expectations", get(expectations))
-        .route("/v1/expectations/flush", post(flush_expectations))
-        .route("/v1/expectations/events", get(expect_events))
-        .route("/v1/sysctl", get(settings).post(set))
-        .route("/v1/sets", post(sets))
-        .route("/v1/recent", get(recent).post(edit_recent))
-        .route("/v1/hashlimit", get(hashlimit))
-        .route("/v1/top", get(top))
-        .route("/v1/workers", get(workers))
-        .route("/v1/workers/rebalance", post(rebalance))
-        .route("/v1/explain", post(explain))
-        .route("/v1/apply", post(apply))
-        .route("/v1/diff", post(diff))
-        .route("/v1/rules/edit", post(edit))
-        .route("/v1/confirm", post(confirm))
-        .route("/v1/rollback", post(roll_back))
-        .route("/v1/history", get(history))
-        .route("/v1/history/rules", get(history_rules))
+    let router = table(&shared.audit)
+        .layer(Extension(view))
         .fallback(async || {
             Failure::new(
                 ErrorKind::NotFound,
@@ -83,14 +115,14 @@ pub(super) fn router(shared: Arc<Shared>, access: Access) -> Router {
 }
 
 /// A service that answers only whom it may, and tells browsers what they may do with answers.
-pub(super) fn guarded(router: Router, access: Access) -> Router {
+pub(super) fn guarded(router: Router, access: web::Access) -> Router {
     let access = Arc::new(access);
     let admit = move |request, next| admit(Arc::clone(&access), request, next);
     router.layer(from_fn(admit)).layer(from_fn(web::add_headers))
 }
 
 /// Lets a request through unless it comes from elsewhere than it should, or asks for more than is given here.
-async fn admit(access: Arc<Access>, request: Request, next: Next) -> Response {
+async fn admit(access: Arc<web::Access>, request: Request, next: Next) -> Response {
     let Err(refusal) = access.check(request.method(), request.uri(), request.headers()) else {
         return next.run(request).await;
     };
@@ -100,6 +132,11 @@ async fn admit(access: Arc<Access>, request: Request, next: Next) -> Response {
         return Failure::new(ErrorKind::BadRequest, words).with_status(status).into_response();
     }
     Failure::new(ErrorKind::Forbidden, words).into_response()
+}
+
+/// Where the web page is.
+async fn web_view(Extension(view): Extension<WebView>) -> Response {
+    Json(view).into_response()
 }
 
 async fn version(State(shared): App) -> Response {
@@ -213,10 +250,15 @@ async fn recent(
     Ok(shared.rows(move |backend, each| backend.recent(&which, each)))
 }
 
-async fn edit_recent(State(shared): App, request: Request) -> Result<Response, Failure> {
+async fn edit_recent(
+    State(shared): App,
+    Extension(entry): Extension<Entry>,
+    request: Request,
+) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
     let done = call(move || {
         let request: RecentEdit = understand(&body)?;
+        entry.what(json(&request));
         shared.backend.edit_recent(&request).map_err(Failure::from)
     });
     done.await??;
@@ -249,8 +291,12 @@ async fn expectations(
     Ok(Json(call(move || shared.backend.expectations(family)).await?).into_response())
 }
 
-async fn flush_expectations(State(shared): App) -> Result<Response, Failure> {
+async fn flush_expectations(
+    State(shared): App,
+    Extension(entry): Extension<Entry>,
+) -> Result<Response, Failure> {
     let count = call(move || shared.backend.flush_expectations()).await?;
+    entry.after(json!({ "removed": count }));
     Ok(Json(Tally { count, ..Tally::default() }).into_response())
 }
 
@@ -354,9 +400,11 @@ impl Shared {
     /// An answer of the flows that `work` goes over, as it does, and at the end how many they were.
     fn tally(
         self: Arc<Self>,
+        entry: Entry,
         work: impl FnOnce(&dyn Backend, &mut dyn FnMut(FlowRow) -> ControlFlow<()>) -> Tally + Send + 'static,
     ) -> Response {
         let (mut lines, answer) = self.lines();
+        entry.keep_open();
         tokio::task::spawn_blocking(move || {
             let mut whole = true;
             let tally = work(&*self.backend, &mut |row| {
@@ -364,6 +412,8 @@ impl Shared {
                 whole &= sent.is_continue();
                 sent
             });
+            entry.after(json!(tally));
+            entry.done();
             let ended = lines.push(&TallyLine::End(tally)).is_continue() && lines.send().is_continue();
             if !whole || !ended {
                 lines.sender.abort(io::Error::other("the client was too slow"));
@@ -413,26 +463,34 @@ async fn count_flows(
 
 async fn delete_flows(
     State(shared): App,
+    Extension(entry): Extension<Entry>,
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = shared.filter(query?.0)?;
-    Ok(shared.tally(move |backend, each| backend.delete_flows(&filter, each)))
+    Ok(shared.tally(entry, move |backend, each| backend.delete_flows(&filter, each)))
 }
 
-async fn update_flows(State(shared): App, request: Request) -> Result<Response, Failure> {
+async fn update_flows(
+    State(shared): App,
+    Extension(entry): Extension<Entry>,
+    request: Request,
+) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
     let request: UpdateRequest = understand(&body)?;
+    entry.what(json(&request));
     if request.is_empty() {
         let why = "the request has neither a mark nor labels nor a timeout";
         return Err(Failure::new(ErrorKind::BadRequest, why));
     }
     request.labels(&shared.backend.label_names()).map_err(|why| Failure::new(ErrorKind::BadRequest, why))?;
     let request = UpdateRequest { filter: shared.filter(request.filter)?, ..request };
-    Ok(shared.tally(move |backend, each| backend.update_flows(&request, each)))
+    Ok(shared.tally(entry, move |backend, each| backend.update_flows(&request, each)))
 }
 
-async fn flush_flows(State(shared): App) -> Result<Response, Failure> {
-    Ok(Json(call(move || shared.backend.flush_flows()).await?).into_response())
+async fn flush_flows(State(shared): App, Extension(entry): Extension<Entry>) -> Result<Response, Failure> {
+    let tally = call(move || shared.backend.flush_flows()).await?;
+    entry.after(json!(tally));
+    Ok(Json(tally).into_response())
 }
 
 async fn track_stats(State(shared): App) -> Result<Response, Failure> {
@@ -443,12 +501,69 @@ async fn settings(State(shared): App) -> Result<Response, Failure> {
     Ok(Json(call(move || shared.backend.settings()).await?).into_response())
 }
 
+async fn config(State(shared): App) -> Result<Response, Failure> {
+    Ok(Json(call(move || shared.backend.config()).await?).into_response())
+}
+
+async fn set_config(
+    State(shared): App,
+    Extension(caller): Extension<Caller>,
+    Extension(entry): Extension<Entry>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let report = call(move || {
+        let ConfigSetRequest { set } = understand(&body)?;
+        entry.what(set.join(" "));
+        let report = shared.backend.set_config(&set, caller.peer).map_err(Failure::from)?;
+        note_settings(&entry, &report);
+        Ok::<_, Failure>(report)
+    });
+    Ok(Json(report.await??).into_response())
+}
+
+async fn reload_config(
+    State(shared): App,
+    Extension(caller): Extension<Caller>,
+    Extension(entry): Extension<Entry>,
+) -> Result<Response, Failure> {
+    let report = call(move || {
+        let report = shared.backend.reload_config(caller.peer).map_err(Failure::from)?;
+        note_settings(&entry, &report);
+        Ok::<_, Failure>(report)
+    });
+    Ok(Json(report.await??).into_response())
+}
+
+/// What settings were and are, for the audit log.
+fn note_settings(entry: &Entry, report: &ConfigReport) {
+    let values = |of: fn(&SettingChange) -> &serde_json::Value| {
+        let each = report.changed.iter().map(|one| (one.name.clone(), of(one).clone()));
+        serde_json::Value::Object(each.collect())
+    };
+    entry.before(values(|one| &one.before));
+    entry.after(values(|one| &one.after));
+}
+
 async fn set(
     State(shared): App,
+    Extension(caller): Extension<Caller>,
+    Extension(entry): Extension<Entry>,
     query: Result<Query<SetRequest>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let SetRequest { name, value } = query?.0;
-    let done = call(move || shared.backend.set(&name, &value)).await?;
+    entry.what(format!("{name}={value}"));
+    let done = call(move || {
+        let now = |name: &str| shared.backend.settings().into_iter().find(|(known, _)| known == name);
+        let before = now(&name);
+        let done = shared.backend.set(&name, &value, caller.peer);
+        if let (Ok(()), Some((_, before)), Some((_, after))) = (&done, before, now(&name)) {
+            entry.before(before);
+            entry.after(after);
+        }
+        done
+    })
+    .await?;
     done.map_err(|why| Failure::new(ErrorKind::BadRequest, why))?;
     Ok(Json(()).into_response())
 }
@@ -509,11 +624,22 @@ fn query_of<T: DeserializeOwned>(pairs: &[&str]) -> Result<T, Failure> {
 
 async fn rebalance(
     State(shared): App,
+    Extension(caller): Extension<Caller>,
+    Extension(entry): Extension<Entry>,
     query: Result<Query<WorkersQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let query = query?.0;
     let interval = query.interval()?;
-    Ok(Json(call(move || shared.backend.rebalance(interval, query.dry_run)).await?).into_response())
+    if query.dry_run {
+        entry.drop_it();
+    } else {
+        caller.may_write().map_err(|why| Failure::new(ErrorKind::Forbidden, why))?;
+    }
+    let report = call(move || shared.backend.rebalance(interval, query.dry_run)).await?;
+    entry.before(json!({ "busiest_percent": report.before_percent }));
+    let moved = report.moves.iter().filter(|one| one.done).count();
+    entry.after(json!({ "busiest_percent": report.after_percent, "buckets_moved": moved }));
+    Ok(Json(report).into_response())
 }
 
 async fn explain(State(shared): App, request: Request) -> Result<Response, Failure> {
@@ -527,21 +653,48 @@ async fn explain(State(shared): App, request: Request) -> Result<Response, Failu
 
 async fn apply(
     State(shared): App,
-    Extension(peer): Extension<Peer>,
+    Extension(caller): Extension<Caller>,
+    Extension(entry): Extension<Entry>,
     request: Request,
 ) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
-    let report = call(move || shared.backend.apply(new_rules(&body)?, peer).map_err(Failure::from));
+    let report = call(move || {
+        let request = new_rules(&body)?;
+        let files = [&request.v4, &request.v6, &request.sets].into_iter().flatten();
+        let files: Vec<&str> = files.map(|text| text.file.as_str()).collect();
+        entry.what(with_comment(files.join(" and "), request.comment.as_deref(), request.confirm_secs));
+        shared.changed(&entry, move |backend| backend.apply(request, caller.peer))
+    });
     Ok(Json(report.await??).into_response())
 }
 
-async fn sets(State(shared): App, request: Request) -> Result<Response, Failure> {
+async fn sets(
+    State(shared): App,
+    Extension(caller): Extension<Caller>,
+    Extension(entry): Extension<Entry>,
+    request: Request,
+) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
     let answer = call(move || {
         let request: SetsRequest = understand(&body)?;
+        if is_looking(&request) {
+            entry.drop_it();
+        } else {
+            entry.what(if request.restore {
+                format!("restore {}, {} lines", request.file, request.text.lines().count())
+            } else {
+                request.text.clone()
+            });
+            caller.may_write().map_err(|why| Failure::new(ErrorKind::Forbidden, why))?;
+        }
         shared.backend.command_sets(&request).map_err(Failure::from)
     });
     Ok(Json(answer.await??).into_response())
+}
+
+/// Whether a command about sets changes none.
+fn is_looking(request: &SetsRequest) -> bool {
+    !request.restore && crate::sets::command::only_looks(request.text.as_bytes())
 }
 
 async fn diff(State(shared): App, request: Request) -> Result<Response, Failure> {
@@ -571,32 +724,43 @@ fn check_confirm(secs: Option<u32>) -> Result<(), Failure> {
 
 async fn edit(
     State(shared): App,
-    Extension(peer): Extension<Peer>,
+    Extension(caller): Extension<Caller>,
+    Extension(entry): Extension<Entry>,
     request: Request,
 ) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
     let report = call(move || {
         let request: EditRequest = understand(&body)?;
         check_confirm(request.confirm_secs)?;
-        shared.backend.edit(request, peer).map_err(Failure::from)
+        let EditRequest { family, table, edit, chain, words, comment, confirm_secs, .. } = &request;
+        let rule = words.join(" ");
+        let what = format!("IPv{} {table} {} {chain} {rule}", family.number(), edit.word());
+        entry.what(with_comment(what, comment.as_deref(), *confirm_secs));
+        shared.changed(&entry, move |backend| backend.edit(request, caller.peer))
     });
     Ok(Json(report.await??).into_response())
 }
 
-async fn confirm(State(shared): App) -> Result<Response, Failure> {
-    Ok(Json(call(move || shared.backend.confirm()).await??).into_response())
+async fn confirm(State(shared): App, Extension(entry): Extension<Entry>) -> Result<Response, Failure> {
+    let confirmed = call(move || shared.backend.confirm()).await??;
+    entry.what(format!("ruleset {}", confirmed.number));
+    Ok(Json(confirmed).into_response())
 }
 
 async fn roll_back(
     State(shared): App,
-    Extension(peer): Extension<Peer>,
+    Extension(caller): Extension<Caller>,
+    Extension(entry): Extension<Entry>,
     request: Request,
 ) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
     let report = call(move || {
         let request: RollbackRequest = understand(&body)?;
         check_confirm(request.confirm_secs)?;
-        shared.backend.roll_back(request, peer).map_err(Failure::from)
+        let to =
+            request.number.map_or_else(|| "what ran before".to_owned(), |number| format!("ruleset {number}"));
+        entry.what(with_comment(to, request.comment.as_deref(), request.confirm_secs));
+        shared.changed(&entry, move |backend| backend.roll_back(request, caller.peer))
     });
     Ok(Json(report.await??).into_response())
 }
@@ -620,6 +784,65 @@ async fn history_rules(
     let HistoryQuery { number, family } = query?.0;
     let text = call(move || shared.backend.history_rules(number, family.into())).await??;
     Ok(Json(text).into_response())
+}
+
+/// How many records.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditQuery {
+    #[serde(default = "twenty")]
+    count: usize,
+}
+
+const fn twenty() -> usize {
+    20
+}
+
+async fn audit(
+    State(shared): App,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let AuditQuery { count } = query?.0;
+    if count > RECORDS_MAX {
+        let message = format!("at most {RECORDS_MAX} records are given at once; the file has them all");
+        return Err(Failure::new(ErrorKind::BadRequest, message));
+    }
+    let report: AuditReport = call(move || shared.audit.last(count)).await?;
+    Ok(Json(report).into_response())
+}
+
+impl Shared {
+    /// Changes the rules, and says in the audit log which ran before and which run now.
+    fn changed(
+        &self,
+        entry: &Entry,
+        change: impl FnOnce(&dyn Backend) -> Result<ApplyReport, ApplyError>,
+    ) -> Result<ApplyReport, Failure> {
+        let before = self.backend.history().running;
+        let report = change(&*self.backend)?;
+        entry.before(json!({ "ruleset": before }));
+        entry.after(
+            json!({ "ruleset": report.number, "generation": report.generation, "rules": report.rules }),
+        );
+        Ok(report)
+    }
+}
+
+/// A change in words, with what its author said about it.
+fn with_comment(what: String, comment: Option<&str>, confirm_secs: Option<u32>) -> String {
+    let mut what = what;
+    if let Some(secs) = confirm_secs {
+        what.push_str(&format!(", to be confirmed within {secs} s"));
+    }
+    if let Some(comment) = comment {
+        what.push_str(&format!("  # {comment}"));
+    }
+    what
+}
+
+/// A request as it goes into the audit log.
+fn json(request: &impl serde::Serialize) -> String {
+    serde_json::to_string(request).unwrap_or_default()
 }
 
 /// The body of a request, within its limits of size and time.
@@ -698,6 +921,7 @@ impl From<QueryRejection> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(*self.body)).into_response()
+        let said = Extension(Said(self.body.message.clone()));
+        (self.status, said, Json(*self.body)).into_response()
     }
 }

@@ -1,12 +1,14 @@
 //! The API server: one thread with a single-threaded runtime that owns the socket and the TCP listeners. Calls into the
 //! daemon run on a bounded pool of helper threads, so that a slow one holds up neither other clients nor the daemon.
 
+use super::access::{GroupNames, Groups};
 use super::backend::Backend;
 use super::gate::Tally;
 use super::limits::{LASTING_MAX, Limits, SHUTDOWN_TIMEOUT};
 use super::listener::{self, Listener, Opened, Place};
 use super::rates::{SAMPLE_EVERY, Sampler};
 use super::{routes, socket};
+use crate::audit::AuditLog;
 use crate::web::Access;
 use hyper_util::server::graceful::GracefulShutdown;
 use std::net::SocketAddr;
@@ -46,11 +48,13 @@ pub enum ServeError {
         /// Bytes allowed.
         max: usize,
     },
-    /// `api.group` names nobody.
-    #[error("there is no group `{group}`; create it (groupadd {group}) or change api.group")]
+    /// `api.group` or `api.write_group` names nobody.
+    #[error("there is no group `{group}`; create it (groupadd {group}) or change {setting}")]
     NoGroup {
         /// The name.
         group: String,
+        /// Which setting names it.
+        setting: &'static str,
     },
     /// The system refused.
     #[error("cannot {action} {path}: {source}; check permissions, or choose another path with --socket PATH")]
@@ -95,6 +99,10 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     /// Where the web page is on TCP, if it is.
     pub(super) page: Option<SocketAddr>,
+    /// Who may do what.
+    pub(super) groups: Arc<Groups>,
+    /// Where changes are written down.
+    pub(super) audit: Arc<AuditLog>,
 }
 
 impl Server {
@@ -102,8 +110,12 @@ impl Server {
     ///
     /// # Errors
     /// Socket in use, path unusable, group unknown: each says what to do.
-    pub fn start(path: &Path, group: Option<&str>, backend: Arc<dyn Backend>) -> Result<Self, ServeError> {
-        Self::start_with(path, group, backend, Limits::default(), &[])
+    pub fn start(
+        path: &Path,
+        groups: impl Into<GroupNames>,
+        backend: Arc<dyn Backend>,
+    ) -> Result<Self, ServeError> {
+        Self::start_with(path, groups, backend, Limits::default(), &[])
     }
 
     /// As [`Self::start`], with other limits, and on TCP as well.
@@ -112,12 +124,12 @@ impl Server {
     /// As [`Self::start`], and if a TCP address cannot be used.
     pub fn start_with(
         path: &Path,
-        group: Option<&str>,
+        groups: impl Into<GroupNames>,
         backend: Arc<dyn Backend>,
         limits: Limits,
         places: &[Place],
     ) -> Result<Self, ServeError> {
-        Self::start_for(path, group, backend, limits, places, Access::socket(&[], false))
+        Self::start_for(path, groups, backend, limits, places, Access::socket(&[], false))
     }
 
     /// As [`Self::start_with`], with what browsers may do at the socket.
@@ -126,16 +138,17 @@ impl Server {
     /// As [`Self::start_with`].
     pub fn start_for(
         path: &Path,
-        group: Option<&str>,
+        groups: impl Into<GroupNames>,
         backend: Arc<dyn Backend>,
         limits: Limits,
         places: &[Place],
         access: Access,
     ) -> Result<Self, ServeError> {
+        let groups = socket::find_groups(&groups.into())?;
         let opened = places.iter().map(listener::open).collect::<Result<Vec<_>, _>>()?;
         let page = opened.iter().find_map(Opened::page);
         let addrs = opened.iter().map(|opened| opened.addr).collect();
-        let (listener, file) = socket::listen(path, group)?;
+        let (listener, file) = socket::listen(path, &groups)?;
         // A call per request at each listener, those of whoever listens to events, and the sampler's.
         let calls_max = 2 * limits.requests_max * (1 + places.len()) + LASTING_MAX + 1;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -145,8 +158,15 @@ impl Server {
             .build()
             .map_err(ServeError::Thread)?;
         let (stop, stopped) = oneshot::channel();
-        let shared =
-            Arc::new(Shared { backend, sampler: Mutex::default(), limits, tally: Arc::default(), page });
+        let shared = Arc::new(Shared {
+            audit: backend.audit(),
+            backend,
+            sampler: Mutex::default(),
+            limits,
+            groups: Arc::new(groups),
+            tally: Arc::default(),
+            page,
+        });
         let body = move || {
             runtime.block_on(serve(listener, access, opened, &shared, stopped));
             drop(file);
@@ -194,7 +214,8 @@ async fn serve(
         ))),
         Err(error) => tracing::error!("a socket of the API cannot be polled: {error}"),
     };
-    listen(listener::unix(socket), routes::router(shared.clone(), access), shared.limits);
+    let socket = listener::unix(socket, Arc::clone(&shared.groups));
+    listen(socket, routes::router(shared.clone(), access), shared.limits);
     for opened in opened {
         let (router, limits) = opened.service(shared);
         listen(Listener::tcp(opened), router, limits);

@@ -3,6 +3,7 @@
 //! The daemon that holds the lock on `PATH.lock` owns `PATH`. The kernel drops the lock with the process, so a socket
 //! left by a crash is recognised and replaced, and a live daemon's never is.
 
+use super::access::{Group, GroupNames, Groups};
 use super::server::ServeError;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -12,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 /// Root and the group may connect (connecting takes write permission), nobody else.
 const SOCKET_MODE: u32 = 0o660;
+
+/// Everybody may connect, for a socket has one group only; who may not read is sent away then.
+const OPEN_SOCKET_MODE: u32 = 0o666;
 
 /// Longest path of a Unix socket in bytes (`sun_path` less its terminator).
 const PATH_MAX_BYTES: usize = 107;
@@ -25,8 +29,7 @@ pub(super) struct SocketFile {
 }
 
 /// Listens on `path`.
-pub(super) fn listen(path: &Path, group: Option<&str>) -> Result<(UnixListener, SocketFile), ServeError> {
-    let gid = group.map(find_group).transpose()?;
+pub(super) fn listen(path: &Path, groups: &Groups) -> Result<(UnixListener, SocketFile), ServeError> {
     let failed = |action: &'static str| {
         let path = path.to_owned();
         move |source| ServeError::Socket { path, action, source }
@@ -43,19 +46,21 @@ pub(super) fn listen(path: &Path, group: Option<&str>) -> Result<(UnixListener, 
     let private = dir.join(format!(".fwd{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&private);
     DirBuilder::new().mode(0o700).create(&private).map_err(failed("create a directory for"))?;
-    let made = make(&private.join("s"), path, gid);
+    let made = make(&private.join("s"), path, groups);
     let _ = std::fs::remove_dir_all(&private);
     let listener = made.map_err(failed("create"))?;
     let meta = std::fs::symlink_metadata(path).map_err(failed("look at"))?;
     Ok((listener, SocketFile { path: path.to_owned(), id: (meta.dev(), meta.ino()), _lock: lock }))
 }
 
-fn make(temporary: &Path, path: &Path, gid: Option<u32>) -> std::io::Result<UnixListener> {
+fn make(temporary: &Path, path: &Path, groups: &Groups) -> std::io::Result<UnixListener> {
     let listener = UnixListener::bind(temporary)?;
+    let (gid, is_open) = groups.of_socket();
+    let mode = if is_open { OPEN_SOCKET_MODE } else { SOCKET_MODE };
     if gid.is_some() {
         std::os::unix::fs::chown(temporary, None, gid)?;
     }
-    std::fs::set_permissions(temporary, Permissions::from_mode(SOCKET_MODE))?;
+    std::fs::set_permissions(temporary, Permissions::from_mode(mode))?;
     std::fs::rename(temporary, path)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -99,14 +104,19 @@ fn check_in_the_way(path: &Path) -> Result<(), ServeError> {
     }
 }
 
-fn find_group(name: &str) -> Result<u32, ServeError> {
-    if let Ok(gid) = name.parse() {
-        return Ok(gid);
-    }
-    match nix::unistd::Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid.as_raw()),
-        _ => Err(ServeError::NoGroup { group: name.to_owned() }),
-    }
+/// The numbers of groups.
+pub(super) fn find_groups(names: &GroupNames) -> Result<Groups, ServeError> {
+    let GroupNames { read, write } = names;
+    let find =
+        |name: &Option<String>, setting| name.as_deref().map(|name| find_group(name, setting)).transpose();
+    Ok(Groups { read: find(read, "api.group")?, write: find(write, "api.write_group")? })
+}
+
+fn find_group(name: &str, setting: &'static str) -> Result<Group, ServeError> {
+    let known = || nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw());
+    let gid = name.parse().ok().or_else(known);
+    gid.map(|gid| Group { gid, name: name.to_owned() })
+        .ok_or_else(|| ServeError::NoGroup { group: name.to_owned(), setting })
 }
 
 impl Drop for SocketFile {

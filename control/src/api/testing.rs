@@ -221,7 +221,41 @@ impl Backend for Fake {
         vec![("tcp_loose".to_owned(), 1), ("udp_timeout".to_owned(), 30)]
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<(), String> {
+    fn config(&self) -> ConfigView {
+        let setting = |name: &str, value: u32, origin| SettingView {
+            name: name.to_owned(),
+            value: value.into(),
+            default: 30.into(),
+            change: crate::config::Change::Hot,
+            origin,
+            takes: "a number".to_owned(),
+            about: "What it does.".to_owned(),
+        };
+        let line = crate::config::Origin::File { file: "fwd.toml".to_owned(), line: 7 };
+        let settings = vec![
+            setting("conntrack.gre_timeout", 30, crate::config::Origin::Default),
+            setting("conntrack.udp_timeout", 9, line),
+        ];
+        ConfigView { file: Some("fwd.toml".to_owned()), settings, waiting: vec![waiting()] }
+    }
+
+    fn set_config(&self, set: &[String], _by: Peer) -> Result<ConfigReport, ApplyError> {
+        self.refuse.clone().map_or(Ok(()), Err)?;
+        let one = |text: &String| SettingChange {
+            name: text.split('=').next().unwrap_or_default().to_owned(),
+            change: crate::config::Change::Hot,
+            before: 30.into(),
+            after: text.split('=').nth(1).unwrap_or_default().into(),
+        };
+        Ok(ConfigReport { changed: set.iter().map(one).collect(), waiting: Vec::new() })
+    }
+
+    fn reload_config(&self, by: Peer) -> Result<ConfigReport, ApplyError> {
+        let report = self.set_config(&["log.level=debug".to_owned()], by)?;
+        Ok(ConfigReport { waiting: vec![waiting()], ..report })
+    }
+
+    fn set(&self, name: &str, value: &str, _by: Peer) -> Result<(), String> {
         if name == "tcp_loose" && value == "0" {
             Ok(())
         } else {
@@ -321,6 +355,16 @@ impl Backend for Fake {
 
     fn history_rules(&self, number: u64, family: Family) -> Result<String, ApplyError> {
         Ok(format!("# {number} {}\n", family.number()))
+    }
+}
+
+/// A setting that waits for a restart.
+fn waiting() -> SettingChange {
+    SettingChange {
+        name: "flows.max".to_owned(),
+        change: crate::config::Change::Restart,
+        before: 1000.into(),
+        after: 2000.into(),
     }
 }
 

@@ -2,10 +2,9 @@
 
 use clap::Parser as _;
 use control::config::{Config, FwdArgs};
-use control::supervisor;
+use control::{logging, supervisor};
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let args = FwdArgs::parse();
@@ -13,20 +12,15 @@ fn main() -> ExitCode {
         print!("{}", Config::default_toml());
         return ExitCode::SUCCESS;
     }
-    let config = match Config::load(&args) {
-        Ok(config) => config,
+    let loaded = match Config::load_with_origins(&args) {
+        Ok(loaded) => loaded,
         Err(errors) => {
             eprintln!("{}", errors.render(std::io::stderr().is_terminal()));
             return ExitCode::from(1);
         }
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(config.log.level.word()))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    match supervisor::run(&config) {
+    let log = logging::init(loaded.config.log.level);
+    match supervisor::run(args, &loaded, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             eprintln!("fwd: {fatal}");

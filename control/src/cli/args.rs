@@ -63,6 +63,8 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// The rulesets that ran: when, who, what, and what became of it. With N, prints that ruleset.
     History(HistoryArgs),
+    /// Who changed what: the last entries of the daemon's audit log.
+    Audit(AuditArgs),
     /// Where the web page is, and how to get to it from elsewhere.
     Web(WebArgs),
     /// Changes the running rules by one rule, as iptables -A, -I, -D and -R do.
@@ -70,6 +72,8 @@ pub enum Command {
     /// Says what would become of a packet, and why: each step through the live tables, or offline with --rules. Sends
     /// nothing, changes nothing.
     Explain(Box<super::explain::ExplainArgs>),
+    /// The daemon's configuration: checks a file, shows what runs, changes it while it runs, describes all settings.
+    Config(ConfigArgs),
     /// Runs the packets of a capture through rules, offline: needs neither daemon nor root.
     Replay(ReplayArgs),
     /// Looks for what makes the gateway slow, deaf or wrong, with or without a running daemon, and says what mends it.
@@ -431,6 +435,18 @@ pub struct HistoryArgs {
     pub json: bool,
 }
 
+/// Arguments of `fwctl audit`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AuditArgs {
+    /// How many; 20 unless given, at most 10000.
+    #[arg(value_name = "N")]
+    pub count: Option<usize>,
+
+    /// JSON lines as they stand in the log.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `fwctl rule`. Options come before the command; everything behind the chain belongs to the rule.
 #[derive(Clone, Debug, Args)]
 pub struct RuleArgs {
@@ -491,6 +507,95 @@ pub struct RuleWords {
     /// Number, specification, or both.
     #[arg(value_name = "RULE", trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
+}
+
+/// Arguments of `fwctl config`.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What `fwctl config` does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Checks a configuration file: everything that is wrong, each with its place, a caret and a hint. Needs no daemon.
+    #[command(
+        after_help = "Exit codes: 0 good (warnings too, unless --strict), 1 wrong, 2 the file cannot be read."
+    )]
+    Check(ConfigCheckArgs),
+    /// What the running daemon works with: every setting, its value, and where that comes from.
+    Show(ConfigShowArgs),
+    /// Changes settings of the running daemon, all or none of them, until it ends or reads its file again.
+    #[command(
+        after_help = "What needs a restart is refused, with exit code 3. `fwctl config show` says which settings change while \
+        the daemon runs."
+    )]
+    Set(ConfigSetArgs),
+    /// Has the daemon read its configuration file again: what can change does, the rest is named. The rules stay as they are;
+    /// SIGHUP reads them again as well. Anything wrong changes nothing.
+    Reload(ConfigReloadArgs),
+    /// The JSON Schema of the configuration file: editors with TOML support complete and explain names by it.
+    Schema,
+    /// A configuration file with every setting at its default, explained.
+    Defaults,
+}
+
+/// Arguments of `fwctl config show`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigShowArgs {
+    /// Only settings whose name begins so: `conntrack`, `log.level`, `wire.0`.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// Only what is not at its default.
+    #[arg(long)]
+    pub changed: bool,
+
+    /// Also what each setting does, what it takes, and when another value takes effect.
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
+
+    /// JSON as the daemon sends it.
+    #[arg(long, conflicts_with_all = ["names", "changed", "verbose"])]
+    pub json: bool,
+}
+
+/// Arguments of `fwctl config set`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigSetArgs {
+    /// As with `fwd --set`: `log.level=debug`, `udp_timeout=20`, `wire.0.full=evict-half-open`.
+    #[arg(value_name = "NAME=VALUE", required = true)]
+    pub set: Vec<String>,
+
+    /// JSON as the daemon sends it.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `fwctl config reload`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigReloadArgs {
+    /// JSON as the daemon sends it.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `fwctl config check`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigCheckArgs {
+    /// The file; /etc/palisade/fwd.toml unless given.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Warnings are errors: exit code 1.
+    #[arg(long)]
+    pub strict: bool,
+
+    /// JSON instead of text.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `fwctl replay`.

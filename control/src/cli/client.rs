@@ -171,7 +171,8 @@ impl Client {
                 format!("nobody listens on {socket}: fwd is not running any more; start it again")
             }
             io::ErrorKind::PermissionDenied => format!(
-                "no permission to use {socket}: run fwctl as root, or as a member of the group in fwd's `api.group`"
+                "no permission to use {socket}: run fwctl as root, or as a member of the group in fwd's `api.group` \
+                 (to look) or `api.write_group` (to change things)"
             ),
             _ => format!("cannot connect to {socket}: {error}; name fwd's socket with --socket PATH"),
         })

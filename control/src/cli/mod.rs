@@ -6,7 +6,9 @@
 
 mod apply;
 pub mod args;
+mod audit;
 mod client;
+mod config;
 mod diff;
 mod doctor;
 mod explain;
@@ -148,11 +150,13 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Rollback(args) => history::roll_back(&client()?, args, out, err)?,
         Command::History(args) => history::show(&client()?, args, out, err)?,
         Command::Web(args) => web::run(&client()?, args, out)?,
+        Command::Audit(args) => audit::run(&client()?, args, out, err)?,
         Command::Rule(args) => rule::run(&client()?, args, out, err)?,
         Command::Version(args) => version::run(&client()?, args, out, err)?,
         Command::Explain(args) => return explain::run(&cli.socket, args, out, err),
         Command::Doctor(args) => return doctor::run(&client()?, args, out),
         Command::Check(args) => return check(args, out, err),
+        Command::Config(args) => return config::run(&client, args, out, err),
         Command::Replay(args) => return replay(args, out, err),
     }
     Ok(0)

@@ -88,9 +88,10 @@ impl Loader {
 
     /// Reports a problem at the place of one setting, pointing at another one it clashes with.
     fn report_pair(&mut self, mut problem: Problem, name: &str, other: &str) {
-        if let Some(place) = self.places.get(name) {
+        // Of a pair one may be as it was before.
+        if let Some(place) = self.places.get(name).or_else(|| self.places.get(other)) {
             problem = problem.at(place.clone());
-            if let Some(other) = self.places.get(other) {
+            if let Some(other) = self.places.get(other).filter(|other| *other != place) {
                 problem = problem.related(other.clone(), "the other one");
             }
         }

@@ -1,7 +1,7 @@
 //! The configuration file that says nothing new: every setting, explained, at its default.
 
 use super::Config;
-use super::settings::{Kind, Known, SECTIONS, WIRE};
+use super::settings::{Change, Kind, Known, SECTIONS, WIRE};
 use dataplane::flow::TIMEOUT_MAX_SECS;
 use std::fmt::Write as _;
 
@@ -13,20 +13,24 @@ pub(super) fn default_toml() -> String {
     let config = Config::default();
     let mut out = String::from(
         "# Palisade's configuration, every setting at its default. Give it to fwd with --config.\n\
-         # Any setting can be given as --set NAME=VALUE too, which wins over this file.\n\n\
+         # Any setting can be given as --set NAME=VALUE too, which wins over this file.\n\
+         # Where it is said, a setting changes while the daemon runs: fwctl config reload (or SIGHUP) reads\n\
+         # this file again, fwctl config set changes one until then. Everything else needs a restart.\n\n\
          # The wires: what comes in on one NIC leaves on the other. One [[wire]] each.\n# [[wire]]\n",
     );
     let examples = ["\"wire0\"", "\"eth0\"", "\"eth1\"", "\"auto\"", "\"drop-new\""];
     for (setting, example) in WIRE.iter().zip(examples) {
-        comment(&mut out, setting.doc, setting.kind);
+        comment(&mut out, &about(setting.doc, setting.change), setting.kind);
         let _ = writeln!(out, "# {} = {example}", setting.name);
     }
-    for (section, about) in SECTIONS {
+    for (section, explained) in SECTIONS {
         out.push('\n');
-        remark(&mut out, about);
+        remark(&mut out, explained);
         let _ = writeln!(out, "[{section}]");
         for known in Known::all().filter(|known| known.section() == *section) {
-            comment(&mut out, known.doc(), known.kind());
+            // Of connection tracking the section's own words say it.
+            let change = if *section == "conntrack" { Change::Restart } else { known.change() };
+            comment(&mut out, &about(known.doc(), change), known.kind());
             let _ = match known.show(&config) {
                 Some(value) => writeln!(out, "{} = {value}", known.leaf()),
                 None => writeln!(out, "# {} = \"{}\"", known.leaf(), known.example()),
@@ -34,6 +38,14 @@ pub(super) fn default_toml() -> String {
         }
     }
     out
+}
+
+/// What a setting does, and when another value takes effect unless that is by a restart.
+fn about(doc: &str, change: Change) -> String {
+    match change {
+        Change::Restart => doc.to_owned(),
+        change => format!("{doc} {}", change.words()),
+    }
 }
 
 fn comment(out: &mut String, doc: &str, kind: Kind) {

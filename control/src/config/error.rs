@@ -29,6 +29,8 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Whether it can be lived with: only `fwctl config check` tells of such.
+    pub is_warning: bool,
     /// Where it stands; `None` when it is about something missing.
     pub(super) place: Option<Place>,
     /// A second place that has to do with it, and how.
@@ -44,11 +46,16 @@ pub struct ConfigErrors {
 
 impl Problem {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, place: None, related: None }
+        Self { message: message.into(), hint: None, is_warning: false, place: None, related: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn warning(mut self) -> Self {
+        self.is_warning = true;
         self
     }
 
@@ -83,15 +90,22 @@ impl ConfigErrors {
     /// The report, one block per problem; with colours for a terminal if `colour` is set.
     #[must_use]
     pub fn render(&self, colour: bool) -> String {
-        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let blocks: Vec<String> = self.problems.iter().map(|p| renderer.render(&[self.group(p)])).collect();
+        let blocks: Vec<String> = self.problems.iter().map(|p| self.render_one(p, colour)).collect();
         blocks.join("\n\n")
     }
 
+    /// One problem's block of the report.
+    #[must_use]
+    pub fn render_one(&self, problem: &Problem, colour: bool) -> String {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        renderer.render(&[self.group(problem)])
+    }
+
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
-        let Problem { message, hint, place, related } = problem;
+        let Problem { message, hint, is_warning, place, related } = problem;
+        let level = if *is_warning { Level::WARNING } else { Level::ERROR };
         let mut group = match place {
-            None => Group::with_title(Level::ERROR.primary_title(message)),
+            None => Group::with_title(level.primary_title(message)),
             Some(place) => {
                 let mut snippet =
                     self.snippet(place).annotation(AnnotationKind::Primary.span(place.span.clone()));
@@ -101,7 +115,7 @@ impl ConfigErrors {
                     snippet =
                         snippet.annotation(AnnotationKind::Context.span(other.span.clone()).label(label));
                 }
-                Level::ERROR.primary_title(message).element(snippet)
+                level.primary_title(message).element(snippet)
             }
         };
         if let (Some(place), Some((other, label))) = (place, related.as_deref())

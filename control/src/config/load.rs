@@ -2,6 +2,7 @@
 
 use super::error::{Place, Source};
 use super::hints::{misfit_problem, unknown_in_section, unknown_in_wire, unknown_section, unknown_set};
+use super::origin::{Loaded, Origins};
 use super::settings::{Kind, Known, SECTIONS, Setting, WIRE};
 use super::value::{Raw, RawKind, Value};
 use super::{Config, ConfigErrors, FwdArgs, Problem, WireConfig};
@@ -12,21 +13,15 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// What the command line is called in reports.
-const COMMAND_LINE: &str = "command line";
+pub(super) const COMMAND_LINE: &str = "command line";
 
 /// Largest configuration file read, so that a wrong file name (a device, a disk image) ends in a clear refusal.
 const FILE_SIZE_MAX_BYTES: u64 = 4 << 20;
 
 /// Reads everything `args` names. See [`Config::load`].
-pub(super) fn load(args: &FwdArgs) -> Result<Config, ConfigErrors> {
+pub(super) fn load(args: &FwdArgs) -> Result<Loaded, ConfigErrors> {
     let mut loader = Loader::default();
-    if let Some(path) = &args.config {
-        loader.read_file(path);
-    }
-    loader.read_options(args);
-    for text in &args.set {
-        loader.read_set(text);
-    }
+    loader.read_args(args);
     loader.check_complete();
     loader.finish()
 }
@@ -35,7 +30,16 @@ pub(super) fn load(args: &FwdArgs) -> Result<Config, ConfigErrors> {
 pub(super) fn from_settings(set: &[String]) -> Result<Config, ConfigErrors> {
     let mut loader = Loader::default();
     for text in set {
-        loader.read_set(text);
+        loader.read_set("--set", text);
+    }
+    loader.finish().map(|loaded| loaded.config)
+}
+
+/// See [`Config::with_settings`].
+pub(super) fn with_settings(base: &Config, set: &[String]) -> Result<Loaded, ConfigErrors> {
+    let mut loader = Loader { config: base.clone(), ..Loader::default() };
+    for text in set {
+        loader.read_set("fwctl config set", text);
     }
     loader.finish()
 }
@@ -49,10 +53,23 @@ pub(super) struct Loader {
     pub(super) places: BTreeMap<String, Place>,
     /// Something about a wire could not be read, and has been reported: what is missing there is not news.
     pub(super) wire_misread: bool,
-    sources: Vec<Source>,
+    pub(super) sources: Vec<Source>,
+    /// Whether the configuration file could not be read.
+    pub(super) unreadable: bool,
 }
 
 impl Loader {
+    /// File, options and `--set`, in the order in which the later ones win.
+    pub(super) fn read_args(&mut self, args: &FwdArgs) {
+        if let Some(path) = &args.config {
+            self.read_file(path);
+        }
+        self.read_options(args);
+        for text in &args.set {
+            self.read_set("--set", text);
+        }
+    }
+
     pub(super) fn problem(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
@@ -68,7 +85,7 @@ impl Loader {
         let text = match read_text(path) {
             Ok(text) => text,
             Err(why) => {
-                self.wire_misread = true;
+                (self.wire_misread, self.unreadable) = (true, true);
                 let problem =
                     Problem::new(format!("cannot read the configuration file {}: {why}", path.display()));
                 return self.problem(problem.hint("check the path given with --config"));
@@ -249,20 +266,23 @@ impl Loader {
         (source, raw)
     }
 
-    fn read_set(&mut self, text: &str) {
-        const OPTION: &str = "--set ";
-        let source = self.add_source(COMMAND_LINE.to_owned(), format!("{OPTION}{text}"));
+    /// `NAME=VALUE`, as it stands behind `option`.
+    fn read_set(&mut self, option: &str, text: &str) {
+        let start = option.len() + 1;
+        let source = self.add_source(COMMAND_LINE.to_owned(), format!("{option} {text}"));
         let Some((name, value)) = text.split_once('=') else {
-            let span = OPTION.len()..OPTION.len() + text.len();
-            let problem = Problem::new("--set takes NAME=VALUE").hint("for example --set tcp_loose=0");
-            return self.problem(problem.at(Place { source, span }));
+            let span = start..start + text.len();
+            let problem = Problem::new(format!("{option} takes NAME=VALUE"));
+            return self.problem(
+                problem.hint(format!("for example {option} tcp_loose=0")).at(Place { source, span }),
+            );
         };
         let (name, value) = (name.trim(), value.trim());
-        let name_start = OPTION.len() + text.find(name).unwrap_or(0);
+        let name_start = start + text.find(name).unwrap_or(0);
         let name_span = name_start..name_start + name.len();
         // The value starts at the first character after `=` that is no blank.
         let after = &text[text.find('=').map_or(0, |at| at + 1)..];
-        let value_start = OPTION.len() + text.len() - after.trim_start().len();
+        let value_start = start + text.len() - after.trim_start().len();
         let raw = Raw::from_command_line(value, value_start);
         match self.resolve(name) {
             Ok(Resolved::Known(known)) => self.read_setting(known, &raw, source, None),
@@ -337,16 +357,27 @@ impl Loader {
 
     // ---- the whole ----
 
-    fn finish(mut self) -> Result<Config, ConfigErrors> {
+    pub(super) fn finish(mut self) -> Result<Loaded, ConfigErrors> {
+        self.check_whole();
+        if self.problems.is_empty() {
+            let origins = Origins::of(&self.places, &self.sources);
+            return Ok(Loaded { config: self.config, origins });
+        }
+        Err(self.into_errors())
+    }
+
+    /// Looks for contradictions.
+    pub(super) fn check_whole(&mut self) {
         self.name_wires();
         self.check_wires();
         self.check_sizes();
-        if self.problems.is_empty() {
-            return Ok(self.config);
-        }
+    }
+
+    /// The problems, in order.
+    pub(super) fn into_errors(mut self) -> ConfigErrors {
         let order = |problem: &Problem| problem.place.as_ref().map(|place| (place.source, place.span.start));
         self.problems.sort_by_key(|problem| (problem.place.is_none(), order(problem)));
-        Err(ConfigErrors { sources: self.sources, problems: self.problems })
+        ConfigErrors { sources: self.sources, problems: self.problems }
     }
 }
 

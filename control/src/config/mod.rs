@@ -11,13 +11,17 @@
 mod args;
 mod check;
 mod default_file;
+mod differ;
 mod endpoint;
 mod error;
 mod field;
+mod file_check;
 mod hints;
 pub mod listing;
 mod load;
 pub mod names;
+mod origin;
+mod schema;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -25,8 +29,13 @@ mod timeout_policy;
 mod value;
 
 pub use args::FwdArgs;
+pub use differ::Difference;
 pub use endpoint::{HostNames, Listen};
 pub use error::{ConfigErrors, Problem};
+pub use file_check::{Checked, check_file};
+pub use origin::{Loaded, Origin, Origins};
+pub use schema::schema;
+pub use settings::Change;
 
 use dataplane::flow::TimeoutPolicy;
 use std::collections::BTreeMap;
@@ -340,8 +349,10 @@ pub struct RejectConfig {
 pub struct ApiConfig {
     /// Absolute path; one per daemon.
     pub socket: PathBuf,
-    /// Group whose members may use it besides root; `None`: root alone.
+    /// Group whose members may see everything; `None`: root alone, and [`Self::write_group`].
     pub group: Option<String>,
+    /// Group whose members may change everything, too; `None`: root alone.
+    pub write_group: Option<String>,
 }
 
 /// What is told to monitoring.
@@ -399,10 +410,19 @@ pub struct LogConfig {
     pub nflog_file_kib: u32,
     /// How many files are kept of a group, the newest included.
     pub nflog_files: u32,
+    /// Where changes are written down: a file, `state` for one in the state directory, `log` for the daemon's own log.
+    pub audit: String,
+    /// Bytes that file may have before another one is begun, in KiB.
+    pub audit_file_kib: u32,
+    /// How many of these files are kept, the newest included.
+    pub audit_files: u32,
 }
 
 /// Where daemon and `fwctl` meet unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/palisade/fwd.sock";
+
+/// Where the packaged daemon has its configuration file.
+pub const DEFAULT_CONFIG: &str = "/etc/palisade/fwd.toml";
 
 impl Default for UmemConfig {
     fn default() -> Self {
@@ -425,13 +445,21 @@ impl Default for RejectConfig {
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { socket: DEFAULT_SOCKET.into(), group: None }
+        Self { socket: DEFAULT_SOCKET.into(), group: None, write_group: None }
     }
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: LogLevel::default(), nflog_dir: None, nflog_file_kib: 16 * 1024, nflog_files: 8 }
+        Self {
+            level: LogLevel::default(),
+            nflog_dir: None,
+            nflog_file_kib: 16 * 1024,
+            nflog_files: 8,
+            audit: "state".to_owned(),
+            audit_file_kib: 16 * 1024,
+            audit_files: 8,
+        }
     }
 }
 
@@ -489,7 +517,23 @@ impl Config {
     /// # Errors
     /// Every problem found: unreadable file, syntax, unknown names, values out of range, contradictions.
     pub fn load(args: &FwdArgs) -> Result<Self, ConfigErrors> {
+        load::load(args).map(|loaded| loaded.config)
+    }
+
+    /// The same, and where each setting comes from.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with_origins(args: &FwdArgs) -> Result<Loaded, ConfigErrors> {
         load::load(args)
+    }
+
+    /// This configuration with some settings changed, each written `NAME=VALUE`, and which they were.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn with_settings(&self, set: &[String]) -> Result<Loaded, ConfigErrors> {
+        load::with_settings(self, set)
     }
 
     /// Defaults with some settings changed, each written `NAME=VALUE`: for programs that use the dataplane without NICs.

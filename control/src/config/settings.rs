@@ -10,11 +10,39 @@ use super::{
 };
 
 pub use super::value::Kind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// When another value of a setting takes effect in a daemon that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// At once, by `fwctl config set`, `fwctl config reload` and SIGHUP.
+    Hot,
+    /// When the rules files are read the next time: SIGHUP.
+    Rules,
+    /// When the daemon is started the next time.
+    Restart,
+}
+
+impl Change {
+    /// What the default file says of it, in a few words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Hot => "Changes while it runs.",
+            Self::Rules => "Takes effect when the rules are read again (SIGHUP).",
+            Self::Restart => "Needs a restart.",
+        }
+    }
+}
 
 /// A setting of `T`.
 pub struct Setting<T> {
     /// Name with its section, `workers.idle`.
     pub name: &'static str,
+    /// When another value takes effect.
+    pub change: Change,
     /// What it takes.
     pub kind: Kind,
     /// What it does, for the operator.
@@ -23,47 +51,67 @@ pub struct Setting<T> {
     pub(super) example: &'static str,
     pub(super) put: fn(&mut T, Value),
     pub(super) show: fn(&T) -> Option<String>,
+    /// Takes the value over from another configuration.
+    pub(super) copy: fn(&mut T, &T),
 }
 
 macro_rules! setting {
-    ($name:literal, $kind:expr, |$t:ident| $field:expr, $doc:literal) => {
+    ($name:literal, $change:ident, $kind:expr, |$t:ident| $field:expr, $doc:literal) => {
         Setting {
             name: $name,
+            change: Change::$change,
             kind: $kind,
             doc: $doc,
             example: "",
             put: |$t, value| Field::put(&mut $field, value),
             show: |$t| Field::show(&$field),
+            copy: |$t, from| {
+                let value = {
+                    let $t = from;
+                    $field.clone()
+                };
+                $field = value;
+            },
         }
     };
-    ($name:literal, optional $kind:expr, |$t:ident| $field:expr, $example:literal, $doc:literal) => {
+    ($name:literal, $change:ident, optional $kind:expr, |$t:ident| $field:expr, $example:literal, $doc:literal) => {
         Setting {
             name: $name,
+            change: Change::$change,
             kind: $kind,
             doc: $doc,
             example: $example,
             put: |$t, value| Missing(&mut $field).put(value),
             show: |$t| $field.as_ref().and_then(Field::show),
+            copy: |$t, from| {
+                let value = {
+                    let $t = from;
+                    $field.clone()
+                };
+                $field = value;
+            },
         }
     };
 }
 
 /// Settings of the daemon, section by section, [`CONNTRACK`] and [`WIRE`] aside.
 pub const SETTINGS: &[Setting<Config>] = &[
-    setting!("rules.v4", optional Kind::File, |c| c.rules.v4, "rules.v4",
+    setting!("rules.v4", Rules, optional Kind::File, |c| c.rules.v4, "rules.v4",
         "IPv4 rules, as iptables-save prints them. Relative to this file's directory."),
-    setting!("rules.v6", optional Kind::File, |c| c.rules.v6, "rules.v6",
+    setting!("rules.v6", Rules, optional Kind::File, |c| c.rules.v6, "rules.v6",
         "IPv6 rules, as ip6tables-save prints them. Without rules a family is forwarded, as in the kernel."),
-    setting!("rules.sets", optional Kind::File, |c| c.rules.sets, "sets",
+    setting!("rules.sets", Rules, optional Kind::File, |c| c.rules.sets, "sets",
         "Sets that rules name, as ipset save prints them: made at start. fwctl set changes them."),
     setting!(
         "rules.labels",
+        Rules,
         Kind::File,
         |c| c.rules.labels,
         "Names of connection labels (-m connlabel), as iptables reads them. Without the file labels have numbers."
     ),
     setting!(
         "rules.timeout_policies",
+        Restart,
         Kind::TimeoutPolicies,
         |c| c.rules.timeout_policies,
         "Timeout policies that rules name with -j CT --timeout, each as nfct(8) adds it: \
@@ -71,18 +119,21 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "workers.cores",
+        Restart,
         Kind::Cores,
         |c| c.workers.cores,
         "Worker threads: how many (2), on which cores ([2, 3]), or \"auto\" for one per NIC queue."
     ),
     setting!(
         "workers.idle",
+        Hot,
         Kind::Words(Idle::words),
         |c| c.workers.idle,
         "What a worker does when no packet comes: \"spin\", \"sleep\", or \"adaptive\" for one, then the other."
     ),
     setting!(
         "workers.rebalance",
+        Hot,
         Kind::Words(Rebalance::words),
         |c| c.workers.rebalance,
         "When flows move from busy workers to idle ones: \"manual\" on fwctl workers rebalance, \"auto\" also when the busiest \
@@ -90,18 +141,21 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "xdp.mode",
+        Restart,
         Kind::Words(XdpMode::words),
         |c| c.xdp.mode,
         "Where the XDP program runs. \"auto\": in the driver, else (slower, with a warning) in the generic hook."
     ),
     setting!(
         "xdp.zero_copy",
+        Restart,
         Kind::Words(Auto::words),
         |c| c.xdp.zero_copy,
         "Whether the NIC reads and writes our memory itself. \"on\" refuses to start where it cannot."
     ),
     setting!(
         "xdp.busy_poll_us",
+        Restart,
         Kind::Int(0, 10_000),
         |c| c.xdp.busy_poll_us,
         "Time a call may spend polling the driver, in microseconds; 0: no busy polling. With it workers do the driver's \
@@ -109,42 +163,49 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "umem.frames_per_worker",
+        Restart,
         Kind::AutoInt(128, 1 << 24),
         |c| c.umem.frames_per_worker,
         "Packet buffers per worker. \"auto\": enough for every ring and the bursts in flight."
     ),
     setting!(
         "umem.frame_size_bytes",
+        Restart,
         Kind::AutoPow2(2048, 4096),
         |c| c.umem.frame_size_bytes,
         "Size of a packet buffer. \"auto\": 2048, or 4096 where the MTU asks for it."
     ),
     setting!(
         "umem.ring_size_descs",
+        Restart,
         Kind::Pow2(64, 32_768),
         |c| c.umem.ring_size_descs,
         "Length of the rx and tx rings of each queue."
     ),
     setting!(
         "umem.hugepages",
+        Restart,
         Kind::Words(Auto::words),
         |c| c.umem.hugepages,
         "Whether packet memory is made of 2 MiB pages. \"on\" refuses to start without them."
     ),
     setting!(
         "flows.max",
+        Restart,
         Kind::Int(64, 1 << 28),
         |c| c.flows.max,
         "Most connections tracked, all workers together."
     ),
     setting!(
         "flows.tracking",
+        Restart,
         Kind::Words(Tracking::words),
         |c| c.flows.tracking,
         "\"auto\" tracks a family only if its rules ask for connection state, as netfilter does."
     ),
     setting!(
         "l2.pass",
+        Hot,
         Kind::EtherTypes,
         |c| c.l2.pass,
         "Which frames that are not IP are forwarded: \"all\" as a Linux bridge does, or a list of EtherTypes by name \
@@ -152,26 +213,32 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "reject.icmp_msgs_per_sec",
+        Hot,
         Kind::Int(0, 1_000_000),
         |c| c.reject.icmp_msgs_per_sec,
         "Most ICMP errors a second that each worker sends for REJECT; 0: no limit."
     ),
     setting!(
         "reject.icmp_msgs_burst",
+        Hot,
         Kind::Int(1, 1_000_000),
         |c| c.reject.icmp_msgs_burst,
         "How many of them may go out at once after a pause."
     ),
     setting!(
         "api.socket",
+        Restart,
         Kind::AbsoluteFile,
         |c| c.api.socket,
         "Socket that fwctl talks to. Each daemon on a machine needs its own."
     ),
-    setting!("api.group", optional Kind::Name("the name of a group"), |c| c.api.group, "netadmin",
-        "Group whose members may use fwctl besides root."),
+    setting!("api.group", Restart, optional Kind::Name("the name of a group"), |c| c.api.group, "netadmin",
+        "Group whose members may see everything with fwctl, and change nothing."),
+    setting!("api.write_group", Restart, optional Kind::Name("the name of a group"), |c| c.api.write_group, "netadmin",
+        "Group whose members may see and change everything with fwctl, as root may."),
     setting!(
         "metrics.listen",
+        Restart,
         Kind::Listen,
         |c| c.metrics.listen,
         "TCP address on which /metrics is served, \"127.0.0.1:9100\" or \"[::]:9100\", to whoever can reach it; nothing else is. \
@@ -179,12 +246,14 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "metrics.rules",
+        Hot,
         Kind::Int(0, 10_000),
         |c| c.metrics.rules,
         "How many rules are told of one by one, by chain and comment. Rules without a comment are not."
     ),
     setting!(
         "web.listen",
+        Restart,
         Kind::Listen,
         |c| c.web.listen,
         "TCP address on which the web page is served, \"127.0.0.1:8080\", for looking only, to whoever can reach it: rules, flows \
@@ -192,6 +261,7 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "web.hosts",
+        Restart,
         Kind::HostNames,
         |c| c.web.hosts,
         "Names by which browsers may call the page, besides addresses and localhost: [\"gw.example.org\"]. Requests by any \
@@ -199,6 +269,7 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "web.write",
+        Restart,
         Kind::Switch,
         |c| c.web.write,
         "Whether the page may confirm and roll back changes of the rules: on the API's socket only, with the rights of whoever \
@@ -206,6 +277,7 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "net.offloads",
+        Restart,
         Kind::Words(Offloads::words),
         |c| c.net.offloads,
         "NIC offloads that break AF_XDP (GRO, LRO, VLAN stripping, checksums): \"fix\" switches them off and puts them \
@@ -213,6 +285,7 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "net.irqs",
+        Restart,
         Kind::Words(Irqs::words),
         |c| c.net.irqs,
         "Interrupts of NIC queues: \"steer\" sends each to the core of the worker that serves the queue and back at exit, \
@@ -220,6 +293,7 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "net.rss",
+        Restart,
         Kind::Words(Rss::words),
         |c| c.net.rss,
         "How the NICs spread packets over their queues: \"program\" sets RSS key, table, hash fields and queue count alike \
@@ -228,47 +302,76 @@ pub const SETTINGS: &[Setting<Config>] = &[
     ),
     setting!(
         "net.promiscuous",
+        Restart,
         Kind::Switch,
         |c| c.net.promiscuous,
         "Whether the NICs take frames for other stations. A bump in the wire must."
     ),
     setting!(
         "net.journal_dir",
+        Restart,
         Kind::AbsoluteFile,
         |c| c.net.journal_dir,
         "Where it is noted what was changed on a NIC, so that the next start can undo it after a crash."
     ),
     setting!(
         "state.dir",
+        Restart,
         Kind::AbsoluteFile,
         |c| c.state.dir,
         "Where the rulesets that ran before are kept (fwctl history). Each daemon on a machine needs its own."
     ),
     setting!(
         "state.history_max",
+        Hot,
         Kind::Int(1, 1000),
         |c| c.state.history_max,
         "How many of them are kept, the one that runs included."
     ),
     setting!(
         "log.level",
+        Hot,
         Kind::Words(LogLevel::words),
         |c| c.log.level,
         "How much the daemon says on standard error."
     ),
-    setting!("log.nflog_dir", optional Kind::AbsoluteFile, |c| c.log.nflog_dir, "/var/log/palisade",
+    setting!("log.nflog_dir", Hot, optional Kind::AbsoluteFile, |c| c.log.nflog_dir, "/var/log/palisade",
         "Directory for the packets of -j NFLOG rules: nflog-GROUP.pcapng, older ones with .1, .2, ... behind the          group. Without it they are counted as not logged."),
     setting!(
         "log.nflog_file_kib",
+        Hot,
         Kind::Int(64, 1 << 22),
         |c| c.log.nflog_file_kib,
         "Size at which such a file is put aside and another one begun, in KiB."
     ),
     setting!(
         "log.nflog_files",
+        Hot,
         Kind::Int(1, 1000),
         |c| c.log.nflog_files,
         "How many files are kept of each group."
+    ),
+    setting!(
+        "log.audit",
+        Restart,
+        Kind::FileOr(&["state", "log"]),
+        |c| c.log.audit,
+        "Where it is written down who changed what (fwctl audit): a file, \"state\" for audit.log in state.dir, or \"log\" for \
+         the daemon's own log."
+    ),
+    setting!(
+        "log.audit_file_kib",
+        Restart,
+        Kind::Int(64, 1 << 22),
+        |c| c.log.audit_file_kib,
+        "Size at which that file is put aside and another one begun, in KiB."
+    ),
+    setting!(
+        "log.audit_files",
+        Restart,
+        Kind::Int(1, 1000),
+        |c| c.log.audit_files,
+        "How many of these files are kept."
     ),
 ];
 
@@ -276,20 +379,23 @@ pub const SETTINGS: &[Setting<Config>] = &[
 pub const WIRE: &[Setting<WireConfig>] = &[
     setting!(
         "name",
+        Restart,
         Kind::Name("a name for the wire"),
         |w| w.name,
         "What reports call this wire. Without it: wire0, wire1, ..."
     ),
-    setting!("left", Kind::Iface, |w| w.left, "Interface name of the left NIC."),
-    setting!("right", Kind::Iface, |w| w.right, "Interface name of the right NIC."),
+    setting!("left", Restart, Kind::Iface, |w| w.left, "Interface name of the left NIC."),
+    setting!("right", Restart, Kind::Iface, |w| w.right, "Interface name of the right NIC."),
     setting!(
         "queues",
+        Restart,
         Kind::AutoInt(1, 64),
         |w| w.queues,
         "Queues to serve on each NIC. \"auto\": all the NIC has."
     ),
     setting!(
         "full",
+        Hot,
         Kind::Words(Full::words),
         |w| w.full,
         "When the flow table is full: \"drop-new\", \"evict-half-open\", or \"pass-untracked\" to let new flows pass unseen."
@@ -306,7 +412,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     (
         "conntrack",
         "How connections are followed. Names, meaning and defaults are those of the sysctls \
-                   net.netfilter.nf_conntrack_* and net.ipv4.ipfrag_*; times are in seconds.",
+                   net.netfilter.nf_conntrack_* and net.ipv4.ipfrag_*; times are in seconds. All change while the daemon runs.",
     ),
     ("l2", "Frames that are not IP."),
     ("reject", "Answers to rejected packets."),
@@ -482,6 +588,14 @@ impl Known {
         format!("{}.{}", self.section(), self.leaf())
     }
 
+    /// When another value takes effect. Every connection tracking setting changes at once, as sysctls do.
+    pub(super) fn change(self) -> Change {
+        match self {
+            Self::Main(setting) => setting.change,
+            Self::Conntrack(_) => Change::Hot,
+        }
+    }
+
     pub(super) fn kind(self) -> Kind {
         match self {
             Self::Main(setting) => setting.kind,
@@ -505,6 +619,18 @@ impl Known {
             (Self::Conntrack(setting), Value::Int(number)) => config.conntrack.set(setting.name, number),
             (Self::Conntrack(_), value) => {
                 unreachable!("connection tracking takes switches and numbers: {value:?}")
+            }
+        }
+    }
+
+    /// Takes its value over from another configuration.
+    pub(super) fn copy(self, to: &mut Config, from: &Config) {
+        match self {
+            Self::Main(setting) => (setting.copy)(to, from),
+            Self::Conntrack(setting) => {
+                if let Some(value) = from.conntrack.get(setting.name) {
+                    to.conntrack.set(setting.name, value);
+                }
             }
         }
     }

@@ -84,6 +84,7 @@ fn the_default_file_reads_back_as_the_defaults() {
     expected.wires[0].left = "eth0".into();
     expected.wires[0].right = "eth1".into();
     expected.api.group = Some("netadmin".into());
+    expected.api.write_group = Some("netadmin".into());
     expected.log.nflog_dir = Some("/var/log/palisade".into());
     expected.rules = config.rules.clone();
     assert!(config.rules.v4.as_ref().unwrap().is_absolute() && config.rules.v6.is_some());
@@ -507,4 +508,105 @@ proptest::proptest! {
             summary(&errors);
         }
     }
+}
+
+#[test]
+fn every_value_says_where_it_comes_from() {
+    let file = "[workers]\nidle = \"spin\"\n\n[conntrack]\nudp_timeout = 9\n";
+    let mut temp = tempfile::NamedTempFile::new().unwrap();
+    temp.write_all(file.as_bytes()).unwrap();
+    let name = temp.path().to_string_lossy().into_owned();
+    let args = [&["fwd", "--config", &name], BASE, &["--set", "udp_timeout=11"]].concat();
+    let loaded = Config::load_with_origins(&FwdArgs::try_parse_from(args).unwrap()).unwrap();
+    let origin = |setting: &str| loaded.origins.get(setting).to_string();
+    assert_eq!(origin("workers.idle"), format!("{name}:2"));
+    assert_eq!(origin("conntrack.udp_timeout"), "--set udp_timeout=11");
+    assert_eq!(origin("wire.0.left"), "--left a0");
+    assert_eq!(origin("rules.v4"), "--rules r4");
+    assert_eq!(origin("flows.max"), "default");
+    for item in loaded.config.items() {
+        if item.value != item.default {
+            assert_ne!(loaded.origins.get(&item.name), Origin::Default, "{}", item.name);
+        }
+    }
+}
+
+#[test]
+fn what_differs_is_named_and_can_be_taken_over() {
+    let before = with(&[]).unwrap();
+    let set = ["tcp_loose=0", "idle=spin", "wire.0.full=pass-untracked", "pass=arp", "flows.max=77"];
+    let after = before.with_settings(&set.map(str::to_owned)).unwrap();
+    assert!(after.origins.names().eq([
+        "conntrack.tcp_loose",
+        "flows.max",
+        "l2.pass",
+        "wire.0.full",
+        "workers.idle"
+    ]));
+    let differences = before.differences(&after.config);
+    let named: Vec<(&str, Change, String)> =
+        differences.iter().map(|d| (&*d.name, d.change, format!("{} {}", d.before, d.after))).collect();
+    assert_eq!(
+        named,
+        [
+            ("wire.0.full", Change::Hot, "\"drop-new\" \"pass-untracked\"".to_owned()),
+            ("workers.idle", Change::Hot, "\"adaptive\" \"spin\"".to_owned()),
+            ("flows.max", Change::Restart, "1048576 77".to_owned()),
+            ("l2.pass", Change::Hot, "\"all\" [\"0x0806\"]".to_owned()),
+            ("conntrack.tcp_loose", Change::Hot, "true false".to_owned()),
+        ]
+    );
+    let mut changed = before.clone();
+    for difference in &differences {
+        changed.take_over(&difference.name, &after.config);
+    }
+    assert_eq!(changed, after.config);
+    let more = load(None, &[BASE, &["--set", "wire.1.left=c", "--set", "wire.1.right=d"]].concat()).unwrap();
+    assert!(
+        before
+            .differences(&more)
+            .iter()
+            .all(|d| d.change == Change::Restart && d.name.starts_with("wire.1."))
+    );
+    assert!(more.differences(&before).iter().all(|d| d.change == Change::Restart && d.after.is_null()));
+
+    let errors = before.with_settings(&["tcp_losse=0".to_owned(), "left=b0".to_owned()]).unwrap_err();
+    assert_eq!(
+        summary(&errors),
+        [
+            "command line:1:18: there is no setting `tcp_losse` (did you mean `tcp_loose`?)",
+            "command line:1:23: NIC `b0` is used twice (a NIC is one end of one wire; two ends need two NICs)",
+        ]
+    );
+}
+
+#[test]
+fn a_file_is_checked_whole_and_what_may_come_by_the_command_line_is_a_warning() {
+    let check = |text: &str| {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let mut checked = check_file(file.path());
+        let name = file.path().to_string_lossy().into_owned();
+        checked
+            .errors
+            .sources
+            .iter_mut()
+            .for_each(|source| source.name = source.name.replace(&name, "fwd.toml"));
+        (checked.is_wrong(), checked.counts(), summary(&checked.errors))
+    };
+    let (is_wrong, counts, said) = check("[workers]\nidle = \"spin\"\n");
+    assert_eq!((is_wrong, counts), (false, (0, 2)), "{said:?}");
+    let whole = "[[wire]]\nleft = \"a\"\nright = \"b\"\n[rules]\nv4 = \"/nonexistent/rules.v4\"\n[api]\ngroup = \"no-such\"\n";
+    let (is_wrong, _, said) = check(whole);
+    assert!(!is_wrong);
+    assert_eq!(
+        said,
+        [
+            "fwd.toml:5:6: /nonexistent/rules.v4 cannot be read: No such file or directory (os error 2) (check the path; relative ones start at this file's directory)",
+            "fwd.toml:7:9: there is no group `no-such` here (groupadd --system no-such)",
+        ]
+    );
+    let (is_wrong, counts, said) = check("[workers]\nidle = 7\n[umem]\nring_size_descs = 3\n[x]\n");
+    assert_eq!((is_wrong, counts.0), (true, 3), "{said:?}");
+    assert!(check_file(std::path::Path::new("/nonexistent/fwd.toml")).unreadable);
 }

@@ -51,6 +51,8 @@ pub enum Kind {
     File,
     /// A file with its full path.
     AbsoluteFile,
+    /// A file with its full path, or one of these words.
+    FileOr(&'static [&'static str]),
     /// Worker cores: a number, a list of cores, or `"auto"`.
     Cores,
     /// EtherTypes: `"all"` or a list.
@@ -193,6 +195,10 @@ impl Kind {
             Self::Name(what) => (*what).to_owned(),
             Self::File => "a file name".to_owned(),
             Self::AbsoluteFile => "a full path".to_owned(),
+            Self::FileOr(words) => {
+                let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                format!("a full path, or {}", quoted.join(" or "))
+            }
             Self::Cores => "a number of workers, a list of cores, or \"auto\"".to_owned(),
             Self::EtherTypes => "\"all\", or a list of EtherTypes".to_owned(),
             Self::TimeoutPolicies => "a list of timeout policies".to_owned(),
@@ -220,6 +226,10 @@ impl Kind {
             Self::AbsoluteFile => match read_text(raw)? {
                 path if path.starts_with('/') => Ok(Value::Text(path)),
                 _ => Err(raw.misfit().hint("start it with `/`")),
+            },
+            Self::FileOr(words) => match read_text(raw)? {
+                text if text.starts_with('/') || words.contains(&text.as_str()) => Ok(Value::Text(text)),
+                _ => Err(raw.misfit().hint("start a path with `/`")),
             },
             Self::Cores => read_cores(raw).map(Value::Cores),
             Self::EtherTypes => read_ethertypes(raw).map(Value::EtherTypes),

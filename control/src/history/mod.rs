@@ -142,6 +142,12 @@ impl History {
         number
     }
 
+    /// Keeps at most so many rulesets from now on.
+    pub fn set_keep(&mut self, keep: usize) {
+        self.keep = keep.max(1);
+        self.forget_oldest();
+    }
+
     fn forget_oldest(&mut self) {
         while self.entries.len() > self.keep {
             let Some(gone) = self.entries.pop_front() else { return };

@@ -157,6 +157,15 @@ fn take_options(words: Vec<Word>) -> Result<(Vec<Word>, Options), Diagnostic> {
     Ok((rest, options))
 }
 
+/// Whether a line is a command that changes nothing, by the same reading as [`parse`]. One that cannot be read is taken for
+/// a change.
+#[must_use]
+pub fn only_looks(line: &[u8]) -> bool {
+    let read = super::words::words(line, 1, 0).and_then(take_options);
+    let command = read.ok().and_then(|(words, _)| command_of(&words.first()?.text));
+    command.is_some_and(|names| matches!(names[0], "test" | "list" | "save"))
+}
+
 /// Reads a command. `spec_of` knows the sets there are.
 ///
 /// # Errors
@@ -334,5 +343,28 @@ impl<'a> Line<'a> {
             extras.counts = Some((counts.0.unwrap_or(0), counts.1.unwrap_or(0)));
         }
         Ok(Command::Add(name, Box::new((what, extras))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::only_looks;
+
+    #[test]
+    fn what_only_looks_is_told_from_what_changes() {
+        for line in ["list", "save a", "-o save list a", "test a 10.0.0.1", "-L", "s", "-exist -T a 10.0.0.1"]
+        {
+            assert!(only_looks(line.as_bytes()), "{line}");
+        }
+        for line in [
+            "add a 10.0.0.1",
+            "-output save add a 10.0.0.1",
+            "-o save -A a 10.0.0.1",
+            "",
+            "flush",
+            "list\nflush",
+        ] {
+            assert!(!only_looks(line.as_bytes()), "{line}");
+        }
     }
 }

@@ -15,11 +15,14 @@ mod rss;
 mod watch;
 mod watchdog;
 
+use crate::api::access::GroupNames;
+use crate::api::backend::ApplyError;
 use crate::api::limits::Limits;
 use crate::api::listener::{Place, Serves};
 use crate::api::server::{ServeError, Server};
-use crate::config::{Config, Rebalance, Tracking};
+use crate::config::{Config, FwdArgs, Loaded, Rebalance, Tracking};
 use crate::labels::{LabelNames, LabelsError};
+use crate::logging::LogSwitch;
 use crate::net::NicError;
 use crate::publish::{BothRules, Publisher};
 use crate::reproducer;
@@ -100,11 +103,12 @@ const REBALANCE_LOOK: Duration = Duration::from_secs(5);
 /// How long workers may take to poll for the first time.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop. `args` are what `loaded` was loaded from: a reload does so again.
 ///
 /// # Errors
 /// Whatever keeps it from starting, or a worker that died. The NICs are as they were by then.
-pub fn run(config: &Config) -> Result<(), Fatal> {
+pub fn run(args: FwdArgs, loaded: &Loaded, log: LogSwitch) -> Result<(), Fatal> {
+    let config = &loaded.config;
     let system = |what| move |source| Fatal::System { what, source };
     let signals = Signals::catch().map_err(system("catching signals"))?;
     if let Some(missing) = capabilities::missing() {
@@ -130,11 +134,12 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let waker = Arc::clone(&plane.sets_waker);
     let orders =
         Orders::start(Arc::clone(&sets), asks, waker).map_err(system("starting the thread for sets"))?;
-    let backend = Arc::new(LiveBackend::new(config, &plane, Arc::clone(&sets), labels));
+    let backend = Arc::new(LiveBackend::new(args, loaded, log, &plane, Arc::clone(&sets), labels));
     backend.note_sets();
+    let groups = GroupNames { read: config.api.group.clone(), write: config.api.write_group.clone() };
     let server = Server::start_for(
         &config.api.socket,
-        config.api.group.as_deref(),
+        groups,
         Arc::clone(&backend) as _,
         Limits::default(),
         &places(config),
@@ -148,7 +153,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     // Bringing a link up takes the kernel a moment: what was seen while building may be out of date.
     links.look();
     announce_ready();
-    let ended = watch(config, &plane, &backend, &sets, &signals, &mut links);
+    let ended = watch(&plane, &backend, &sets, &signals, &mut links);
     drop(links);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(server);
@@ -180,14 +185,14 @@ fn places(config: &Config) -> Vec<Place> {
 
 /// Looks around until it is time to stop.
 fn watch(
-    config: &Config,
     plane: &Plane,
     backend: &Arc<LiveBackend>,
     sets: &Store,
     signals: &Signals,
     links: &mut watch::Links<'_>,
 ) -> Result<(), Fatal> {
-    let mut notes = NoteLog::new(Captures::new(&config.log));
+    let mut log = backend.configured(|config| config.log.clone());
+    let mut notes = NoteLog::new(Captures::new(&log));
     let mut watchdog = Watchdog::new(plane);
     let mut rollback: Option<JoinHandle<()>> = None;
     let mut rebalanced: (Instant, Option<JoinHandle<()>>) = (Instant::now(), None);
@@ -197,7 +202,12 @@ fn watch(
             return Err(Fatal::WorkerEnded(worker));
         }
         if signals.take_reload() {
-            reload(config, backend, sets);
+            reload(backend, sets);
+        }
+        let log_now = backend.configured(|config| config.log.clone());
+        if log_now != log {
+            notes.write_to(Captures::new(&log_now));
+            log = log_now;
         }
         if backend.is_overdue() && rollback.as_ref().is_none_or(JoinHandle::is_finished) {
             // Compiling takes its time, and links and signals cannot wait.
@@ -207,7 +217,7 @@ fn watch(
             rollback = Some(thread.map_err(|source| Fatal::System { what: "starting a thread", source })?);
         }
         watchdog.look();
-        if config.workers.rebalance == Rebalance::Auto
+        if backend.configured(|config| config.workers.rebalance) == Rebalance::Auto
             && rebalanced.0.elapsed() >= REBALANCE_EVERY
             && rebalanced.1.as_ref().is_none_or(JoinHandle::is_finished)
         {
@@ -227,10 +237,11 @@ fn watch(
     Ok(())
 }
 
-/// SIGHUP: reads the configured rules files and the names of labels again. Sets that are there stay as they are, further ones are made. What is wrong is logged and the old rules stay.
-fn reload(config: &Config, backend: &LiveBackend, sets: &Store) {
+/// SIGHUP: reads the configuration, the rules files it names and the names of labels again. Sets that are there stay as they
+/// are, further ones are made. Anything wrong is logged, and then nothing has changed.
+fn reload(backend: &LiveBackend, sets: &Store) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-    let load = || {
+    let load = |config: &Config| {
         load_sets(config, sets, true)?;
         let labels = LabelNames::load(&config.rules.labels)?;
         let read = |path: &Option<std::path::PathBuf>, family| match path.as_deref() {
@@ -240,14 +251,37 @@ fn reload(config: &Config, backend: &LiveBackend, sets: &Store) {
         let (v4, v6) = (read(&config.rules.v4, Family::V4)?, read(&config.rules.v6, Family::V6)?);
         Ok::<_, Fatal>((v4, v6, labels))
     };
-    match load() {
-        Err(fatal) => error!("SIGHUP: {fatal}; the old rules stay in force"),
-        Ok((v4, v6, labels)) => match backend.reload(v4, v6, labels) {
-            Ok(report) => info!("SIGHUP: rules read again, generation {}", report.generation),
-            Err(error) => error!("SIGHUP: {error}; the old rules stay in force"),
-        },
+    let done = backend.reload_config("SIGHUP", |config| {
+        let (v4, v6, labels) = load(config).map_err(Reload::Rules)?;
+        let report = backend.reload(v4, v6, labels)?;
+        info!("SIGHUP: rules read again, generation {}", report.generation);
+        Ok::<_, Reload>(())
+    });
+    match done {
+        Err(Reload::Rules(fatal)) => error!("SIGHUP: {fatal}; the old rules stay in force"),
+        Err(Reload::Refused(refused)) => {
+            for diagnostic in &refused.diagnostics {
+                error!("SIGHUP: {}", diagnostic.rendered);
+            }
+            error!("SIGHUP: {refused}; the old rules stay in force");
+        }
+        Ok(report) => backend.note_reload(&report),
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Why a reload changed nothing.
+enum Reload {
+    /// Files of rules, sets or labels.
+    Rules(Fatal),
+    /// The configuration, or others were at it.
+    Refused(ApplyError),
+}
+
+impl From<ApplyError> for Reload {
+    fn from(refused: ApplyError) -> Self {
+        Self::Refused(refused)
+    }
 }
 
 /// Reads rules and prints every finding; without a file, the empty table of a kernel without rules.
@@ -290,7 +324,8 @@ pub(crate) fn settings(config: &Config) -> Settings {
     };
     let answers =
         AnswerRate { per_sec: config.reject.icmp_msgs_per_sec, burst: config.reject.icmp_msgs_burst };
-    let mut settings = Settings { l2, answers, ..Settings::default() };
+    let idle = Some(plane::idle_policy(config.workers.idle));
+    let mut settings = Settings { l2, answers, idle, ..Settings::default() };
     for (policy, wire) in settings.full.iter_mut().zip(&config.wires) {
         *policy = match wire.full {
             Full::DropNew => FullPolicy::DropNew,

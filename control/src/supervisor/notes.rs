@@ -29,6 +29,12 @@ impl NoteLog {
         Self { captures, unlogged: 0, said: Instant::now(), bytes: Vec::new() }
     }
 
+    /// Writes captures elsewhere from now on.
+    pub(super) fn write_to(&mut self, captures: Captures) {
+        self.captures.flush();
+        self.captures = captures;
+    }
+
     /// Logs what has come since it last looked.
     pub(super) fn look(&mut self, plane: &Plane) {
         for worker in &plane.workers {

@@ -256,11 +256,7 @@ impl Plane {
     /// Starts the threads and lets the frames in.
     pub(super) fn start(&mut self, config: &Config) -> Result<(), Fatal> {
         let system = |what| move |source| Fatal::System { what, source };
-        let idle = match config.workers.idle {
-            Idle::Spin => IdlePolicy::Spin,
-            Idle::Adaptive => IdlePolicy::Adaptive,
-            Idle::Sleep => IdlePolicy::Sleep,
-        };
+        let idle = idle_policy(config.workers.idle);
         let started = self.started;
         for (index, handle) in self.workers.iter_mut().enumerate() {
             let Some(mut worker) = handle.worker.take() else { continue };
@@ -353,6 +349,15 @@ impl WorkerHandle {
     /// The kernel's number for its thread, once it runs.
     pub(super) fn thread_id(&self) -> Option<i32> {
         Some(self.thread_id.load(Ordering::Relaxed)).filter(|id| *id != 0)
+    }
+}
+
+/// What workers do when no packet comes.
+pub(super) const fn idle_policy(idle: Idle) -> IdlePolicy {
+    match idle {
+        Idle::Spin => IdlePolicy::Spin,
+        Idle::Adaptive => IdlePolicy::Adaptive,
+        Idle::Sleep => IdlePolicy::Sleep,
     }
 }
 

@@ -80,7 +80,7 @@ impl Waker {
 }
 
 impl<D: Device, O: Observer> Worker<D, O> {
-    /// Polls until `stop` is set. `started` is the clock's zero. Runs on the worker's own pinned thread.
+    /// Polls until `stop` is set. `started` is the clock's zero; `idle` holds unless the settings in force say otherwise. Runs on the worker's own pinned thread.
     pub fn run(&mut self, started: Instant, idle: IdlePolicy, stop: &AtomicBool) {
         let mut empty_polls = 0_u32;
         while !stop.load(Ordering::Relaxed) {
@@ -90,7 +90,8 @@ impl<D: Device, O: Observer> Worker<D, O> {
                 continue;
             }
             empty_polls = empty_polls.saturating_add(1);
-            match idle {
+            // Looked up when there is nothing to do only.
+            match self.path.snapshot.settings.idle.unwrap_or(idle) {
                 IdlePolicy::Spin => std::hint::spin_loop(),
                 IdlePolicy::Sleep => self.sleep(stop),
                 IdlePolicy::Adaptive if empty_polls > SPINS_BEFORE_SLEEP => self.sleep(stop),

@@ -55,7 +55,7 @@ pub(super) struct Path<D, O> {
     ports: Arc<[PortState]>,
     pub(super) tracker: Tracker,
     mailbox: Arc<Mailbox>,
-    snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Snapshot>,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) handoff: Handoff,
     /// How many of our own chunks may still be given to other workers, or wait for a bucket, as of the last gap between

@@ -4,6 +4,7 @@
 //! every published snapshot until all workers have moved on, so the last reference is always dropped, and its memory
 //! freed, on control.
 
+use super::IdlePolicy;
 use crate::clock::WallClock;
 use crate::flow::{FullPolicy, Policies, Tenure, TrackSettings};
 use crate::ids::{Generation, PORTS_MAX, WorkerId};
@@ -56,6 +57,8 @@ pub struct Settings {
     pub wall: Arc<WallClock>,
     /// What happens to new flows when the table is full, by wire.
     pub full: [FullPolicy; PORTS_MAX / 2],
+    /// What to do when no packet comes; `None`: what the worker was started with.
+    pub idle: Option<IdlePolicy>,
 }
 
 /// Non-IP frames that are forwarded. A Linux bridge passes all of them, and that is the default.
@@ -109,6 +112,7 @@ impl Default for Settings {
             answers: AnswerRate::default(),
             wall: Arc::default(),
             full: [FullPolicy::default(); PORTS_MAX / 2],
+            idle: None,
         }
     }
 }

@@ -22,6 +22,7 @@ const SCHEMAS: &str = "#/components/schemas/";
 /// Refusals that any request may meet, with what they mean. The body is an `ErrorBody`.
 const REFUSALS: &[(&str, &str)] = &[
     ("400", "The request made no sense, or named something that is not there to be changed."),
+    ("403", "Whoever asks may not: the message names the group that may."),
     ("404", "There is no such thing."),
     ("405", "This address does not take such a request."),
     ("408", "The request did not come in time."),
@@ -114,6 +115,7 @@ fn describe(operation: &Operation, schemas: &mut Schemas) -> Value {
     let mut responses: Map<String, Value> = operation
         .refusals
         .iter()
+        .chain(&[403])
         .map(|status| (status.to_string(), json!({ "$ref": format!("#/components/responses/{status}") })))
         .collect();
     responses.insert("200".to_owned(), answer(operation, schemas));

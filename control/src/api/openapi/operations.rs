@@ -1,7 +1,8 @@
 //! Every request that the API takes. Whoever adds a route adds its entry here; a test finds the route that has none.
 
-use super::super::routes::{FamilyQuery, HistoryQuery, TablesQuery, WorkersQuery};
+use super::super::routes::{AuditQuery, FamilyQuery, HistoryQuery, TablesQuery, WorkersQuery};
 use super::super::types::*;
+use crate::audit::AuditReport;
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 
@@ -210,6 +211,20 @@ pub const OPERATIONS: &[Operation] = &[
         .query::<HistoryQuery>()
         .json::<String>()
         .refused(&[400, 404, 500]),
+    Operation::get("/v1/audit", "Audit", "Who changed what: the last records of the audit log")
+        .query::<AuditQuery>()
+        .json::<AuditReport>()
+        .refused(ASKED),
+    Operation::get("/v1/config", "Configuration", "What the daemon works with, and where each value comes from")
+        .json::<ConfigView>(),
+    Operation::post("/v1/config/set", "Configuration", "Change settings while it runs, all or none of them")
+        .body::<ConfigSetRequest>()
+        .json::<ConfigReport>()
+        .refused(&[400, 408, 413, 422, 500]),
+    Operation::post("/v1/config/reload", "Configuration", "Read the configuration file again")
+        .text("What can change does; what needs a restart is named. The rules stay as they are.")
+        .json::<ConfigReport>()
+        .refused(ASKED),
     Operation::get("/v1/flows", "Flows", "The flows that fit a filter, one per line")
         .text("Fields of the query narrow; without any all flows come. Streams at its reader's pace.")
         .query::<FlowFilter>()

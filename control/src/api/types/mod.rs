@@ -3,6 +3,7 @@
 
 mod build;
 mod changes;
+mod config;
 mod counters;
 mod events;
 mod expect;
@@ -20,6 +21,7 @@ mod workers;
 
 pub use build::*;
 pub use changes::*;
+pub use config::*;
 pub use counters::*;
 pub use events::*;
 pub use expect::*;

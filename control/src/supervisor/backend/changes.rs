@@ -10,6 +10,7 @@ use crate::api::types::{
     ApplyReport, ApplyRequest, DiffReport, EditRequest, ErrorKind, Family, FlowsChoice, HistoryEntry,
     HistoryReport, Outcome, PendingView, RollbackRequest, RulesText, SetDiff,
 };
+use crate::audit::{self, Record, Who};
 use crate::diff::diff;
 use crate::history::{History, Note};
 use crate::iptables::edit::{Edit, Edited, edit, line_of, table_of};
@@ -301,7 +302,10 @@ impl LiveBackend {
         self.name_labels(labels);
         let note =
             Note { who: "SIGHUP".to_owned(), what: "rules files read again".to_owned(), ..Note::default() };
-        self.put_into_force(&mut changes, Wanted { v4, v6, note, ..Wanted::default() })
+        let before = changes.history.running();
+        let done = self.put_into_force(&mut changes, Wanted { v4, v6, note, ..Wanted::default() });
+        self.write_down("SIGHUP", "reload", "rules files read again", before, &done);
+        done
     }
 
     pub(super) fn edit_rules(&self, request: &EditRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
@@ -408,6 +412,11 @@ impl LiveBackend {
         Ok(report)
     }
 
+    /// Remembers at most so many rulesets from now on.
+    pub(super) fn keep_history(&self, most: u32) {
+        self.changes().history.set_keep(usize::try_from(most).unwrap_or(usize::MAX));
+    }
+
     /// Whether a change was not confirmed in time. Never waits.
     pub(in crate::supervisor) fn is_overdue(&self) -> bool {
         let is_overdue = |changes: &Changes| changes.pending.as_ref().is_some_and(Pending::is_overdue);
@@ -422,12 +431,39 @@ impl LiveBackend {
         let what = format!("rollback to {}: {} was not confirmed in time", pending.back_to, pending.number);
         let note = Note { who: "fwd".to_owned(), what, ..Note::default() };
         let wanted = Wanted { note, ..Wanted::default() };
-        if let Err(refused) = self.bring_back(&mut changes, pending.back_to, &pending.rules, wanted) {
+        let before = changes.history.running();
+        let done = self.bring_back(&mut changes, pending.back_to, &pending.rules, wanted);
+        let to = format!("ruleset {}", pending.back_to);
+        self.write_down("not confirmed in time", "rollback", &to, before, &done);
+        if let Err(refused) = done {
             // They ran before: only memory can be lacking. Asked again, until somebody decides.
             error!("ruleset {} cannot be brought back: {refused}", pending.back_to);
             let until = Instant::now() + Duration::from_secs(1);
             changes.pending = Some(Pending { until, ..pending });
         }
+    }
+
+    /// Writes down in the audit log what the daemon did by itself.
+    fn write_down(
+        &self,
+        reason: &str,
+        action: &str,
+        what: &str,
+        before: u64,
+        done: &Result<ApplyReport, ApplyError>,
+    ) {
+        let (action, what) = (action.to_owned(), what.to_owned());
+        let mut record = Record { who: Who::daemon(reason), action, what, ..Record::default() };
+        record.before = serde_json::json!({ "ruleset": before });
+        match done {
+            Ok(report) => {
+                record.after = serde_json::json!({ "ruleset": report.number, "rules": report.rules });
+            }
+            Err(refused) => {
+                (record.result, record.error) = (audit::Outcome::Failed, Some(refused.to_string()));
+            }
+        }
+        self.audit.write(record);
     }
 
     pub(super) fn history_report(&self) -> HistoryReport {

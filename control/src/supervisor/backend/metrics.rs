@@ -23,8 +23,6 @@ const COMMENT_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Metrics {
     started_secs: f64,
-    /// Most rules with series of their own.
-    rules_max: usize,
     changed: Mutex<Changed>,
 }
 
@@ -36,13 +34,9 @@ struct Changed {
 }
 
 impl Metrics {
-    pub(super) fn new(rules_max: u32) -> Self {
+    pub(super) fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            started_secs: now.as_secs_f64(),
-            rules_max: usize::try_from(rules_max).unwrap_or(usize::MAX),
-            changed: Mutex::default(),
-        }
+        Self { started_secs: now.as_secs_f64(), changed: Mutex::default() }
     }
 }
 
@@ -63,6 +57,9 @@ impl LiveBackend {
 
     fn rules_facts(&self) -> RulesFacts {
         let Changed { applied_secs, confirm_secs } = self.changed();
+        // Rules with series of their own.
+        let rules_max = self.configured(|config| config.metrics.rules);
+        let rules_max = usize::try_from(rules_max).unwrap_or(usize::MAX);
         let mut facts = RulesFacts { applied_secs, confirm_secs, ..RulesFacts::default() };
         for (family, name) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
             let (rules, counts) = self.publisher.rules(family);
@@ -91,7 +88,7 @@ impl LiveBackend {
                 if let Some(sum) = by_comment.get_mut(&key) {
                     sum.packets += count.packets;
                     sum.bytes += count.bytes;
-                } else if facts.rules.len() + by_comment.len() < self.metrics.rules_max {
+                } else if facts.rules.len() + by_comment.len() < rules_max {
                     by_comment.insert(key, count);
                 } else {
                     facts.left_out += 1;

@@ -1,6 +1,7 @@
 //! What the API asks, answered from the workers' counters and flow regions and from the publisher. API threads.
 
 mod changes;
+mod config;
 mod events;
 mod expect;
 mod explain;
@@ -20,15 +21,18 @@ use super::watchdog::SharedHealth;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::metrics::Facts;
 use crate::api::types::{
-    ApplyReport, ApplyRequest, DiffReport, EditRequest, EventRow, ExpectEventRow, ExpectRow, Family,
-    FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, KeptView, RebalanceReport, RecentEdit,
-    RecentEntry, RollbackRequest, RssStats, RuleCounters, RulesView, SetsAnswer, SetsRequest, Stats,
-    TableLine, TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest, WorkersReport,
+    ApplyReport, ApplyRequest, ConfigReport, ConfigView, DiffReport, EditRequest, EventRow, ExpectEventRow,
+    ExpectRow, Family, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, KeptView,
+    RebalanceReport, RecentEdit, RecentEntry, RollbackRequest, RssStats, RuleCounters, RulesView, SetsAnswer,
+    SetsRequest, Stats, TableLine, TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest,
+    WorkersReport,
 };
 use crate::api::types::{ExplainRequest, Explanation};
-use crate::config::Config;
+use crate::audit::AuditLog;
+use crate::config::{FwdArgs, Loaded};
 use crate::history::{History, Note};
 use crate::labels::LabelNames;
+use crate::logging::LogSwitch;
 use crate::publish::{BothRules, Publisher};
 use crate::requests::Desk;
 use crate::rules_file::Rules;
@@ -102,6 +106,10 @@ pub(super) struct LiveBackend {
     expectations: Arc<Expectations>,
     /// Who owns which flows.
     ownership: workers::Ownership,
+    /// Where changes are written down.
+    audit: Arc<AuditLog>,
+    /// What it was started with and works with.
+    live: config::Live,
     /// How many listen to what becomes of these.
     expecting: Mutex<usize>,
     /// What flows had counted when somebody last asked who has the most.
@@ -109,7 +117,15 @@ pub(super) struct LiveBackend {
 }
 
 impl LiveBackend {
-    pub(super) fn new(config: &Config, plane: &Plane, sets: Arc<Store>, labels: LabelNames) -> Self {
+    pub(super) fn new(
+        args: FwdArgs,
+        loaded: &Loaded,
+        log: LogSwitch,
+        plane: &Plane,
+        sets: Arc<Store>,
+        labels: LabelNames,
+    ) -> Self {
+        let config = &loaded.config;
         let port = |port: &super::ports::Port| PortFacts {
             name: port.nic.name.clone(),
             wire: port.wire.clone(),
@@ -156,7 +172,7 @@ impl LiveBackend {
                 plane.workers.iter().map(|handle| &handle.events),
                 plane.publisher.track_settings().events.0 != 0,
             ),
-            metrics: Metrics::new(config.metrics.rules),
+            metrics: Metrics::new(),
             expectations: Arc::clone(&plane.expectations),
             ownership: workers::Ownership {
                 steering: Arc::clone(&plane.steering),
@@ -172,6 +188,8 @@ impl LiveBackend {
                     .collect(),
                 moving: Mutex::new(()),
             },
+            audit: Arc::new(AuditLog::open(config)),
+            live: config::Live::new(args, loaded, log),
             expecting: Mutex::new(0),
             top: top::Watch::default(),
         }
@@ -224,6 +242,10 @@ impl LiveBackend {
 }
 
 impl Backend for LiveBackend {
+    fn audit(&self) -> Arc<AuditLog> {
+        Arc::clone(&self.audit)
+    }
+
     fn stats(&self) -> Stats {
         self.top.forget_if_old();
         self.all_stats()
@@ -327,8 +349,24 @@ impl Backend for LiveBackend {
         self.all_settings()
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<(), String> {
-        self.change_setting(name, value)
+    fn set(&self, name: &str, value: &str, by: Peer) -> Result<(), String> {
+        self.change_setting(name, value)?;
+        if let Some((_, value)) = self.all_settings().into_iter().find(|(known, _)| known == name) {
+            self.live.note(name, value, &by.to_string());
+        }
+        Ok(())
+    }
+
+    fn config(&self) -> ConfigView {
+        self.config_view()
+    }
+
+    fn set_config(&self, set: &[String], by: Peer) -> Result<ConfigReport, ApplyError> {
+        Self::set_config(self, set, &by.to_string())
+    }
+
+    fn reload_config(&self, by: Peer) -> Result<ConfigReport, ApplyError> {
+        Self::reload_config(self, &by.to_string(), |_| Ok(()))
     }
 
     fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApplyError> {

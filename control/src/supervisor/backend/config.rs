@@ -1,0 +1,264 @@
+//! The configuration while the daemon runs: what it works with, where each setting comes from, and changes of it. API
+//! threads and the control thread, one change at a time.
+//!
+//! A change is looked through as a whole first: every problem is found, and whatever could fail has been tried, before the
+//! first setting changes. So either all that can change does, or nothing. A reload makes everything what file and command
+//! line say, changes at run time included, but for what needs a restart: that stays, and is told.
+
+use super::LiveBackend;
+use crate::api::backend::ApplyError;
+use crate::api::types::{ConfigReport, ConfigView, Diagnostic, ErrorKind, SettingChange, SettingView};
+use crate::audit::{Record, Who};
+use crate::config::{Change, Config, ConfigErrors, Difference, FwdArgs, Loaded, Origin, Origins};
+use crate::logging::LogSwitch;
+use crate::supervisor::settings;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tracing::info;
+
+/// The configuration of a running daemon.
+#[derive(Debug)]
+pub(super) struct Live {
+    args: FwdArgs,
+    log: LogSwitch,
+    running: Mutex<Running>,
+    /// One change at a time, from looking it through to its end.
+    changing: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Running {
+    config: Config,
+    origins: Origins,
+    /// What file and command line say otherwise, for the next start.
+    waiting: Vec<Difference>,
+}
+
+/// A change that is right and possible.
+struct Prepared {
+    next: Config,
+    origins: Origins,
+    changed: Vec<Difference>,
+    waiting: Vec<Difference>,
+}
+
+impl Live {
+    pub(super) fn new(args: FwdArgs, loaded: &Loaded, log: LogSwitch) -> Self {
+        let Loaded { config, origins } = loaded.clone();
+        let running = Running { config, origins, waiting: Vec::new() };
+        Self { args, log, running: Mutex::new(running), changing: Mutex::new(()) }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a connection tracking setting was changed by its own command.
+    pub(super) fn note(&self, name: &str, value: u32, by: &str) {
+        let mut running = self.running();
+        let set = format!("conntrack.{name}={value}");
+        // What has no place in the file (`max`) is not the configuration's.
+        if let Ok(Loaded { config, .. }) = running.config.with_settings(&[set]) {
+            running.config = config;
+            running.origins.set(&format!("conntrack.{name}"), at_run_time(by));
+        }
+    }
+}
+
+impl LiveBackend {
+    /// Something of the configuration in force.
+    pub(in crate::supervisor) fn configured<T>(&self, of: impl FnOnce(&Config) -> T) -> T {
+        of(&self.live.running().config)
+    }
+
+    pub(super) fn config_view(&self) -> ConfigView {
+        let running = self.live.running();
+        let settings = running.config.items().into_iter().map(|item| SettingView {
+            origin: running.origins.get(&item.name),
+            name: item.name,
+            value: item.value,
+            default: item.default,
+            change: item.change,
+            takes: item.takes,
+            about: item.doc.to_owned(),
+        });
+        ConfigView {
+            file: self.live.args.config.as_ref().map(|file| file.display().to_string()),
+            settings: settings.collect(),
+            waiting: told(&running.waiting),
+        }
+    }
+
+    /// Changes settings, until the daemon ends or its file is read again.
+    pub(super) fn set_config(&self, set: &[String], by: &str) -> Result<ConfigReport, ApplyError> {
+        let _one = self.live.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = {
+            let running = self.live.running();
+            let Loaded { config, origins } =
+                running.config.with_settings(set).map_err(|errors| refused(&errors))?;
+            let differences = running.config.differences(&config);
+            let stuck: Vec<&Difference> =
+                differences.iter().filter(|one| one.change == Change::Restart).collect();
+            if !stuck.is_empty() {
+                return Err(needs_restart(&stuck));
+            }
+            let mut next_origins = running.origins.clone();
+            for name in origins.names() {
+                next_origins.set(name, at_run_time(by));
+            }
+            let waiting = running.waiting.clone();
+            Prepared { next: config, origins: next_origins, changed: differences, waiting }
+        };
+        self.look_through(&prepared)?;
+        Ok(self.commit(prepared, by))
+    }
+
+    /// Reads the file again. `between` is done once everything is known to be right, with the configuration to come; if it
+    /// fails, nothing has changed.
+    pub(in crate::supervisor) fn reload_config<E: From<ApplyError>>(
+        &self,
+        by: &str,
+        between: impl FnOnce(&Config) -> Result<(), E>,
+    ) -> Result<ConfigReport, E> {
+        let _one = self.live.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = Config::load_with_origins(&self.live.args).map_err(|errors| refused(&errors))?;
+        let prepared = self.prepare_reload(loaded);
+        self.look_through(&prepared)?;
+        between(&prepared.next)?;
+        Ok(self.commit(prepared, by))
+    }
+
+    /// Writes down in the audit log what SIGHUP changed of the settings; of the rules that is done already.
+    pub(in crate::supervisor) fn note_reload(&self, report: &ConfigReport) {
+        if report.changed.is_empty() {
+            return;
+        }
+        let values = |of: fn(&SettingChange) -> &Value| {
+            Value::Object(report.changed.iter().map(|one| (one.name.clone(), of(one).clone())).collect())
+        };
+        self.audit.write(Record {
+            who: Who::daemon("SIGHUP"),
+            action: "config reload".to_owned(),
+            before: values(|one| &one.before),
+            after: values(|one| &one.after),
+            ..Record::default()
+        });
+    }
+
+    fn prepare_reload(&self, loaded: Loaded) -> Prepared {
+        let Loaded { config, mut origins } = loaded;
+        let running = self.live.running();
+        let differences = running.config.differences(&config);
+        let (waiting, changed): (Vec<_>, Vec<_>) =
+            differences.into_iter().partition(|one| one.change == Change::Restart);
+        let mut next = running.config.clone();
+        for difference in &changed {
+            next.take_over(&difference.name, &config);
+        }
+        for difference in &waiting {
+            origins.set(&difference.name, running.origins.get(&difference.name));
+        }
+        Prepared { next, origins, changed, waiting }
+    }
+
+    /// Tries what may fail.
+    fn look_through(&self, prepared: &Prepared) -> Result<(), ApplyError> {
+        let is_new = |name: &str| prepared.changed.iter().any(|one| one.name == name);
+        if is_new("log.nflog_dir")
+            && let Some(dir) = &prepared.next.log.nflog_dir
+        {
+            try_dir(dir).map_err(|error| {
+                let message = format!(
+                    "log.nflog_dir: {} cannot be written to by the daemon: {error}; nothing was changed",
+                    dir.display()
+                );
+                ApplyError::new(ErrorKind::BadRequest, message)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Puts a change into effect. Nothing here can fail.
+    fn commit(&self, prepared: Prepared, by: &str) -> ConfigReport {
+        let Prepared { next, origins, changed, waiting } = prepared;
+        if changed.iter().any(|one| is_of_workers(&one.name)) {
+            self.publisher.reconfigure(settings(&next));
+            self.hub.enable(self.publisher.track_settings().events.0 != 0);
+        }
+        for Difference { name, change, before, after } in &changed {
+            match change {
+                Change::Rules => info!("{name} is {after} now (was {before}), from the next SIGHUP on: {by}"),
+                _ => info!("{name} is {after} now (was {before}): {by}"),
+            }
+            match name.as_str() {
+                "log.level" => self.live.log.set(next.log.level),
+                "state.history_max" => self.keep_history(next.state.history_max),
+                _ => {}
+            }
+        }
+        for Difference { name, before, after, .. } in &waiting {
+            info!("{name} is {after} in the configuration and {before} here: it needs a restart");
+        }
+        let report = ConfigReport { changed: told(&changed), waiting: told(&waiting) };
+        *self.live.running() = Running { config: next, origins, waiting };
+        report
+    }
+}
+
+/// Whether workers have to know of it.
+fn is_of_workers(name: &str) -> bool {
+    ["conntrack.", "l2.", "reject.", "wire.", "workers.idle"].iter().any(|begin| name.starts_with(begin))
+}
+
+fn told(differences: &[Difference]) -> Vec<SettingChange> {
+    let one = |difference: &Difference| {
+        let Difference { name, change, before, after } = difference.clone();
+        SettingChange { name, change, before, after }
+    };
+    differences.iter().map(one).collect()
+}
+
+fn at_run_time(by: &str) -> Origin {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Origin::Runtime { by: by.to_owned(), at_us: u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX) }
+}
+
+fn needs_restart(stuck: &[&Difference]) -> ApplyError {
+    let each: Vec<String> =
+        stuck.iter().map(|one| format!("{} ({} here, {} wanted)", one.name, one.before, one.after)).collect();
+    let message = format!(
+        "needs a restart: {}. Nothing was changed: write it into the configuration file and restart fwd",
+        each.join(", ")
+    );
+    ApplyError::new(ErrorKind::Unsupported, message)
+}
+
+/// Everything that is wrong, as an answer.
+fn refused(errors: &ConfigErrors) -> ApplyError {
+    let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    let one = |problem: &crate::config::Problem| {
+        let (file, line, column) = errors.place(problem).unwrap_or(("", 0, 0));
+        Diagnostic {
+            file: file.to_owned(),
+            line: number(line),
+            column: number(column),
+            message: problem.message.clone(),
+            hint: problem.hint.clone(),
+            rendered: errors.render_one(problem, false),
+        }
+    };
+    let diagnostics: Vec<Diagnostic> = errors.problems().iter().map(one).collect();
+    let message = format!("{} problem(s) in the configuration: nothing was changed", diagnostics.len());
+    ApplyError { kind: ErrorKind::BadRequest, message, diagnostics }
+}
+
+/// Whether files can be made in a directory, which is made if it is not there.
+fn try_dir(dir: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let probe = dir.join(".palisade-probe");
+    fs::write(&probe, b"")?;
+    fs::remove_file(&probe)
+}
