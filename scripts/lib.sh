@@ -11,7 +11,7 @@ fail() {
 }
 
 # Debian packages by the program or file that shows they are there.
-needs_of_build='clang:clang pkg-config:pkg-config cc:gcc make:make /usr/include/libelf.h:libelf-dev
+needs_of_build='/usr/include/pcap.h:libpcap-dev clang:clang pkg-config:pkg-config cc:gcc make:make /usr/include/libelf.h:libelf-dev
     /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/include/zlib.h:zlib1g-dev'
 needs_of_lab='ip:iproute2 ping:iputils-ping ethtool:ethtool bpftool:bpftool setpriv:util-linux
     sysctl:procps'

@@ -19,6 +19,7 @@ pub mod lint;
 pub mod logging;
 pub mod net;
 pub mod packet_log;
+pub mod pcapng;
 pub mod placement;
 pub mod publish;
 pub mod rebalance;

@@ -13,6 +13,7 @@ use dataplane::packet::Family;
 use dataplane::rules::model::{RuleId, RuleRef, Ruleset, Table};
 use dataplane::rules::rate::Tables;
 use dataplane::rules::{CompileError, Compiled, RuleEdit};
+use dataplane::worker::tap::{TAPS_MAX, Tap};
 use dataplane::worker::{FamilyRules, Mailbox, Settings, Snapshot};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,6 +60,11 @@ impl BothRules {
         }
     }
 }
+
+/// As many taps are there as may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{TAPS_MAX} captures and traces are running, and no more can")]
+pub struct TooManyTaps;
 
 /// Compiles and publishes.
 #[derive(Debug)]
@@ -310,17 +316,62 @@ impl Publisher {
         Ok(self.offer(&mut state, Snapshot { generation, v4, v6, settings }))
     }
 
-    /// Puts other settings in the place of those in force; the rules stay as they are, and so do the clock on the wall and the
-    /// most flows there may be. Returns the new generation.
+    /// Puts other settings in the place of those in force; the rules stay as they are, and so do the clock on the wall, the
+    /// most flows there may be, and who looks at packets. Returns the new generation.
     pub fn reconfigure(&self, settings: Settings) -> Generation {
         let mut state = self.state();
         let track = TrackSettings { max: state.settings.track.max, ..settings.track };
-        let settings = Settings { track, wall: Arc::clone(&state.settings.wall), ..settings };
+        let Settings { wall, taps, .. } = &state.settings;
+        let settings = Settings { track, wall: Arc::clone(wall), taps: Arc::clone(taps), ..settings };
         state.settings = settings.clone();
         let running = self.mailbox.newest();
         let (v4, v6) = (Arc::clone(&running.v4), Arc::clone(&running.v6));
         let generation = state.next_generation();
         self.offer(&mut state, Snapshot { generation, v4, v6, settings })
+    }
+
+    /// Changes who looks at packets; the rest stays as it is. What `change` refuses is not published.
+    fn change_taps<E>(&self, change: impl FnOnce(&mut Vec<Arc<Tap>>) -> Result<(), E>) -> Result<(), E> {
+        let mut state = self.state();
+        let mut taps = state.settings.taps.to_vec();
+        change(&mut taps)?;
+        state.settings.taps = taps.into();
+        let settings = state.settings.clone();
+        let running = self.mailbox.newest();
+        let (v4, v6) = (Arc::clone(&running.v4), Arc::clone(&running.v6));
+        let generation = state.next_generation();
+        self.offer(&mut state, Snapshot { generation, v4, v6, settings });
+        Ok(())
+    }
+
+    /// Has workers show packets to one more tap, from their next bursts on.
+    ///
+    /// # Errors
+    /// If there are as many as there may be.
+    pub fn add_tap(&self, tap: &Arc<Tap>) -> Result<(), TooManyTaps> {
+        self.change_taps(|taps| {
+            if taps.len() >= TAPS_MAX {
+                return Err(TooManyTaps);
+            }
+            taps.push(Arc::clone(tap));
+            Ok(())
+        })
+    }
+
+    /// Has them stop. They may still write until they have taken that up ([`Self::is_settled`]).
+    pub fn remove_tap(&self, tap: &Arc<Tap>) {
+        let removed: Result<(), TooManyTaps> = self.change_taps(|taps| {
+            taps.retain(|other| !Arc::ptr_eq(other, tap));
+            Ok(())
+        });
+        debug_assert!(removed.is_ok(), "one less is never too many");
+    }
+
+    /// One family's rules as workers run them, with the generation by which they name them.
+    #[must_use]
+    pub fn rules_since(&self, family: Family) -> (Generation, Arc<Rules>) {
+        let state = self.state();
+        (self.mailbox.newest().rules(family).since, Arc::clone(state.rules.family(family)))
     }
 
     fn offer(&self, state: &mut State, next: Snapshot) -> Generation {

@@ -1,5 +1,5 @@
-//! The express way of packets against the long one: two gateways that differ in nothing else get the same packets, and must
-//! give the same verdicts, packets, flows and counters. No kernel, no root.
+//! The express way of packets against the long one, and each with somebody looking at packets: gateways that differ in
+//! nothing else get the same packets, and must give the same verdicts, packets, flows and counters. No kernel, no root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -9,8 +9,11 @@ use dataplane::packet::Family;
 use dataplane::rules::model::Ruleset;
 use dataplane::testing::gateway::{Gateway, GatewayConfig, LEFT, RIGHT};
 use dataplane::testing::packets::{tcp, udp};
+use dataplane::worker::tap::{Point, Tap, TapReader, TapSpec};
+use dataplane::worker::{Settings, tap};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 /// What decides by the flow alone, what does not, and what drops.
 const RULES: [&str; 3] = [
@@ -107,34 +110,118 @@ fn picture(gateway: &mut Gateway) -> Vec<String> {
     picture
 }
 
-fn check(first: usize, events: &[Event]) -> Result<usize, TestCaseError> {
-    let mut both = [false, true].map(|long| {
-        let mut gateway = Gateway::new(&rules(RULES[first]), GatewayConfig::default()).unwrap();
-        gateway.workers[0].go_the_long_way(long);
-        gateway
-    });
-    let mut passed = 0;
+/// What is different about a gateway.
+#[derive(Clone, Copy)]
+enum Way {
+    Express,
+    Long,
+    /// Somebody sees all packets.
+    Seen,
+    /// Somebody follows those of UDP through the rules.
+    Followed,
+}
+
+fn gateway(rules: &[Ruleset], way: Way) -> (Gateway, Vec<TapReader>) {
+    let points = Point::ALL.iter().fold(0, |all, point| all | point.bit());
+    let spec = match way {
+        Way::Express | Way::Long => None,
+        Way::Seen => Some(spec(points, false, None)),
+        Way::Followed => Some(spec(Point::Verdict.bit(), true, Some(udp_only()))),
+    };
+    let (tap, readers) = spec.map(|spec| Tap::new(spec, 1, 1 << 12, 1 << 20)).unzip();
+    let taps: Arc<[Arc<Tap>]> = tap.into_iter().map(Arc::new).collect();
+    let settings = Settings { taps, ..Settings::default() };
+    let mut gateway = Gateway::new(rules, GatewayConfig { settings, ..GatewayConfig::default() }).unwrap();
+    gateway.workers[0].go_the_long_way(matches!(way, Way::Long));
+    (gateway, readers.unwrap_or_default())
+}
+
+fn spec(points: u8, follows: bool, filter: Option<tap::Filter>) -> TapSpec {
+    TapSpec {
+        points,
+        follows,
+        filter,
+        ports: u64::MAX,
+        reasons: None,
+        rule: None,
+        snap: tap::SNAP_MAX,
+        every: 1,
+        per_sec: 0,
+    }
+}
+
+/// `udp`, as pcap-filter compiles it for IPv4.
+fn udp_only() -> tap::Filter {
+    let lines = [
+        (0x28, 0, 0, 12),
+        (0x15, 0, 3, 0x800),
+        (0x30, 0, 0, 23),
+        (0x15, 0, 1, 17),
+        (6, 0, 0, 1),
+        (6, 0, 0, 0),
+    ];
+    tap::Filter::new(&lines.map(|(code, jump_true, jump_false, operand)| tap::Instruction {
+        code,
+        jump_true,
+        jump_false,
+        operand,
+    }))
+    .unwrap()
+}
+
+fn check(first: usize, events: &[Event]) -> Result<(usize, usize), TestCaseError> {
+    let ways = [Way::Express, Way::Long, Way::Seen, Way::Followed];
+    let (mut gateways, mut readers): (Vec<_>, Vec<_>) =
+        ways.iter().map(|way| gateway(&rules(RULES[first]), *way)).unzip();
+    let mut seen = Vec::new();
+    let (mut passed, mut stepped) = (0, 0);
     for event in events {
         match *event {
             Event::Packet { flow, from_left, kind, len, is_v6, is_bad } => {
                 let bytes = frame(flow, from_left, kind, len, is_v6, is_bad);
                 let side: PortId = if from_left { LEFT } else { RIGHT };
-                let [express, long] = both.each_mut().map(|gateway| gateway.send(side, &bytes));
-                passed += long.forwarded.len();
-                prop_assert_eq!(express, long);
+                let outcomes: Vec<_> =
+                    gateways.iter_mut().map(|gateway| gateway.send(side, &bytes)).collect();
+                passed += outcomes[0].forwarded.len();
+                for other in &outcomes[1..] {
+                    prop_assert_eq!(&outcomes[0], other);
+                }
+                // In order: as it came, what became of it, what left.
+                let (mut steps, mut frame) = (Vec::new(), Vec::new());
+                while let Some(sighting) = readers[2][0].read(&mut steps, &mut frame) {
+                    seen.push((sighting.point, sighting.fate, frame.clone()));
+                }
+                let mut expected = vec![(Point::Rx, None, bytes.clone())];
+                let left = outcomes[0].forwarded.first().cloned();
+                expected.push((Point::Verdict, outcomes[0].fate, left.clone().unwrap_or(bytes)));
+                expected.extend(left.map(|left| (Point::Tx, None, left)));
+                seen.retain(|(point, ..)| *point != Point::Tx || outcomes[0].answers.is_empty());
+                prop_assert_eq!(std::mem::take(&mut seen), expected);
+                while let Some(sighting) = readers[3][0].read(&mut steps, &mut frame) {
+                    prop_assert_eq!(sighting.fate, outcomes[0].fate);
+                    // Flows that go on under earlier rules meet none.
+                    if let Some(last) = steps.last() {
+                        prop_assert_eq!(Some(last.at), outcomes[0].fate.and_then(|fate| fate.rule));
+                        stepped += 1;
+                    }
+                }
             }
-            Event::Wait { millis } => both.iter_mut().for_each(|gateway| gateway.advance_millis(millis)),
+            Event::Wait { millis } => gateways.iter_mut().for_each(|gateway| gateway.advance_millis(millis)),
             Event::Reload { rules: number, keeping } => {
-                for gateway in &mut both {
+                for gateway in &mut gateways {
                     let rules = rules(RULES[number]);
                     if keeping { gateway.reload_keeping(&rules) } else { gateway.reload(&rules) }.unwrap();
                 }
             }
         }
-        let [express, long] = both.each_mut().map(picture);
-        prop_assert_eq!(express, long);
+        let pictures: Vec<_> = gateways.iter_mut().map(picture).collect();
+        prop_assert_eq!(&pictures[0], &pictures[1]);
+        prop_assert_eq!(&pictures[0], &pictures[2]);
+        // Who is followed is classified again.
+        let but_last = |picture: &[String]| picture[..picture.len() - 1].to_vec();
+        prop_assert_eq!(but_last(&pictures[0]), but_last(&pictures[3]));
     }
-    Ok(passed)
+    Ok((passed, stepped))
 }
 
 proptest! {
@@ -157,5 +244,5 @@ fn streams_and_open_connections_pass() {
         events.extend([packet(0, true), packet(0, false), packet(5, true), packet(5, false)]);
         events.push(Event::Wait { millis: 1500 });
     }
-    assert_eq!(check(0, &events).unwrap(), 20);
+    assert_eq!(check(0, &events).unwrap(), (20, 8), "and those of UDP went through the rules");
 }

@@ -3,11 +3,11 @@
 use super::metrics::Facts;
 use super::types::Family;
 use super::types::{
-    ApplyReport, ApplyRequest, ConfigReport, ConfigView, Diagnostic, DiffReport, EditRequest, ErrorKind,
-    EventRow, ExpectEventRow, ExpectRow, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport,
-    RebalanceReport, RecentEdit, RecentEntry, RollbackRequest, RuleCounters, RulesView, SetsAnswer,
-    SetsRequest, Stats, TableLine, TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest,
-    Version, WorkersReport,
+    ApplyReport, ApplyRequest, CaptureRequest, ConfigReport, ConfigView, Diagnostic, DiffReport, DropRow,
+    EditRequest, ErrorKind, EventRow, ExpectEventRow, ExpectRow, FlowFilter, FlowRow, HashlimitEntry,
+    HistoryEntry, HistoryReport, RebalanceReport, RecentEdit, RecentEntry, RollbackRequest, RuleCounters,
+    RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally, TapFilter, TopReport,
+    TopRequest, TraceRow, TrackRow, UpdateRequest, Version, WorkersReport,
 };
 use super::types::{ExplainRequest, Explanation};
 use crate::audit::AuditLog;
@@ -196,6 +196,31 @@ pub trait Backend: Send + Sync + 'static {
     fn audit(&self) -> Arc<AuditLog> {
         Arc::default()
     }
+
+    /// Calls `each` with pieces of a capture file of packets that fit the request, until it says stop: with an empty one once it
+    /// has begun, and now and then.
+    ///
+    /// # Errors
+    /// If the request is wrong or too many look at packets already; `each` was not called then.
+    fn capture(
+        &self,
+        request: &CaptureRequest,
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ApplyError>;
+
+    /// Calls `each` for packets that fit the filter, followed through the rules, until it says stop: with `None` once it has
+    /// begun, and again now and then.
+    ///
+    /// # Errors
+    /// As [`Self::capture`].
+    fn trace(
+        &self,
+        filter: &TapFilter,
+        each: &mut dyn FnMut(Option<TraceRow>) -> ControlFlow<()>,
+    ) -> Result<(), ApplyError>;
+
+    /// The last packets that were dropped, oldest first.
+    fn drops(&self) -> Vec<DropRow>;
 
     /// Which daemon this is.
     fn version(&self) -> Version {

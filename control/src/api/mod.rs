@@ -20,6 +20,9 @@
 //! | `GET /v1/expectations?family=4` | list of [`types::ExpectRow`] |
 //! | `GET /v1/expectations/events?family=4` | one [`types::ExpectEventRow`] per line, until the client goes |
 //! | `POST /v1/expectations/flush` | [`types::Tally`] |
+//! | `POST /v1/capture` with [`types::CaptureRequest`] | a pcapng file, until the client goes |
+//! | `POST /v1/trace` with [`types::TapFilter`] | one [`types::TraceRow`] per line, until the client goes; empty lines in between |
+//! | `GET /v1/drops` | list of [`types::DropRow`], the last ones |
 //! | `GET /v1/sysctl` | list of pairs, name and number |
 //! | `POST /v1/sysctl?name=NAME&value=VALUE` | `null` |
 //! | `GET /v1/top?interval_ms=MS&by=bytes&n=10&host=NET&port=N&FILTER` | [`types::TopReport`], as [`types::TopRequest`] and [`types::FlowFilter`] ask |

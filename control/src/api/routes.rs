@@ -9,16 +9,16 @@ use super::metrics::{Facts, Format, exposition};
 use super::server::Shared;
 use super::types::ExplainRequest;
 use super::types::{
-    ApplyReport, ApplyRequest, ConfigReport, ConfigSetRequest, EditRequest, ErrorBody, ErrorKind, Family,
-    FlowCount, FlowFilter, FlowRow, RecentEdit, RollbackRequest, SetRequest, SetsRequest, SettingChange,
-    TablesRequest, Tally, TallyLine, TopRequest, UpdateRequest, WebView,
+    ApplyReport, ApplyRequest, CaptureRequest, ConfigReport, ConfigSetRequest, EditRequest, ErrorBody,
+    ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit, RollbackRequest, SetRequest, SetsRequest,
+    SettingChange, TablesRequest, Tally, TallyLine, TapFilter, TopRequest, UpdateRequest, WebView,
 };
 use crate::audit::{AuditLog, AuditReport, RECORDS_MAX};
 use crate::web::{self, Refusal};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -81,6 +81,9 @@ routes! {
     get "/v1/workers" Read => workers;
     post "/v1/workers/rebalance" Depends => rebalance;
     post "/v1/explain" Read => explain;
+    get "/v1/drops" Read => drops;
+    post "/v1/trace" Look => trace;
+    post "/v1/capture" Look => capture;
     post "/v1/apply" Write => apply;
     post "/v1/diff" Read => diff;
     post "/v1/rules/edit" Write => edit;
@@ -280,7 +283,44 @@ async fn events(
     query: Result<Query<FlowFilter>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let filter = shared.filter(query?.0)?;
-    shared.listen(lasting, move |backend, each| backend.events(&filter, each)).await
+    shared.listen(lasting, move |backend, each| backend.events(&filter, each).map_err(deaf)).await
+}
+
+/// Nobody else can listen.
+fn deaf(why: String) -> ApplyError {
+    ApplyError::new(ErrorKind::Busy, why)
+}
+
+/// A capture file, for as long as the client reads.
+async fn capture(
+    State(shared): App,
+    Extension(lasting): Extension<Lasting>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let request: CaptureRequest = understand(&body)?;
+    let answer = shared.stream(lasting, "application/x-pcapng", move |backend, lines| {
+        backend.capture(&request, &mut |piece| {
+            lines.begin();
+            lines.push_bytes(piece)
+        })
+    });
+    answer.await
+}
+
+/// Packets as they are followed, one per line, until the client goes; empty lines in between.
+async fn trace(
+    State(shared): App,
+    Extension(lasting): Extension<Lasting>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let body = body_of(request, &shared.limits).await?;
+    let filter: TapFilter = understand(&body)?;
+    shared.listen(lasting, move |backend, each| backend.trace(&filter, each)).await
+}
+
+async fn drops(State(shared): App) -> Result<Response, Failure> {
+    Ok(Json(call(move || shared.backend.drops()).await?).into_response())
 }
 
 async fn expectations(
@@ -306,7 +346,7 @@ async fn expect_events(
     query: Result<Query<FamilyQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let family = query?.0.family();
-    shared.listen(lasting, move |backend, each| backend.expect_events(family, each)).await
+    shared.listen(lasting, move |backend, each| backend.expect_events(family, each).map_err(deaf)).await
 }
 
 impl Shared {
@@ -355,32 +395,41 @@ impl Shared {
     async fn listen<E: serde::Serialize + 'static>(
         self: Arc<Self>,
         lasting: Lasting,
-        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(Option<E>) -> ControlFlow<()>) -> Result<(), String>
+        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(Option<E>) -> ControlFlow<()>) -> Result<(), ApplyError>
         + Send
         + 'static,
     ) -> Result<Response, Failure> {
-        let (mut lines, answer) = self.lines();
-        let (started, begun) = oneshot::channel();
-        let mut started = Some(started);
-        tokio::task::spawn_blocking(move || {
-            let listened = work(&*self.backend, &mut |event| {
-                if let Some(started) = started.take() {
-                    let _ = started.send(Ok(()));
-                }
+        self.stream(lasting, "application/x-ndjson", move |backend, out| {
+            work(backend, &mut |event| {
+                out.begin();
                 match event {
-                    Some(event) => lines.push(&event),
-                    None => {
-                        lines.chunk.push(b'\n');
-                        lines.send()
-                    }
+                    Some(event) => out.lines.push(&event),
+                    None => out.push_bytes(b"\n"),
                 }
-            });
-            match (listened, started) {
+            })
+        })
+        .await
+    }
+
+    /// An answer that lasts until the client goes. Begins once `work` says so, so that who may not is told why.
+    async fn stream(
+        self: Arc<Self>,
+        lasting: Lasting,
+        kind: &'static str,
+        work: impl FnOnce(&dyn Backend, &mut Lasts) -> Result<(), ApplyError> + Send + 'static,
+    ) -> Result<Response, Failure> {
+        let (lines, mut answer) = self.lines();
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        let (started, begun) = oneshot::channel();
+        let mut out = Lasts { lines, started: Some(started) };
+        tokio::task::spawn_blocking(move || {
+            let worked = work(&*self.backend, &mut out);
+            match (worked, out.started.take()) {
                 (Err(why), Some(started)) => {
                     let _ = started.send(Err(why));
                 }
                 _ => {
-                    let _ = lines.send();
+                    let _ = out.lines.send();
                 }
             }
         });
@@ -389,7 +438,7 @@ impl Shared {
                 lasting.begin();
                 Ok(answer)
             }
-            Ok(Err(why)) => Err(Failure::new(ErrorKind::Busy, why)),
+            Ok(Err(why)) => Err(why.into()),
             Err(_) => Err(Failure::new(
                 ErrorKind::Internal,
                 "the daemon does not tell of events; its log may say why",
@@ -420,6 +469,28 @@ impl Shared {
             }
         });
         answer
+    }
+}
+
+/// An answer that lasts.
+struct Lasts {
+    lines: Lines,
+    /// Whoever waits for its beginning.
+    started: Option<oneshot::Sender<Result<(), ApplyError>>>,
+}
+
+impl Lasts {
+    /// It begins now, if it has not.
+    fn begin(&mut self) {
+        if let Some(started) = self.started.take() {
+            let _ = started.send(Ok(()));
+        }
+    }
+
+    /// Sends these bytes, with what waited before them.
+    fn push_bytes(&mut self, bytes: &[u8]) -> ControlFlow<()> {
+        self.lines.chunk.extend_from_slice(bytes);
+        self.lines.send()
     }
 }
 

@@ -30,6 +30,10 @@ pub(crate) struct Fake {
     pub(crate) hashlimit: Vec<TableLine<HashlimitEntry>>,
     /// Changes of the former that were asked for.
     pub(crate) edited: Mutex<Vec<RecentEdit>>,
+    /// Pieces of a capture, and packets traced.
+    pub(crate) captured: Vec<Vec<u8>>,
+    pub(crate) traced: Vec<TraceRow>,
+    pub(crate) drops: Vec<DropRow>,
     /// Flows handed out so far.
     pub(crate) walked: AtomicU64,
     pub(crate) top: TopReport,
@@ -83,6 +87,32 @@ impl Backend for Fake {
                 ..Explanation::default()
             }),
         }
+    }
+
+    fn capture(
+        &self,
+        _request: &CaptureRequest,
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ApplyError> {
+        self.refuse.clone().map_or(Ok(()), Err)?;
+        let _ =
+            each(&[]).is_continue() && self.captured.iter().try_for_each(|piece| each(piece)).is_continue();
+        Ok(())
+    }
+
+    fn trace(
+        &self,
+        _filter: &TapFilter,
+        each: &mut dyn FnMut(Option<TraceRow>) -> ControlFlow<()>,
+    ) -> Result<(), ApplyError> {
+        self.refuse.clone().map_or(Ok(()), Err)?;
+        let mut rows = self.traced.iter().cloned();
+        let _ = each(None).is_continue() && rows.try_for_each(|row| each(Some(row))).is_continue();
+        Ok(())
+    }
+
+    fn drops(&self) -> Vec<DropRow> {
+        self.drops.clone()
     }
 
     fn recent(&self, which: &TablesRequest, each: &mut dyn FnMut(TableLine<RecentEntry>) -> ControlFlow<()>) {

@@ -2,6 +2,7 @@
 
 pub use super::flows::args::{FamilyArg, FlowsArgs};
 
+use super::taps::args::{CaptureArgs, DropsArgs, TraceArgs};
 use crate::api::limits::CONFIRM_MAX_SECS;
 use crate::api::types::{FlowsChoice, Net};
 use crate::config::DEFAULT_SOCKET;
@@ -39,6 +40,13 @@ pub enum Command {
     Rules(RulesArgs),
     /// The flows tracked, like `conntrack -L`.
     Flows(Box<FlowsArgs>),
+    /// Packets into a capture file or a pipe, with what became of them in their comments, like tcpdump -w.
+    #[command(after_help = CAPTURE_HELP)]
+    Capture(Box<CaptureArgs>),
+    /// Follows packets that pass by through connection tracking and the rules, as it happens.
+    Trace(Box<TraceArgs>),
+    /// The last packets that were dropped, and why: 512 per worker are remembered.
+    Drops(DropsArgs),
     /// Shows and changes connection tracking settings, like sysctl.
     Sysctl(SysctlArgs),
     /// What each worker has to do, its share of flows, the largest flows; `rebalance` evens loads out.
@@ -82,6 +90,12 @@ pub enum Command {
     /// How fwctl and the daemon were built: version, commit, compiler, libbpf; warns if they do not belong together.
     Version(super::version::VersionArgs),
 }
+
+const CAPTURE_HELP: &str = "Examples:
+  fwctl capture --drops -w drops.pcapng -c 100      the next 100 packets that are dropped
+  fwctl capture tcp port 443 | tshark -r -          what becomes of HTTPS, live
+  fwctl capture --point rx,tx -i eth1 -w eth1.pcapng  what comes in and goes out there
+  fwctl capture --rule FORWARD:7 -w rule7.pcapng    packets about which that rule decides";
 
 /// Arguments of `fwctl stats`.
 #[derive(Clone, Debug, Default, Args)]
@@ -323,7 +337,7 @@ pub struct ApplyArgs {
     pub rules: NewRulesArgs,
 
     /// Take the rules back unless `fwctl confirm` comes within TIME (60s, 5m), whatever becomes of this session.
-    #[arg(long, value_name = "TIME", value_parser = parse_confirm)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub confirm: Option<u32>,
 
     /// Live flows: `reevaluate` (their next packet meets the new rules, as in netfilter), `keep` (those that the rules so far
@@ -403,7 +417,7 @@ pub struct RollbackArgs {
     pub number: Option<u64>,
 
     /// Undo the rollback unless `fwctl confirm` comes within TIME (60s, 5m).
-    #[arg(long, value_name = "TIME", value_parser = parse_confirm)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub confirm: Option<u32>,
 
     /// Live flows, as for `fwctl apply`.
@@ -463,7 +477,7 @@ pub struct RuleArgs {
     pub v6: bool,
 
     /// Take the change back unless `fwctl confirm` comes within TIME (60s, 5m).
-    #[arg(long, value_name = "TIME", value_parser = parse_confirm)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub confirm: Option<u32>,
 
     /// Live flows, as for `fwctl apply`.
@@ -650,7 +664,7 @@ fn parse_secs(text: &str) -> Result<f64, String> {
 }
 
 /// Seconds from `60`, `60s`, `5m` or `1h`.
-fn parse_confirm(text: &str) -> Result<u32, String> {
+pub(super) fn parse_time(text: &str) -> Result<u32, String> {
     let digits = text.trim_end_matches(['s', 'm', 'h']);
     let factor = match text.get(digits.len()..) {
         Some("" | "s") => Some(1),

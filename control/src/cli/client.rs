@@ -79,6 +79,16 @@ impl Client {
         self.lines(Request::post(target), body.into(), each)
     }
 
+    /// `POST`, piece by piece as they come.
+    pub(super) fn post_pieces(
+        &self,
+        target: &str,
+        body: Vec<u8>,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        self.stream(Request::post(target), body.into(), each)
+    }
+
     fn lines(
         &self,
         request: hyper::http::request::Builder,

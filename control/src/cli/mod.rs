@@ -20,6 +20,7 @@ mod set;
 mod stats;
 mod sysctl;
 mod tables;
+mod taps;
 #[cfg(test)]
 mod tests;
 pub mod top;
@@ -138,6 +139,9 @@ fn dispatch(cli: &Cli, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, C
         Command::Stats(args) => stats::run(&client()?, args, out)?,
         Command::Rules(args) => rules::run(&client()?, args, out, err)?,
         Command::Flows(args) => return flows::run(&client()?, args, out, err),
+        Command::Capture(args) => taps::capture(&client()?, args, out, err)?,
+        Command::Trace(args) => taps::trace(&client()?, args, out, err)?,
+        Command::Drops(args) => taps::drops(&client()?, args, out, err)?,
         Command::Sysctl(args) => return sysctl::run(&client()?, args, out, err),
         Command::Workers(args) => return workers::run(&client()?, args, out),
         Command::Top(args) => top::run(client()?, args, out, err)?,

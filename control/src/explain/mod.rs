@@ -10,7 +10,7 @@ mod tell;
 mod words;
 
 pub use offline::Offline;
-pub use tell::{Scenery, rule_place, summary, tell};
+pub use tell::{Scenery, named_reason, rule_place, summary, tell, what_it_is};
 
 use crate::api::types::{ExplainRequest, Explanation, Fate};
 use crate::iptables::names::nearest;

@@ -47,7 +47,12 @@ pub fn tell(scenery: &Scenery<'_>, explained: &Explained, frame: &[u8], ingress:
     let Explained { packet, owner, flow, after, tracked, story, fate, doubts, .. } = explained;
     let mut told = Explanation {
         generation: scenery.generation,
-        packet: what_it_is(scenery, packet.as_ref(), frame, ingress),
+        packet: what_it_is(
+            [scenery.name(ingress), scenery.name(ingress.peer())],
+            packet.as_ref(),
+            frame,
+            u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        ),
         verdict: verdict(scenery, packet.as_ref().ok(), fate),
         notes: doubts.iter().filter_map(|doubt| note(*doubt)).collect(),
         tried: story.tried,
@@ -70,27 +75,31 @@ pub fn tell(scenery: &Scenery<'_>, explained: &Explained, frame: &[u8], ingress:
     told
 }
 
-fn named_reason(reason: DropReason) -> Named {
+/// A drop reason as the API names it.
+#[must_use]
+pub fn named_reason(reason: DropReason) -> Named {
     Named { name: reason.name().to_owned(), text: reason.text().trim().to_owned() }
 }
 
 // The packet.
 
-fn what_it_is(
-    scenery: &Scenery<'_>,
+/// What a frame of `frame_len` bytes is, of which `frame` are the first ones, between these NICs.
+#[must_use]
+pub fn what_it_is(
+    [ingress, egress]: [&str; 2],
     packet: Result<&Packet, &DropReason>,
     frame: &[u8],
-    ingress: PortId,
+    frame_len: u32,
 ) -> ExplainedPacket {
     let mut is = ExplainedPacket {
-        ingress: scenery.name(ingress).to_owned(),
-        egress: scenery.name(ingress.peer()).to_owned(),
-        frame_len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+        ingress: ingress.to_owned(),
+        egress: egress.to_owned(),
+        frame_len,
         ..ExplainedPacket::default()
     };
     let macs = |from: usize| words::mac_text(frame.get(from..from + 6).unwrap_or_default());
     if frame.len() >= wire::ETHERNET_LEN {
-        is.headers.push(format!("Ethernet {} > {}, {} bytes", macs(6), macs(0), frame.len()));
+        is.headers.push(format!("Ethernet {} > {}, {frame_len} bytes", macs(6), macs(0)));
     }
     match packet {
         Ok(packet) => {
@@ -98,7 +107,7 @@ fn what_it_is(
             is.headers.extend(headers(packet, frame));
         }
         Err(reason) => {
-            is.summary = format!("a frame of {} bytes that is no packet", frame.len());
+            is.summary = format!("a frame of {frame_len} bytes that is no packet");
             is.malformed = Some(named_reason(*reason));
         }
     }

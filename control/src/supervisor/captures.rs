@@ -6,15 +6,9 @@
 
 use crate::config::LogConfig;
 use crate::packet_log::Around;
+use crate::pcapng;
 use dataplane::rules::model::{CtState, RuleId};
 use dataplane::worker::Note;
-use pcap_file::DataLink;
-use pcap_file::pcapng::PcapNgWriter;
-use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
-use pcap_file::pcapng::blocks::interface_description::{
-    InterfaceDescriptionBlock, InterfaceDescriptionOption,
-};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
@@ -55,7 +49,7 @@ pub(super) struct Captures {
 /// An open file.
 struct Capture {
     path: PathBuf,
-    out: PcapNgWriter<BufWriter<File>>,
+    out: pcapng::Section<BufWriter<File>>,
     bytes: u64,
 }
 
@@ -117,7 +111,7 @@ impl Captures {
     /// Hands over to the system what is still in our buffers.
     pub(super) fn flush(&mut self) {
         for capture in self.open.values_mut() {
-            if let Err(error) = capture.out.get_mut().flush() {
+            if let Err(error) = capture.out.out().flush() {
                 self.why = Some(format!("{}: {error}", capture.path.display()));
             }
         }
@@ -171,13 +165,6 @@ fn put_aside(dir: &Path, group: u16, files: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn as_io(error: pcap_file::PcapError) -> io::Error {
-    match error {
-        pcap_file::PcapError::IoError(error) => error,
-        other => io::Error::other(other),
-    }
-}
-
 impl Capture {
     /// Opens a group's file, or goes on with the one that is there: a capture file may have several sections.
     fn open(dir: &Path, group: u16, nics: &[&str]) -> io::Result<Self> {
@@ -185,33 +172,20 @@ impl Capture {
         let path = file(dir, group, 0);
         let opened = OpenOptions::new().append(true).create(true).open(&path)?;
         let bytes = opened.metadata()?.len();
-        let out = PcapNgWriter::new(BufWriter::new(opened)).map_err(as_io)?;
-        let mut capture = Self { path, out, bytes };
-        for nic in nics {
-            let block = InterfaceDescriptionBlock {
-                linktype: DataLink::ETHERNET,
-                snaplen: 0,
-                options: vec![
-                    InterfaceDescriptionOption::IfName(Cow::Borrowed(nic)),
-                    // Nanoseconds.
-                    InterfaceDescriptionOption::IfTsResol(9),
-                ],
-            };
-            capture.bytes += capture.out.write_pcapng_block(block).map_err(as_io)? as u64;
-        }
-        Ok(capture)
+        let (out, head) = pcapng::Section::begin(BufWriter::new(opened), nics.iter().copied())?;
+        Ok(Self { path, out, bytes: bytes + head })
     }
 
     fn write(&mut self, packet: &Packet<'_>) -> io::Result<()> {
         let Packet { at, note, bytes, .. } = *packet;
-        let block = EnhancedPacketBlock {
-            interface_id: u32::from(note.ingress.0),
-            timestamp: at,
-            original_len: note.frame_len,
-            data: Cow::Borrowed(bytes),
-            options: vec![EnhancedPacketOption::Comment(Cow::Owned(comment(packet)))],
-        };
-        self.bytes += self.out.write_pcapng_block(block).map_err(as_io)? as u64;
+        self.bytes += self.out.packet(&pcapng::Packet {
+            port: note.ingress.0,
+            at,
+            frame_len: note.frame_len,
+            bytes,
+            is_outbound: None,
+            comment: &comment(packet),
+        })?;
         Ok(())
     }
 }

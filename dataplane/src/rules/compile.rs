@@ -264,7 +264,7 @@ impl Compiled {
     pub fn classify(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
         matched.lines.clear();
         matched.stop = None;
-        let decision = if marks.traced {
+        let decision = if marks.is_traced() {
             matched.position.clear();
             self.run_traced(&self.base.main, facts, marks, matched)
         } else {
@@ -277,7 +277,7 @@ impl Compiled {
     pub fn resume(&self, facts: &Facts<'_>, marks: &mut Marks, matched: &mut Matched) -> Decision {
         let Base { raw, main, .. } = &*self.base;
         let program = if facts.is_raw { raw.as_ref().unwrap_or(main) } else { main };
-        let decision = if marks.traced || facts.is_raw && self.traced.is_some() {
+        let decision = if marks.is_traced() || facts.is_raw && self.traced.is_some() {
             self.run_traced(program, facts, marks, matched)
         } else {
             self.run(program, facts, marks, matched, &mut ())
@@ -298,7 +298,7 @@ impl Compiled {
         matched.lines.clear();
         matched.stop = None;
         let facts = Facts { is_raw: true, ..*facts };
-        Some(if self.traced.is_some() {
+        Some(if marks.followed || self.traced.is_some() {
             matched.position.clear();
             self.run_traced(raw, &facts, marks, matched)
         } else {

@@ -76,6 +76,9 @@ pub trait Notes: std::fmt::Debug {
 
     /// A traced packet makes a step, with the mark it has by now.
     fn trace(&self, facts: &Facts<'_>, step: Step, mark: u32);
+
+    /// A packet that is followed makes a step.
+    fn follow(&self, _step: Step) {}
 }
 
 /// Where nobody writes.

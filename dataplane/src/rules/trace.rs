@@ -88,10 +88,13 @@ pub fn label(ruleset: &Ruleset, at: RuleRef) -> (StepKind, u32) {
     (kind, at.rule.unwrap_or(len).saturating_add(1))
 }
 
-/// Notes a step if the packet is traced by now.
+/// Notes a step if the packet is traced by now, or followed from the start.
 pub(super) fn note(facts: &Facts<'_>, marks: &Marks, step: Step) {
     if marks.traced {
         facts.notes.trace(facts, step, marks.packet);
+    }
+    if marks.followed {
+        facts.notes.follow(step);
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::handoff::HANDOFF_CAUSES;
 use super::histogram::Histogram;
+use super::tap::DropLog;
 use crate::device::DeviceCounters;
 use crate::flow::{INVALID_REASONS, TrackStats};
 use crate::ids::{PortId, WORKERS_MAX};
@@ -291,6 +292,8 @@ pub struct WorkerCounters {
     pub handoff: HandoffCounters,
     /// Packets judged here, by bucket.
     pub buckets: Box<[Counter; BUCKETS]>,
+    /// The last packets dropped here.
+    pub drops: DropLog,
 }
 
 impl WorkerCounters {
@@ -304,6 +307,7 @@ impl WorkerCounters {
             track: TrackCounters::default(),
             handoff: HandoffCounters::default(),
             buckets: Box::new([const { Counter::new() }; BUCKETS]),
+            drops: DropLog::default(),
         }
     }
 

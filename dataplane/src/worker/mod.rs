@@ -31,6 +31,7 @@ mod path;
 mod set_asks;
 mod snapshot;
 mod steering;
+pub mod tap;
 
 pub use counters::{
     Counter, HandoffCounters, LaneCounters, LoopCounters, PeerCounters, PortCounters, TrackCounters, Volume,
@@ -192,6 +193,9 @@ impl<D: Device, O: Observer> Worker<D, O> {
         let Self { path, rx, frames, packets, .. } = self;
         let survey = path.survey(rx, packets);
         path.counters.port(ingress).rx.count_many(rx.len() as u64, survey.bytes);
+        if path.taps.is_on() {
+            path.show_burst(rx, ingress);
+        }
         let ours = if survey.is_all_ours() {
             rx
         } else {

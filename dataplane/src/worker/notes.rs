@@ -8,6 +8,7 @@
 use super::answers::AnswerBucket;
 use super::counters::Counter;
 use super::snapshot::AnswerRate;
+use super::tap::Taps;
 use crate::clock::Now;
 use crate::flow::InvalidReason;
 use crate::ids::PortId;
@@ -191,6 +192,7 @@ impl NoteLog {
 #[derive(Debug)]
 pub(super) struct RuleNotes<'a> {
     pub(super) log: &'a NoteLog,
+    pub(super) taps: &'a Taps,
     pub(super) rules: &'a Compiled,
     /// Counts what finds no room.
     pub(super) unlogged: &'a Counter,
@@ -219,6 +221,11 @@ impl Notes for RuleNotes<'_> {
         let Some(chain) = self.rules.traced_chain(step.at.chain) else { return };
         let (kind, number) = trace::label(self.rules.ruleset(), step.at);
         self.write(facts, step.hook, mark, LINE_BYTES, Why::Step { chain, kind, number });
+    }
+
+    #[cold]
+    fn follow(&self, step: Step) {
+        self.taps.note_step(step);
     }
 }
 

@@ -9,6 +9,7 @@ mod rules;
 mod source;
 mod survey;
 mod tidy;
+mod watch;
 
 use super::answers::AnswerBucket;
 use super::handoff::{self, Errand, HandoffCause, Label};
@@ -16,6 +17,7 @@ use super::notes::NoteLog;
 use super::observer::{Fate, Observer};
 use super::snapshot::{Mailbox, Snapshot};
 use super::steering::{Spread, meeting_tuple};
+use super::tap::{SNAP_MAX, Taps};
 use super::{Handoff, Lane, Moves, Parts, PortState, SetAsks, Waker, WorkerCounters};
 use crate::clock::Now;
 use crate::defrag::{Defrag, DefragLimits, Whole};
@@ -66,6 +68,11 @@ pub(super) struct Path<D, O> {
     requests: Consumer<Request>,
     pub(super) set_asks: Option<SetAsks>,
     notes: NoteLog,
+    pub(super) taps: Taps,
+    /// A packet's bytes, for taps.
+    staged: Vec<u8>,
+    /// When this round over the queues began.
+    now: Now,
     /// Whether rules have changed the packet in question.
     changed: bool,
     published: Option<Now>,
@@ -159,6 +166,10 @@ impl<D: Device, O: Observer> Path<D, O> {
             requests,
             set_asks,
             notes: NoteLog::new(notes),
+            taps: Taps::new(),
+            // Touched by nothing until there are taps, and so no memory until then.
+            staged: Vec::with_capacity(SNAP_MAX as usize),
+            now: Now::default(),
             changed: false,
             published: None,
             matched: Matched::default(),
@@ -167,6 +178,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             without_express: false,
             observer,
         };
+        path.taps.adopt(&path.snapshot.settings.taps, id);
         for lane in &mut path.lanes {
             lane.device.replenish(&mut path.pool);
         }
@@ -311,6 +323,14 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// An IP packet: put together if it is a piece of one, and judged.
     pub(super) fn judge(&mut self, frame: Frame, packet: &mut Packet, ingress: PortId, now: Now) {
+        if self.taps.is_on() {
+            return self.judge_watched(frame, packet, ingress, now);
+        }
+        self.judge_any(frame, packet, ingress, now);
+    }
+
+    #[inline]
+    fn judge_any(&mut self, frame: Frame, packet: &mut Packet, ingress: PortId, now: Now) {
         if packet.fragment != Fragment::Whole && self.snapshot.rules(packet.tuple.family).track {
             return self.gather(frame, packet, ingress, now);
         }
@@ -358,6 +378,9 @@ impl<D: Device, O: Observer> Path<D, O> {
     #[inline]
     fn sentence(&mut self, source: Source<'_>, packet: &mut Packet, ingress: PortId, now: Now) -> Sentence {
         let sentence = self.judged(source, packet, ingress, now);
+        if self.marks.followed {
+            self.note_findings(packet, &sentence);
+        }
         self.ask_sets();
         sentence
     }

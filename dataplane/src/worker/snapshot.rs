@@ -5,6 +5,7 @@
 //! freed, on control.
 
 use super::IdlePolicy;
+use super::tap::Tap;
 use crate::clock::WallClock;
 use crate::flow::{FullPolicy, Policies, Tenure, TrackSettings};
 use crate::ids::{Generation, PORTS_MAX, WorkerId};
@@ -59,6 +60,8 @@ pub struct Settings {
     pub full: [FullPolicy; PORTS_MAX / 2],
     /// What to do when no packet comes; `None`: what the worker was started with.
     pub idle: Option<IdlePolicy>,
+    /// Who looks at packets, [`super::tap::TAPS_MAX`] at most.
+    pub taps: Arc<[Arc<Tap>]>,
 }
 
 /// Non-IP frames that are forwarded. A Linux bridge passes all of them, and that is the default.
@@ -113,6 +116,7 @@ impl Default for Settings {
             wall: Arc::default(),
             full: [FullPolicy::default(); PORTS_MAX / 2],
             idle: None,
+            taps: Arc::default(),
         }
     }
 }

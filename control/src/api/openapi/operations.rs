@@ -261,6 +261,19 @@ pub const OPERATIONS: &[Operation] = &[
         .lines::<ExpectEventRow>()
         .refused(&[400, 409, 500]),
     Operation::post("/v1/expectations/flush", "Flows", "Forget all expectations").json::<Tally>(),
+    Operation::get("/v1/drops", "Packets", "The last packets that were dropped")
+        .text("512 per worker are remembered, oldest first.")
+        .json::<Vec<DropRow>>(),
+    Operation::post("/v1/trace", "Packets", "Follow packets that pass by")
+        .text("Goes on until the client goes, or as many have come as were asked for. Empty lines come in between.")
+        .body::<TapFilter>()
+        .lines::<TraceRow>()
+        .refused(&[400, 409, 500]),
+    Operation::post("/v1/capture", "Packets", "Packets that pass by, as a capture file")
+        .text("Goes on until the client goes, or as many have come as were asked for.")
+        .body::<CaptureRequest>()
+        .answered("application/x-pcapng")
+        .refused(&[400, 409, 500]),
     Operation::get("/v1/sysctl", "Connection tracking", "Connection tracking settings, by name")
         .text("Pairs of name and number.")
         .json::<Vec<(String, u32)>>(),

@@ -1,6 +1,7 @@
 //! `fwctl flows -E`: what happens to flows, as it happens.
 
 use super::super::client::Client;
+use super::super::taps::until_stopped;
 use super::action::{Output, query};
 use super::args::{EventArg, FlowsArgs};
 use super::print::write_event;
@@ -8,10 +9,8 @@ use super::xml::Document;
 use super::{CliError, said};
 use crate::api::types::{EventKind, EventRow, FlowFilter};
 use serde::de::DeserializeOwned;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Events until somebody stops us.
 pub(super) fn events(
@@ -80,16 +79,6 @@ pub(super) fn listen<Row: DeserializeOwned>(
     }
     out.flush()?;
     Ok(shown)
-}
-
-/// A flag that is set when somebody stops us. The second time ends the process at once.
-fn until_stopped() -> io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    Ok(stop)
 }
 
 /// Says that events were lost.

@@ -13,6 +13,7 @@ mod sets;
 mod settings;
 mod stats;
 mod tables;
+mod taps;
 mod top;
 mod workers;
 
@@ -21,11 +22,11 @@ use super::watchdog::SharedHealth;
 use crate::api::backend::{ApplyError, Backend, Peer};
 use crate::api::metrics::Facts;
 use crate::api::types::{
-    ApplyReport, ApplyRequest, ConfigReport, ConfigView, DiffReport, EditRequest, EventRow, ExpectEventRow,
-    ExpectRow, Family, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry, HistoryReport, KeptView,
-    RebalanceReport, RecentEdit, RecentEntry, RollbackRequest, RssStats, RuleCounters, RulesView, SetsAnswer,
-    SetsRequest, Stats, TableLine, TablesRequest, Tally, TopReport, TopRequest, TrackRow, UpdateRequest,
-    WorkersReport,
+    ApplyReport, ApplyRequest, CaptureRequest, ConfigReport, ConfigView, DiffReport, DropRow, EditRequest,
+    EventRow, ExpectEventRow, ExpectRow, Family, FlowFilter, FlowRow, HashlimitEntry, HistoryEntry,
+    HistoryReport, KeptView, RebalanceReport, RecentEdit, RecentEntry, RollbackRequest, RssStats,
+    RuleCounters, RulesView, SetsAnswer, SetsRequest, Stats, TableLine, TablesRequest, Tally, TapFilter,
+    TopReport, TopRequest, TraceRow, TrackRow, UpdateRequest, WorkersReport,
 };
 use crate::api::types::{ExplainRequest, Explanation};
 use crate::audit::AuditLog;
@@ -391,6 +392,26 @@ impl Backend for LiveBackend {
         each: &mut dyn FnMut(TableLine<HashlimitEntry>) -> ControlFlow<()>,
     ) {
         self.list_hashlimit(which, each);
+    }
+
+    fn capture(
+        &self,
+        request: &CaptureRequest,
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ApplyError> {
+        self.capture_packets(request, each)
+    }
+
+    fn trace(
+        &self,
+        filter: &TapFilter,
+        each: &mut dyn FnMut(Option<TraceRow>) -> ControlFlow<()>,
+    ) -> Result<(), ApplyError> {
+        self.trace_packets(filter, each)
+    }
+
+    fn drops(&self) -> Vec<DropRow> {
+        self.last_drops()
     }
 
     fn apply(&self, request: ApplyRequest, by: Peer) -> Result<ApplyReport, ApplyError> {

@@ -6,6 +6,8 @@ use dataplane::ids::PortId;
 use dataplane::rules::interned::Interned;
 use dataplane::rules::log::{LogSpec, LogTo};
 use dataplane::worker::Why;
+use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
+use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
 
 const NICS: [&str; 2] = ["eth0", "eth1"];

@@ -29,6 +29,8 @@ pub struct Marks {
     pub hotdrop: bool,
     /// Whether the packet met `-j TRACE`.
     pub traced: bool,
+    /// Whether every step of it is to be noted, `-j TRACE` or not. Set for a packet, and unset, by whoever has it judged.
+    pub followed: bool,
     /// Connection counts this packet was counted by as a newcomer: its connection takes that place if it is accepted.
     pub counted: Vec<Counted>,
     /// What rules want changed about sets.
@@ -56,6 +58,13 @@ impl Counted {
 }
 
 impl Marks {
+    /// Whether steps of the packet are noted.
+    #[must_use]
+    #[inline]
+    pub const fn is_traced(&self) -> bool {
+        self.traced | self.followed
+    }
+
     /// Forgets the packet before.
     #[inline]
     pub fn begin(&mut self) {

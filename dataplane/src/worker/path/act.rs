@@ -11,7 +11,9 @@ use crate::rules::model::RejectWith;
 use crate::wire;
 use crate::worker::handoff::Errand;
 use crate::worker::observer::{Fate, Observer};
+use crate::worker::tap::{DROP_BYTES, Point};
 use crate::xsk::Frame;
+use arrayvec::ArrayVec;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl<D: Device, O: Observer> Path<D, O> {
@@ -29,6 +31,12 @@ impl<D: Device, O: Observer> Path<D, O> {
         mut fate: Fate,
     ) -> DropReason {
         let Rejection { with, is_sound } = rejection;
+        // The answer is written over the packet.
+        let head: ArrayVec<u8, DROP_BYTES> =
+            self.umem.head(&frame).iter().copied().take(DROP_BYTES).collect();
+        if self.taps.is_on() {
+            self.stage(&frame);
+        }
         let limited = !is_sound || with != RejectWith::TcpReset && !self.answers.take();
         let answer = (!limited)
             .then(|| wire::reject::build(self.umem.buffer_mut(&mut frame), first_len, packet, with))
@@ -44,6 +52,10 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.tracker.close_rejected(slot, now, &self.snapshot.settings.track);
         }
         fate.dropped = Some(DropReason::RuleReject);
+        self.log_drop(&head, Some(packet), packet.frame_len, &fate);
+        if self.taps.is_on() {
+            self.show_staged(packet.frame_len, Point::Verdict, fate.ingress, Some(packet), Some(&fate));
+        }
         self.note_drop(frame.id(), Some(packet), packet.frame_len, &fate);
         let frame = self.pool.shorten(frame, len);
         self.answer(frame, fate.ingress);
@@ -63,8 +75,16 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// Sends an answer to a packet that perhaps another worker has judged.
     pub(in crate::worker) fn answer_for_other(&mut self, frame: Frame, ingress: PortId) {
+        if self.taps.is_on() {
+            self.stage(&frame);
+        }
         match self.send(frame, ingress) {
-            Ok(len) => self.counters.port(ingress).answers.count(u64::from(len)),
+            Ok(len) => {
+                self.counters.port(ingress).answers.count(u64::from(len));
+                if self.taps.is_on() {
+                    self.show_staged(len, Point::Tx, ingress, None, None);
+                }
+            }
             Err((frame, _)) => self.free(frame),
         }
     }
@@ -72,6 +92,9 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Sends a packet out of the other NIC of its wire.
     #[inline]
     pub(super) fn forward(&mut self, frame: Frame, packet: &Packet, mut fate: Fate) {
+        if self.taps.is_on() {
+            self.stage(&frame);
+        }
         if let Some(sender) = self.sends_elsewhere(fate.ingress.peer()) {
             return self.forward_by(sender, frame, packet, fate);
         }
@@ -79,7 +102,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         match self.send(frame, fate.ingress.peer()) {
             Ok(len) => {
                 self.counters.port(fate.ingress).forwarded.count(u64::from(len));
-                self.observer.fate(id, Some(packet), &fate);
+                self.note_pass(id, packet, &fate, true);
             }
             Err((frame, reason)) => {
                 fate.dropped = Some(reason);
@@ -99,7 +122,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     fn forward_by(&mut self, sender: WorkerId, frame: Frame, packet: &Packet, mut fate: Fate) {
         let id = frame.id();
         match self.give(sender, Errand::Forward, frame, packet.bucket, fate.ingress) {
-            Ok(()) => self.observer.fate(id, Some(packet), &fate),
+            Ok(()) => self.note_pass(id, packet, &fate, false),
             Err((frame, reason)) => {
                 fate.dropped = Some(reason);
                 self.discard(frame, Some(packet), fate);
@@ -109,13 +132,35 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// Sends a packet that another worker has judged.
     pub(in crate::worker) fn forward_for_other(&mut self, frame: Frame, ingress: PortId) {
+        if self.taps.is_on() {
+            self.stage(&frame);
+        }
         match self.send(frame, ingress.peer()) {
-            Ok(len) => self.counters.port(ingress).forwarded.count(u64::from(len)),
+            Ok(len) => {
+                self.counters.port(ingress).forwarded.count(u64::from(len));
+                if self.taps.is_on() {
+                    self.show_staged(len, Point::Tx, ingress.peer(), None, None);
+                }
+            }
             Err((frame, reason)) => {
+                let fate = Fate { ingress, dropped: Some(reason), ct_state: None, rule: None };
+                self.log_drop(self.umem.head(&frame), None, frame.len(), &fate);
                 self.counters.port(ingress).dropped(reason, frame.len());
                 self.free(frame);
             }
         }
+    }
+
+    /// A packet was sent, or given to the worker that sends it.
+    #[inline]
+    fn note_pass(&mut self, id: u64, packet: &Packet, fate: &Fate, is_sent: bool) {
+        if self.taps.is_on() {
+            self.show_staged(packet.frame_len, Point::Verdict, fate.ingress, Some(packet), Some(fate));
+            if is_sent {
+                self.show_staged(packet.frame_len, Point::Tx, fate.ingress.peer(), None, None);
+            }
+        }
+        self.observer.fate(id, Some(packet), fate);
     }
 
     /// Puts a frame on a NIC's tx ring.
@@ -148,6 +193,10 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     pub(super) fn discard(&mut self, frame: Frame, packet: Option<&Packet>, fate: Fate) {
+        self.log_drop(self.umem.head(&frame), packet, frame.len(), &fate);
+        if self.taps.is_on() {
+            self.show(&frame, Point::Verdict, fate.ingress, packet, Some(&fate));
+        }
         self.note_drop(frame.id(), packet, frame.len(), &fate);
         self.free(frame);
     }

@@ -38,8 +38,25 @@ impl<'a> Way<'a> {
 impl<D: Device, O: Observer> Path<D, O> {
     /// Judges and sends packets of a burst from one NIC, from position `at` on and up to the first that cannot go this way:
     /// it is given back, and nothing has happened to it. `at` is then one beyond its position.
-    #[inline(never)]
+    #[inline(always)]
     pub(in crate::worker) fn express(
+        &mut self,
+        waiting: &mut Waiting<'_>,
+        packets: &[Packet; BURST_MAX],
+        at: &mut usize,
+        ingress: PortId,
+        now: Now,
+    ) -> Option<Frame> {
+        if self.taps.is_on() {
+            self.express_as::<true>(waiting, packets, at, ingress, now)
+        } else {
+            self.express_as::<false>(waiting, packets, at, ingress, now)
+        }
+    }
+
+    /// The same where it is known whether there are taps.
+    #[inline(never)]
+    fn express_as<const TAPPED: bool>(
         &mut self,
         waiting: &mut Waiting<'_>,
         packets: &[Packet; BURST_MAX],
@@ -58,7 +75,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             *at += 1;
             return waiting.next();
         }
-        let Self { umem, lanes, tracker, snapshot, counters, observer, .. } = self;
+        let Self { umem, lanes, tracker, snapshot, counters, observer, taps, .. } = self;
         let (device, umem) = (&mut lanes[usize::from(lane)].device, &**umem);
         let len_max = port.frame_len_max.load(Relaxed);
         let ways = [Family::V4, Family::V6].map(|family| Way::new(snapshot.rules(family), self.id, len_max));
@@ -75,7 +92,8 @@ impl<D: Device, O: Observer> Path<D, O> {
             let is_fit = packet.plain != Plain::No
                 && len <= way.len_max
                 && head.len() >= packet.frame_len as usize
-                && sent < room;
+                && sent < room
+                && !(TAPPED && taps.would_follow(head, len, ingress));
             let by = (way.rules.since, ingress);
             let judged =
                 if is_fit { tracker.express(records, packet, head, now, settings, by) } else { None };
@@ -84,6 +102,11 @@ impl<D: Device, O: Observer> Path<D, O> {
                 break;
             };
             way.counters.count_path(path, packet.l3_len.into());
+            if TAPPED {
+                let by = way.rules.compiled.outcome(way.counters.deciding_line(path)).1;
+                let fate = Fate { ingress, dropped: None, ct_state: Some(state), rule: Some(by) };
+                taps.see_passing(now, packet, head, &fate, way.rules);
+            }
             let id = frame.id();
             // There is room for it: it does not come back. If it did it would be judged once more, and dropped.
             odd = device.tx(frame).err();

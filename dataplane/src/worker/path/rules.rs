@@ -35,11 +35,12 @@ impl<D: Device, O: Observer> Path<D, O> {
         now: Now,
     ) -> Result<Orders, RuleRef> {
         let mtu = self.mtu(ingress);
-        let Self { snapshot, tracker, matched, marks, id, umem, counters, notes, changed, .. } = self;
+        let Self { snapshot, tracker, matched, marks, id, umem, counters, notes, taps, changed, .. } = self;
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
         let flows = tracker.tables(now);
-        let notes = RuleNotes { log: notes, rules: &rules.compiled, unlogged: &counters.polls.unlogged };
+        let unlogged = &counters.polls.unlogged;
+        let notes = RuleNotes { log: notes, taps, rules: &rules.compiled, unlogged };
         let about = Facts {
             packet: &Packet::EMPTY,
             bytes: &[],
@@ -86,11 +87,12 @@ impl<D: Device, O: Observer> Path<D, O> {
         now: Now,
     ) -> Decided {
         let mtu = self.mtu(ingress);
-        let Self { snapshot, tracker, counters, matched, marks, id, umem, notes, changed, .. } = self;
+        let Self { snapshot, tracker, counters, matched, marks, id, umem, notes, taps, changed, .. } = self;
         let rules = snapshot.rules(packet.tuple.family);
         let rule_counters = &rules.counters[id.index()];
         let mut bytes = u64::from(packet.l3_len);
-        let mut path = if marks.traced { None } else { tracker.cached_path(tracked, rules.since, ingress) };
+        let mut path =
+            if marks.is_traced() { None } else { tracker.cached_path(tracked, rules.since, ingress) };
         if path.is_none() && rules.tenure().keeps() && tracker.is_kept(tracked, rules.tenure(), ingress) {
             path = Some(PathId::KEPT);
         }
@@ -105,7 +107,8 @@ impl<D: Device, O: Observer> Path<D, O> {
         let conn = if asks_conn { tracker.conn(packet, tracked, now) } else { None };
         let labels = if rules.compiled.asks_labels() { tracker.labels(tracked) } else { None };
         marks.reset(if asks_conn { tracker.mark(tracked) } else { 0 }, labels);
-        let notes = RuleNotes { log: notes, rules: &rules.compiled, unlogged: &counters.polls.unlogged };
+        let unlogged = &counters.polls.unlogged;
+        let notes = RuleNotes { log: notes, taps, rules: &rules.compiled, unlogged };
         let flows = tracker.tables(now);
         let about = Facts {
             packet: &Packet::EMPTY,

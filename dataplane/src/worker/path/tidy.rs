@@ -6,6 +6,7 @@ use crate::clock::Now;
 use crate::device::{BURST_MAX, Device};
 use crate::ids::PortId;
 use crate::worker::{Observer, PUBLISH_NANOS};
+use std::sync::Arc;
 
 /// Most expired flows removed between two bursts.
 const EXPIRE_MAX: usize = 64;
@@ -57,6 +58,7 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// Everything that waits for the gap between bursts, in bounded slices.
     pub(in crate::worker) fn tidy(&mut self, now: Now) {
+        self.now = now;
         self.adopt_newest();
         self.tracker.look_for_listeners(now);
         self.answers.refill(self.snapshot.settings.answers, now);
@@ -93,6 +95,9 @@ impl<D: Device, O: Observer> Path<D, O> {
     pub(super) fn adopt_newest(&mut self) {
         if let Some(newest) = self.mailbox.observe(self.snapshot.generation) {
             let generation = newest.generation;
+            if !Arc::ptr_eq(&newest.settings.taps, &self.snapshot.settings.taps) {
+                self.taps.adopt(&newest.settings.taps, self.id);
+            }
             self.snapshot = newest;
             self.mailbox.adopt(self.id, generation);
         }

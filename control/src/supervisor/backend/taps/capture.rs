@@ -1,0 +1,177 @@
+//! `POST /v1/capture`: packets as a pcapng file.
+
+use super::names::RuleNames;
+use super::{BUFFER_MAX_MIB, News, Session, WallClock};
+use crate::api::backend::ApplyError;
+use crate::api::types::{CapturePoint, CaptureRequest, ErrorKind};
+use crate::pcapng::{Packet, Section};
+use crate::supervisor::backend::LiveBackend;
+use dataplane::reason::DropReason;
+use dataplane::worker::Fate;
+use dataplane::worker::tap::{Point, SNAP_MAX, Sighting, TapSpec};
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// MiB for packets that wait to be read, unless told otherwise.
+const BUFFER_MIB: u32 = 32;
+
+/// Bytes of the file collected before they are sent.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// How often the file says how many packets were lost so far.
+const STATISTICS_EVERY: Duration = Duration::from_secs(1);
+
+/// Comments that are remembered: nearly every packet has one of few.
+const COMMENTS_KEPT: usize = 4096;
+
+/// What a comment hangs on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct CommentKey {
+    point: Point,
+    fate: Option<(u8, Option<DropReason>, Option<u8>)>,
+    rule: Option<(u32, Option<u32>)>,
+    since: (Option<u8>, u32),
+}
+
+#[derive(Default)]
+struct Comments(HashMap<CommentKey, Arc<str>>);
+
+impl Comments {
+    fn of(&mut self, sighting: &Sighting, names: &RuleNames, nics: &[&str]) -> Arc<str> {
+        let fate = sighting.fate;
+        let key = CommentKey {
+            point: sighting.point,
+            fate: fate.map(|fate| (fate.ingress.0, fate.dropped, fate.ct_state.map(|state| state as u8))),
+            rule: fate.and_then(|fate| fate.rule).map(|by| (by.chain.0, by.rule)),
+            since: (sighting.family.map(|family| family as u8), sighting.since.0),
+        };
+        if self.0.len() >= COMMENTS_KEPT {
+            self.0.clear();
+        }
+        Arc::clone(self.0.entry(key).or_insert_with(|| comment(sighting, names, nics).into()))
+    }
+}
+
+/// What stands beside a packet: `verdict=drop reason=rule_drop ct=NEW in=eth0 out=eth1 rule=filter/FORWARD:2
+/// id=0123456789abcdef -A FORWARD -p tcp -j DROP`.
+fn comment(sighting: &Sighting, names: &RuleNames, nics: &[&str]) -> String {
+    let Some(Fate { ingress, dropped, ct_state, rule }) = sighting.fate else {
+        return format!("point={}", sighting.point.name());
+    };
+    let verdict = match dropped {
+        None => "accept",
+        Some(DropReason::RuleReject | DropReason::RuleRejectSilent) => "reject",
+        Some(_) => "drop",
+    };
+    let mut line = format!("verdict={verdict}");
+    if let Some(reason) = dropped {
+        let _ = write!(line, " reason={}", reason.name());
+    }
+    if let Some(state) = ct_state {
+        let _ = write!(line, " ct={}", state.name());
+    }
+    let nic = |port: dataplane::ids::PortId| nics.get(port.index()).copied().unwrap_or_default();
+    let _ = write!(line, " in={} out={}", nic(ingress), nic(ingress.peer()));
+    let (Some(by), Some(family)) = (rule, sighting.family) else { return line };
+    if let Some(id) = sighting.rule {
+        let _ = write!(line, " id={:016x}", id.0);
+    }
+    match names.place(family, sighting.since, by, sighting.rule) {
+        Some(place) => {
+            let number = place.number.map_or("policy".to_owned(), |number| number.to_string());
+            let _ = write!(line, " rule={}/{}:{number} {}", place.table, place.chain, place.text);
+        }
+        None => {
+            let _ = write!(line, " rule=? of generation {}, replaced since", sighting.since.0);
+        }
+    }
+    line
+}
+
+impl LiveBackend {
+    /// Calls `each` with pieces of a pcapng file, and with nothing once it has begun and now and then, until it says stop.
+    pub(in crate::supervisor::backend) fn capture_packets(
+        &self,
+        request: &CaptureRequest,
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), ApplyError> {
+        let points = request.points.iter().fold(0, |all, point| {
+            all | match point {
+                CapturePoint::Rx => Point::Rx.bit(),
+                CapturePoint::Verdict => Point::Verdict.bit(),
+                CapturePoint::Tx => Point::Tx.bit(),
+            }
+        });
+        let points = if points == 0 { Point::Verdict.bit() } else { points };
+        let buffer = if request.buffer_mib == 0 { BUFFER_MIB } else { request.buffer_mib };
+        if buffer > BUFFER_MAX_MIB {
+            let why = format!("{BUFFER_MAX_MIB} MiB at most may wait to be read, not {buffer}");
+            return Err(ApplyError::new(ErrorKind::BadRequest, why));
+        }
+        let snap = if request.snap_len == 0 { SNAP_MAX } else { request.snap_len.min(SNAP_MAX) };
+        let spec = TapSpec { snap, ..self.tap_spec(&request.filter, points)? };
+        let per_worker = ((buffer as usize) << 20) / self.workers.len().max(1);
+        // A quarter for what is said of packets, the rest for their bytes; small packets need more of the former.
+        let room = (per_worker / 4 / size_of::<Sighting>(), per_worker / 4 * 3);
+        let mut session = Session::begin(self, &request.filter, spec, room)?;
+        let nics: Vec<&str> = self.ports.iter().map(|port| port.name.as_str()).collect();
+        let Ok((mut section, _)) = Section::begin(Vec::with_capacity(PIECE_BYTES * 2), nics.iter().copied())
+        else {
+            return Ok(());
+        };
+        let mut clock = WallClock::read(self);
+        let (mut names, mut comments) = (RuleNames::default(), Comments::default());
+        names.look(&self.publisher);
+        let mut said = Instant::now();
+        let mut stopped = each(&[]).is_break();
+        if stopped {
+            return Ok(());
+        }
+        let mut send = |section: &mut Section<Vec<u8>>, enough: usize| {
+            if section.out().len() < enough.max(1) {
+                return ControlFlow::Continue(());
+            }
+            let sent = each(section.out());
+            section.out().clear();
+            sent
+        };
+        session.run(&mut |session, news| {
+            let done = match news {
+                News::Packet(sighting, _, bytes) => {
+                    let comment = comments.of(sighting, &names, &nics);
+                    // Writing to memory does not fail.
+                    let _ = section.packet(&Packet {
+                        port: sighting.port.0,
+                        at: clock.at(sighting.at),
+                        frame_len: sighting.frame_len,
+                        bytes,
+                        is_outbound: Some(sighting.point == Point::Tx),
+                        comment: &comment,
+                    });
+                    send(&mut section, PIECE_BYTES)
+                }
+                News::Sign => {
+                    names.look(&self.publisher);
+                    if said.elapsed() >= STATISTICS_EVERY {
+                        said = Instant::now();
+                        clock = WallClock::read(self);
+                        let tally = session.tally();
+                        let _ = section.statistics(clock.at(self.now()), tally.taken, tally.lost);
+                    }
+                    send(&mut section, 1)
+                }
+            };
+            stopped |= done.is_break();
+            done
+        });
+        if !stopped {
+            let tally = session.tally();
+            let _ = section.statistics(clock.at(self.now()), tally.taken, tally.lost);
+            let _ = send(&mut section, 1);
+        }
+        Ok(())
+    }
+}
