@@ -182,6 +182,12 @@ impl Browser {
         &self.complaints
     }
 
+    /// Forgets that the browser complained of answers with this status: a page that asked for something wrong got them.
+    pub fn forgive_status(&mut self, status: u16) {
+        let said = format!("responded with a status of {status} ");
+        self.complaints.retain(|complaint| !complaint.contains(&said));
+    }
+
     /// Forgets complaints: those that come now are expected.
     pub fn forgive(&mut self) {
         self.complaints.clear();

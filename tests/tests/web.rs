@@ -185,6 +185,14 @@ fn the_page_shows_what_the_daemon_counts_finds_flows_and_asks_nobody_else() {
         "document.querySelector('.chart-box .stroke').getAttribute('d').split('L').length",
         |points| points.as_u64() > Some(4),
     );
+    browser.until("busiest flow", "document.querySelector('.busiest tbody').innerText", |text| {
+        text.as_str().is_some_and(|text| text.contains("udp 10.77.0.1:5555 → 10.77.0.2:7000"))
+    });
+    browser.evaluate("[...document.querySelectorAll('.busiest button')].find((one) => one.textContent === 'hosts').click()");
+    browser.until("busiest host", "document.querySelector('.busiest tbody tr td')?.innerText", |text| {
+        text.as_str().is_some_and(|text| text.starts_with("10.77.0."))
+    });
+    browser.evaluate("[...document.querySelectorAll('.busiest button')].find((one) => one.textContent === 'flows').click()");
     if std::env::var_os("PALISADE_SCREENSHOTS").is_some() {
         thread::sleep(Duration::from_secs(120));
     }
@@ -244,6 +252,41 @@ fn the_page_shows_what_the_daemon_counts_finds_flows_and_asks_nobody_else() {
         rows.as_u64() > Some(0)
     });
     picture(&mut browser, "web-flows");
+
+    // What would become of a packet is what fwctl explain says of it.
+    go(&mut browser, "4", "explain");
+    for (dport, words, verdict) in [
+        ("443", "It is accepted", "accept"),
+        ("23", "It is rejected", "reject"),
+        ("24", "It is dropped", "drop"),
+    ] {
+        for (field, text) in [("src", "10.77.0.1"), ("dst", "10.77.0.2"), ("dport", dport)] {
+            fill(&mut browser, &format!("#view-explain input[name={field}]"), text);
+        }
+        browser.evaluate("document.querySelector('#view-explain form').requestSubmit()");
+        let shown = browser.until("verdict", "document.querySelector('#verdict')?.textContent", |text| {
+            text.as_str().is_some_and(|text| text.starts_with(words))
+        });
+        let to = format!("10.77.0.2:{dport}");
+        let said = daemon.fwctl_json(&["explain", "--in", "left", "tcp", "10.77.0.1", &to]);
+        assert_eq!(said["verdict"]["verdict"], verdict, "{said:#}");
+        let rule = said["verdict"]["rule"]["text"].as_str().unwrap_or_default();
+        assert!(
+            !rule.is_empty() && shown.as_str().is_some_and(|shown| shown.contains(rule)),
+            "{shown}: {said:#}"
+        );
+        let steps = browser.evaluate("document.querySelectorAll('#explained .steps [data-kind]').length");
+        assert_eq!(Some(steps), said["steps"].as_array().map(|steps| json!(steps.len())), "{said:#}");
+        if dport == "23" {
+            picture(&mut browser, "web-explain");
+        }
+    }
+    fill(&mut browser, "#view-explain input[name=src]", "10.77.0");
+    browser.evaluate("document.querySelector('#view-explain form').requestSubmit()");
+    browser.until("refusal", "document.querySelector('#view-explain .note.bad')?.textContent", |text| {
+        text.as_str().is_some_and(|text| text.contains("src") || text.contains("address"))
+    });
+    browser.forgive_status(400);
 
     // Workers, and who changed what: a change that waits is said on every view.
     go(&mut browser, "5", "workers");
@@ -392,7 +435,7 @@ fn through_the_socket_the_page_confirms_and_goes_back_if_it_may() {
 }
 
 #[test]
-fn ten_thousand_rules_are_bounded_rows_and_found_by_a_filter() {
+fn ten_thousand_rules_and_many_flows_are_bounded_rows() {
     require_root!();
     let lab = Lab::new();
     let Some((daemon, mut browser)) = open(&lab) else { return };
@@ -421,6 +464,33 @@ fn ten_thousand_rules_are_bounded_rows_and_found_by_a_filter() {
     browser.until("the rule", found, |text| {
         text.as_str().is_some_and(|text| text.contains("10.39.15.0/24") && !text.contains('|'))
     });
+
+    // Thousands of flows: some, and how many more.
+    daemon.apply(RULES);
+    let to = SocketAddr::new(lab.right.addr(false), 7000);
+    lab.left.netns.within(|| {
+        for _ in 0..3000 {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a port is free");
+            socket.send_to(b"x", to).expect("the route is there");
+        }
+    });
+    let flows = || daemon.fwctl(&["flows", "-C", "-p", "udp"]).trim().parse::<u64>().expect("a number");
+    let deadline = std::time::Instant::now() + traffic::PATIENCE;
+    while flows() < 1000 {
+        assert!(std::time::Instant::now() < deadline, "{} flows", flows());
+        thread::sleep(Duration::from_millis(50));
+    }
+    go(&mut browser, "3", "flows");
+    fill(&mut browser, "#view-flows input", "10.77.0.0/24 :7000");
+    browser.evaluate("document.querySelector('#view-flows form').requestSubmit()");
+    browser.until("bounds", "document.querySelector('#view-flows .foot span').textContent", |text| {
+        let text = text.as_str().unwrap_or_default();
+        // Both ends are within the network: no flow counts twice.
+        let all = text.strip_prefix("First 200 of ").and_then(|rest| rest.split(" flow").next());
+        all.is_some_and(|all| (1000..=3000).contains(&number(&json!(all))))
+    });
+    let rows = browser.evaluate("document.querySelectorAll('#flows-table tr.row').length");
+    assert_eq!(rows, 200);
     assert!(browser.complaints().is_empty(), "{:#?}", browser.complaints());
 }
 
@@ -457,6 +527,16 @@ fn what_is_typed_to_find_flows_is_understood() {
             format!("import('/assets/search.js').then(({{ understand }}) => understand({typed:?}))");
         let said = browser.evaluate(&expression);
         assert_eq!((&said["filters"], &said["wrong"]), (&filters, &json!([])), "{typed}");
+    }
+    for (typed, both) in [
+        ("10.0.0.0/8", json!({ "src": "10.0.0.0/8", "dst": "10.0.0.0/8" })),
+        ("10.0.0.0/8 :443", json!({ "src": "10.0.0.0/8", "dst": "10.0.0.0/8", "dport": "443" })),
+        (":443", Value::Null),
+        ("10.0.0.1 10.0.0.2", Value::Null),
+    ] {
+        let expression =
+            format!("import('/assets/search.js').then(({{ understand }}) => understand({typed:?}).both)");
+        assert_eq!(browser.evaluate(&expression), both, "{typed}");
     }
     for (typed, wrong) in [
         ("tcp what", "what"),

@@ -36,6 +36,7 @@ const FILES: &[File] = files! {
     "/assets/overview.js" "text/javascript; charset=utf-8" "overview.js"
     "/assets/rules.js" "text/javascript; charset=utf-8" "rules.js"
     "/assets/search.js" "text/javascript; charset=utf-8" "search.js"
+    "/assets/top.js" "text/javascript; charset=utf-8" "top.js"
     "/assets/workers.js" "text/javascript; charset=utf-8" "workers.js"
 };
 

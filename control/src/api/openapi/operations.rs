@@ -157,6 +157,7 @@ struct TopQuery {
 
 /// All of them, in the order of the reference.
 pub const OPERATIONS: &[Operation] = &[
+    Operation::get("/v1/web", "Daemon", "Where the web page is, and whether it may change anything here").json::<WebView>(),
     Operation::get("/v1/version", "Daemon", "Which daemon is talking").json::<Version>(),
     Operation::get("/v1/openapi.json", "Daemon", "This description").answered("application/json"),
     Operation::get("/v1/stats", "Daemon", "Everything that is counted")
@@ -184,6 +185,11 @@ pub const OPERATIONS: &[Operation] = &[
         .text("Both families unless one is asked for.")
         .query::<FamilyQuery>()
         .json::<Vec<RulesView>>()
+        .refused(ASKED),
+    Operation::get("/v1/rules/counters", "Rules", "What the rules have counted, without the rules")
+        .text("In the order of `/v1/rules` of the same generation: for who asks often.")
+        .query::<FamilyQuery>()
+        .json::<Vec<RuleCounters>>()
         .refused(ASKED),
     Operation::post("/v1/apply", "Rules", "Load new rules")
         .text("A family without text keeps its rules. With `confirm_secs` the rules go back by themselves unless confirmed.")

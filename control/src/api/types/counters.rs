@@ -1,6 +1,7 @@
 //! What rules have counted, without the rules.
 
 use super::{Family, KeptView, RulesView};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Packets and bytes, as a pair: lists of them are long.
@@ -8,7 +9,7 @@ pub type Counted = (u64, u64);
 
 /// One family's counters, in the order of [`RulesView`] of the same generation. For who asks often: of ten thousand rules
 /// it is a tenth of the bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleCounters {
     /// Which packets were judged.
     pub family: Family,
@@ -22,7 +23,7 @@ pub struct RuleCounters {
 }
 
 /// One chain's counters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChainCounters {
     /// What came to its policy; `None` for user chains.
     pub policy: Option<Counted>,

@@ -4,6 +4,7 @@ import { attr, choice, el, keyed, panel, table, text } from './dom.js';
 import { bar, chart, sparkline } from './draw.js';
 import { bits, bytes, count, packets, percent, perSecond, short } from './format.js';
 import { SPAN_MS } from './model.js';
+import * as top from './top.js';
 
 const parts = {};
 
@@ -22,7 +23,7 @@ export function build(root, app) {
   parts.legend = el('span', { class: 'legend num' });
   parts.wires = el('span', {});
   const ports = table([
-    'port', 'link', ['received', 'r'], ['p/s', 'r'], ['', 'spark'], ['sent', 'r'], ['p/s', 'r'], ['', 'spark phone-off'],
+    'port', 'link', ['received', 'r'], ['p/s', 'r phone-off'], ['', 'spark phone-off'], ['sent', 'r'], ['p/s', 'r phone-off'], ['', 'spark phone-off'],
     ['total in', 'r phone-off'], ['total out', 'r phone-off'],
   ]);
   parts.ports = ports.body;
@@ -40,7 +41,16 @@ export function build(root, app) {
     panel('Ports', {}, null, el('div', { class: 'scroll' }, ports.node)),
     panel('Dropped packets', { class: 'span7' }, el('a', { href: '#explain' }, 'Why was it dropped?'),
       el('div', { class: 'scroll' }, drops.node), parts.quiet, parts.invalidTable),
-    panel('Workers', { class: 'span5' }, el('a', { href: '#workers' }, 'Rings and handover'), el('div', { class: 'scroll' }, load.node))));
+    panel('Workers', { class: 'span5' }, el('a', { href: '#workers' }, 'Rings and handover'), el('div', { class: 'scroll' }, load.node)),
+    top.build()));
+}
+
+export function enter() {
+  top.start();
+}
+
+export function leave() {
+  top.stop();
 }
 
 export function update(model) {
@@ -137,13 +147,13 @@ function throughput(model) {
 function portRow(port) {
   const [rx, tx] = [sparkline(110, 22), sparkline(110, 22, 'second')];
   const cell = (kind = 'r num') => el('td', { class: kind });
-  const [link, inBits, inPackets, outBits, outPackets] = [cell(''), cell(), cell(), cell(), cell()];
+  const [link, inBits, inPackets, outBits, outPackets] = [cell(''), cell(), cell('r num phone-off'), cell(), cell('r num phone-off')];
   const [inTotal, outTotal] = [cell('r num phone-off'), cell('r num phone-off')];
   let last = port;
   return {
     node: el('tr', {},
       el('td', {}, el('b', {}, port.name), ' ', el('span', { class: 'muted' }, `${port.wire} ${port.side}`)), link,
-      inBits, inPackets, el('td', { class: 'spark' }, rx.node), outBits, outPackets, el('td', { class: 'spark phone-off' }, tx.node), inTotal, outTotal),
+      inBits, inPackets, el('td', { class: 'spark phone-off' }, rx.node), outBits, outPackets, el('td', { class: 'spark phone-off' }, tx.node), inTotal, outTotal),
     update(item) {
       last = item;
       const how = item.zero_copy ? 'zero copy' : item.mode;

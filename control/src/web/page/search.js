@@ -95,6 +95,10 @@ export function understand(typed) {
   // A port alone is the one that was asked for.
   if (!one.net && !other) return { filters: [is(null, one)], both: null, wrong };
   if (!other) return { filters: [is(one, null), is(null, one)], both: is(one, one), wrong };
-  if (!other.net) return { filters: [is(one, other), { ...given, ...at('dst', 'dport', { net: one.net, port: other.port }) }], both: null, wrong };
+  if (!other.net) {
+    const there = { net: one.net, port: other.port };
+    return { filters: [is(one, other), is(null, there)], both: is(one, there), wrong };
+  }
+  if (one.net === other.net && one.port === other.port) return { filters: [is(one, other)], both: null, wrong };
   return { filters: [is(one, other), is(other, one)], both: null, wrong };
 }

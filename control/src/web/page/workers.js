@@ -17,8 +17,8 @@ export function build(root) {
   ], { id: 'workers-table' });
   parts.load = load.body;
   const rings = table([
-    'queue', ['worker', 'r'], ['rx descs/s', 'r'], ['tx descs/s', 'r'], ['kicks/s', 'r'], ['rx dropped', 'r'], ['rx ring full', 'r'],
-    ['fill ring empty', 'r'], ['invalid descs', 'r'],
+    'queue', ['rx dropped', 'r'], ['rx ring full', 'r'], ['fill ring empty', 'r'], ['invalid descs', 'r'], ['worker', 'r'], ['rx descs/s', 'r'],
+    ['tx descs/s', 'r'], ['kicks/s', 'r'],
   ], { id: 'rings-table' });
   parts.rings = rings.body;
   const ports = table(['port', 'XDP', 'memory', ['mtu', 'r'], 'packets over queues']);
@@ -62,7 +62,7 @@ export function update(model) {
     const cells = Array.from({ length: 4 }, () => cellOf());
     const lost = names.map(() => cellOf());
     return {
-      node: el('tr', {}, el('td', {}, el('b', {}, queue.port), ` ${queue.queue}`), cells, lost),
+      node: el('tr', {}, el('td', {}, el('b', {}, queue.port), ` ${queue.queue}`), lost, cells),
       update(item) {
         const rate = (name) => model.rate(`queue ${item.port} ${item.queue} ${name}`);
         text(cells[0], item.worker);
