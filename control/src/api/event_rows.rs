@@ -8,7 +8,7 @@ use dataplane::rules::conn::CtEvents;
 /// An event as the API tells it; it happened at `then`.
 #[must_use]
 pub fn event_row(event: &FlowEvent, shown: &Shown, then: Wall) -> EventRow {
-    let FlowEvent { kind, news, at: _, asked, view } = event;
+    let FlowEvent { kind, news, at: _, asked, for_accounts: _, view } = event;
     let kind = match kind {
         flow::EventKind::New => EventKind::New,
         flow::EventKind::Update => EventKind::Update,

@@ -37,8 +37,9 @@ use tracing::{info, warn};
 /// Expired flows the ager may name ahead of a worker's removing them.
 const EXPIRED_RING: usize = 4096;
 
-/// Events of flows that may wait for a listener, per worker.
-const EVENT_RING: usize = 4096;
+/// Events of flows that may wait for a listener, per worker: what a worker can tell within 5 ms when very many flows end at
+/// once. Its pages are taken once they are written.
+const EVENT_RING: usize = 16_384;
 
 /// Packets that may wait to be logged, per worker, and bytes of all of them.
 const NOTE_RING: usize = 4096;

@@ -1,6 +1,7 @@
 //! What happens to flows, told to control: made, changed, gone. Owner thread writes, control reads, over a ring of its
 //! own. Nothing is told unless somebody listens, which a worker looks up once per poll; an event that finds the ring full
-//! is counted and lost, never waited for.
+//! is counted and lost, never waited for. Whoever keeps accounts hears of ends alone, but of all of them: that costs packets
+//! nothing.
 //!
 //! What one packet brings its flow is told once, after the rules have spoken: an answer that also gets a mark is one
 //! event. As in the kernel, news of a packet that is dropped waits for one of its flow that passes.
@@ -40,6 +41,8 @@ pub struct FlowEvent {
     pub at: Now,
     /// Whether control asked for it, rather than a packet or time.
     pub asked: bool,
+    /// Whether it is told for accounts alone: nobody else listens, or rules keep it from them.
+    pub for_accounts: bool,
     /// The flow as it is then.
     pub view: FlowView,
 }
@@ -47,8 +50,10 @@ pub struct FlowEvent {
 /// Who listens, shared by all workers and control.
 #[derive(Debug, Default)]
 pub struct Listening {
-    /// Whether anybody does.
+    /// Whether anybody does, to everything.
     pub on: AtomicBool,
+    /// Whether anybody keeps accounts and has to hear of the end of every flow.
+    pub ends: AtomicBool,
     /// Events that found no room.
     pub lost: AtomicU64,
 }
@@ -59,6 +64,7 @@ pub(super) struct Events {
     out: Producer<FlowEvent>,
     listening: Arc<Listening>,
     on: bool,
+    ends: bool,
     /// When the current poll began.
     now: Now,
     /// What the packet being judged has brought so far, and to which flow.
@@ -75,6 +81,7 @@ impl Events {
             out,
             listening,
             on: false,
+            ends: false,
             now: Now::default(),
             noted: None,
             waiting: HashMap::new(),
@@ -86,6 +93,7 @@ impl Events {
     #[inline]
     pub(super) fn look(&mut self, now: Now) {
         self.now = now;
+        self.ends = self.listening.ends.load(Relaxed);
         let on = self.listening.on.load(Relaxed);
         if on != self.on {
             self.on = on;
@@ -94,10 +102,15 @@ impl Events {
         }
     }
 
-    /// Whether somebody listens.
+    /// Whether somebody listens to everything.
     #[inline]
     pub(super) const fn is_on(&self) -> bool {
         self.on
+    }
+
+    /// Whether anybody has to hear of a flow's end.
+    pub(super) const fn tells_ends(&self) -> bool {
+        self.on || self.ends
     }
 
     /// Notes what the packet being judged has brought a flow.
@@ -160,11 +173,12 @@ impl Events {
     /// Tells, if the flow is one that tells such things.
     fn push(&mut self, news: CtEvents, region: &Region, slot: Slot) {
         let told = region.record(slot).and_then(|record| record.tail.extra().events);
-        if news.is_empty() || told.is_some_and(|told| told.and(news).is_empty()) {
+        let has = |event| !news.and(event).is_empty();
+        let for_accounts = !self.on || told.is_some_and(|told| told.and(news).is_empty());
+        if news.is_empty() || for_accounts && !(self.ends && has(CtEvents::DESTROY)) {
             return;
         }
         let Some(view) = region.view(slot, self.now.tick()) else { return };
-        let has = |event| !news.and(event).is_empty();
         let kind = if has(CtEvents::DESTROY) {
             EventKind::Destroy
         } else if has(CtEvents::NEW.or(CtEvents::RELATED)) {
@@ -172,7 +186,7 @@ impl Events {
         } else {
             EventKind::Update
         };
-        let event = FlowEvent { kind, news, at: self.now, asked: self.asked, view };
+        let event = FlowEvent { kind, news, at: self.now, asked: self.asked, for_accounts, view };
         if self.out.push(event).is_err() {
             self.listening.lost.fetch_add(1, Relaxed);
         }

@@ -93,8 +93,14 @@ impl Lab {
 
     /// Has somebody listen to events.
     fn listen(&mut self) -> rtrb::Consumer<FlowEvent> {
+        self.listen_to(true, false)
+    }
+
+    /// The same, to everything or to ends.
+    fn listen_to(&mut self, on: bool, ends: bool) -> rtrb::Consumer<FlowEvent> {
         let listening = Arc::new(Listening::default());
-        listening.on.store(true, Relaxed);
+        listening.on.store(on, Relaxed);
+        listening.ends.store(ends, Relaxed);
         let (out, events) = rtrb::RingBuffer::new(64);
         self.tracker.report_to(out, listening);
         self.tracker.look_for_listeners(self.now);

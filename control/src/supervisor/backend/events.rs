@@ -5,7 +5,7 @@
 use super::LiveBackend;
 use crate::api::event_row;
 use crate::api::types::{EventRow, FlowFilter};
-use dataplane::flow::{FlowEvent, Listening};
+use dataplane::flow::{EventKind, FlowEvent, Listening};
 use rtrb::Consumer;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -18,6 +18,9 @@ pub(super) const LISTENERS_MAX: usize = 16;
 
 /// Events that may wait for one listener. Listeners that lag share what they have not read.
 const QUEUE_MAX: usize = 16_384;
+
+/// Ends of flows that may wait for whoever keeps accounts: a full ring of each of four workers.
+const ENDS_MAX: usize = 4 * 16_384;
 
 /// How often events are collected while few come.
 pub(super) const COLLECT_EVERY: Duration = Duration::from_millis(25);
@@ -50,6 +53,8 @@ pub(super) struct Hub {
 #[derive(Debug, Default)]
 struct Listeners {
     all: Vec<Listener>,
+    /// Whoever keeps accounts.
+    accountants: Vec<Accountant>,
     /// Number of the next one.
     next: u64,
     /// Events that workers had lost when that was last looked up.
@@ -65,6 +70,22 @@ struct Listener {
     queue: VecDeque<Arc<EventRow>>,
     /// Events it has lost since it last took some.
     lost: u64,
+}
+
+/// Hears of the end of every flow, whatever `nf_conntrack_events` and rules say of others.
+#[derive(Debug)]
+struct Accountant {
+    number: u64,
+    queue: VecDeque<FlowEvent>,
+    /// Events it has lost since it last took some.
+    lost: u64,
+}
+
+/// Whoever keeps accounts, for as long as he does.
+#[derive(Debug)]
+pub(in crate::supervisor) struct Ends<'a> {
+    hub: &'a Hub,
+    number: u64,
 }
 
 /// One listener, for as long as it listens.
@@ -109,6 +130,7 @@ impl Hub {
     /// Has workers tell, or be silent.
     fn tell_workers(&self, listeners: &Listeners) {
         self.listening.on.store(listeners.enabled && !listeners.all.is_empty(), Relaxed);
+        self.listening.ends.store(!listeners.accountants.is_empty(), Relaxed);
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
@@ -121,16 +143,31 @@ impl Hub {
         if listeners.all.len() >= LISTENERS_MAX {
             return Err(too_many());
         }
-        if listeners.all.is_empty() {
-            // What was told to others before is no news.
-            self.each_event(|_| {});
-            listeners.lost = self.listening.lost.load(Relaxed);
-        }
+        self.begin(&mut listeners);
         let number = listeners.next;
         listeners.next += 1;
         listeners.all.push(Listener { number, filter, queue: VecDeque::new(), lost: 0 });
         self.tell_workers(&listeners);
         Ok(Subscription { hub: self, number })
+    }
+
+    /// Somebody begins to listen. If he is the first: what was told to others before is no news.
+    fn begin(&self, listeners: &mut Listeners) {
+        if listeners.all.is_empty() && listeners.accountants.is_empty() {
+            self.each_event(|_| {});
+            listeners.lost = self.listening.lost.load(Relaxed);
+        }
+    }
+
+    /// Takes in somebody who keeps accounts.
+    pub(in crate::supervisor) fn keep_accounts(&self) -> Ends<'_> {
+        let mut listeners = self.listeners();
+        self.begin(&mut listeners);
+        let number = listeners.next;
+        listeners.next += 1;
+        listeners.accountants.push(Accountant { number, queue: VecDeque::new(), lost: 0 });
+        self.tell_workers(&listeners);
+        Ends { hub: self, number }
     }
 
     fn each_event(&self, mut each: impl FnMut(FlowEvent)) {
@@ -152,12 +189,25 @@ impl Hub {
         let mut listeners = self.listeners();
         let lost = self.listening.lost.load(Relaxed);
         let newly_lost = lost - std::mem::replace(&mut listeners.lost, lost);
-        for listener in &mut listeners.all {
-            listener.lost += newly_lost;
-        }
+        let Listeners { all, accountants, .. } = &mut *listeners;
+        let lost = all.iter_mut().map(|listener| &mut listener.lost);
+        lost.chain(accountants.iter_mut().map(|accountant| &mut accountant.lost))
+            .for_each(|lost| *lost += newly_lost);
         for event in &events {
+            if event.kind == EventKind::Destroy {
+                for accountant in accountants.iter_mut() {
+                    if accountant.queue.len() < ENDS_MAX {
+                        accountant.queue.push_back(*event);
+                    } else {
+                        accountant.lost += 1;
+                    }
+                }
+            }
+            if event.for_accounts || all.is_empty() {
+                continue;
+            }
             let row = Arc::new(row(event));
-            for listener in listeners.all.iter_mut().filter(|listener| listener.filter.fits(&row.flow)) {
+            for listener in all.iter_mut().filter(|listener| listener.filter.fits(&row.flow)) {
                 if listener.queue.len() < QUEUE_MAX {
                     listener.queue.push_back(Arc::clone(&row));
                 } else {
@@ -177,6 +227,25 @@ impl Subscription<'_> {
         own.map_or_else(Default::default, |own| {
             (std::mem::take(&mut own.queue), std::mem::take(&mut own.lost))
         })
+    }
+}
+
+impl Ends<'_> {
+    /// What has come since he last asked, and how much of it was lost.
+    pub(in crate::supervisor) fn take(&self) -> (VecDeque<FlowEvent>, u64) {
+        let mut listeners = self.hub.listeners();
+        let own = listeners.accountants.iter_mut().find(|accountant| accountant.number == self.number);
+        own.map_or_else(Default::default, |own| {
+            (std::mem::take(&mut own.queue), std::mem::take(&mut own.lost))
+        })
+    }
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        let mut listeners = self.hub.listeners();
+        listeners.accountants.retain(|accountant| accountant.number != self.number);
+        self.hub.tell_workers(&listeners);
     }
 }
 
@@ -220,6 +289,16 @@ impl LiveBackend {
         }
     }
 
+    /// Whoever keeps accounts hears of the ends of flows by this.
+    pub(in crate::supervisor) fn keep_accounts(&self) -> Ends<'_> {
+        self.hub.keep_accounts()
+    }
+
+    /// Has what the workers told sorted to whoever listens. Whoever keeps accounts calls this now and then.
+    pub(in crate::supervisor) fn collect_events(&self) {
+        self.hub.collect(|event| self.event_row(event));
+    }
+
     /// An event as the API tells it.
     fn event_row(&self, event: &FlowEvent) -> EventRow {
         let then = self.wall_at(event.at);
@@ -233,7 +312,7 @@ mod tests {
     use crate::api::types::Changed;
     use crate::api::{Shown, Wall};
     use dataplane::clock::{Now, Tick};
-    use dataplane::flow::{EventKind, FlowView, Remembered, Slot};
+    use dataplane::flow::{FlowView, Remembered, Slot};
     use dataplane::ids::WorkerId;
     use dataplane::packet::{Family, Tuple, proto};
     use dataplane::rules::conn::{CtEvents, Zone};
@@ -264,7 +343,14 @@ mod tests {
             remembered: Remembered::default(),
         };
         let news = CtEvents::REPLY.or(CtEvents::MARK);
-        FlowEvent { kind: EventKind::Update, news, at: Now { nanos }, asked: false, view }
+        FlowEvent {
+            kind: EventKind::Update,
+            news,
+            at: Now { nanos },
+            asked: false,
+            for_accounts: false,
+            view,
+        }
     }
 
     fn hub(workers: usize) -> (Hub, Vec<Producer<FlowEvent>>) {
@@ -329,6 +415,27 @@ mod tests {
         assert_eq!(refused, "16 others are listening to events, and no more can");
         drop(all);
         assert!(hub.subscribe(FlowFilter::default()).is_ok());
+    }
+
+    #[test]
+    fn who_keeps_accounts_hears_of_every_end_and_of_nothing_else() {
+        let (hub, mut ends) = hub(1);
+        let is_on = || (hub.listening.on.load(Relaxed), hub.listening.ends.load(Relaxed));
+        hub.enable(false);
+        let accounts = hub.keep_accounts();
+        assert_eq!(is_on(), (false, true), "whatever others may hear");
+        let end = FlowEvent { kind: EventKind::Destroy, for_accounts: true, ..event(1, 5) };
+        ends[0].push(event(1, 1)).unwrap();
+        ends[0].push(end).unwrap();
+        hub.enable(true);
+        let listener = hub.subscribe(FlowFilter::default()).unwrap();
+        hub.listening.lost.fetch_add(2, Relaxed);
+        assert_eq!(collect(&hub), 2);
+        let (events, lost) = accounts.take();
+        assert_eq!((events.len(), events[0].kind, lost), (1, EventKind::Destroy, 2));
+        assert_eq!(ports(&listener), (vec![1], 2), "the end is not for others");
+        drop(accounts);
+        assert_eq!(is_on(), (true, false));
     }
 
     #[test]

@@ -26,6 +26,30 @@ fn a_connection_tells_what_its_rules_let_it() {
     }
 }
 
+#[test]
+fn who_keeps_accounts_hears_of_every_end_whatever_others_may_hear() {
+    let destroy = (EventKind::Destroy, true);
+    for (on, asked, told) in [
+        (false, None, vec![destroy]),
+        (false, Some(CtEvents::default()), vec![destroy]),
+        (true, Some(CtEvents::NEW), vec![(EventKind::New, false), destroy]),
+        (true, Some(CtEvents::DESTROY), vec![(EventKind::Destroy, false)]),
+    ] {
+        let mut lab = Lab::new();
+        let mut events = lab.listen_to(on, true);
+        lab.orders.events = asked;
+        lab.handshake();
+        assert!(lab.tracker.remove(lab.flow().slot));
+        let seen: Vec<_> = std::iter::from_fn(|| events.pop().ok()).collect();
+        assert_eq!(
+            seen.iter().map(|event| (event.kind, event.for_accounts)).collect::<Vec<_>>(),
+            told,
+            "{asked:?}"
+        );
+        assert_eq!(seen.last().unwrap().view.tcp_state, Some(TcpState::Established));
+    }
+}
+
 /// What was told since the last call: kinds, and what they were about.
 fn told(events: &mut rtrb::Consumer<FlowEvent>) -> Vec<(EventKind, CtEvents)> {
     std::iter::from_fn(|| events.pop().ok()).map(|event| (event.kind, event.news)).collect()

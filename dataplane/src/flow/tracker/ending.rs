@@ -16,7 +16,7 @@ impl Tracker {
     /// Tells listeners that a flow leaves the table.
     pub(super) fn gone(&mut self, slot: Slot) {
         if let Some(events) = &mut self.events
-            && events.is_on()
+            && events.tells_ends()
         {
             events.gone(slot, self.table.region());
         }
