@@ -15,7 +15,8 @@ needs_of_build='/usr/include/pcap.h:libpcap-dev clang:clang pkg-config:pkg-confi
     /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/include/zlib.h:zlib1g-dev'
 needs_of_lab='ip:iproute2 ping:iputils-ping ethtool:ethtool bpftool:bpftool setpriv:util-linux
     sysctl:procps'
-needs_of_tests='iptables-save:iptables conntrack:conntrack nfct:nfct tcpdump:tcpdump ipset:ipset'
+needs_of_tests='iptables-save:iptables conntrack:conntrack nfct:nfct tcpdump:tcpdump ipset:ipset
+    nfcapd:nfdump'
 needs_of_web='chromium-headless-shell:chromium-headless-shell'
 needs_of_figures='/usr/include/dpdk/rte_hash.h:libdpdk-dev'
 needs_of_instructions='cc:gcc valgrind:valgrind'

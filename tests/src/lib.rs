@@ -8,6 +8,7 @@ pub mod browser;
 pub mod daemon;
 pub mod frames;
 pub mod lab;
+pub mod openmetrics;
 pub mod traffic;
 
 /// Whether this process may make namespaces and attach XDP programs.

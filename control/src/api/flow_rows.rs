@@ -77,10 +77,14 @@ pub fn flow_row(view: &FlowView, shown: &Shown) -> FlowRow {
         start_ms: shown.start.map(|wall| wall.millis_at(view.created)),
         stop_ms: None,
         worker: view.worker.0,
-        id: u64::from(view.worker.0) << 56
-            ^ u64::from(view.seq >> 1 & 0x00ff_ffff) << 32
-            ^ u64::from(view.slot.raw()),
+        id: flow_id(view),
     }
+}
+
+/// A flow's number: no other flow has it now.
+#[must_use]
+pub fn flow_id(view: &FlowView) -> u64 {
+    u64::from(view.worker.0) << 56 ^ u64::from(view.seq >> 1 & 0x00ff_ffff) << 32 ^ u64::from(view.slot.raw())
 }
 
 /// Whether a flow's packets pass for what earlier rules said, whatever those in force say.

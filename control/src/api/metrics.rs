@@ -32,6 +32,8 @@ pub struct Facts {
     pub events: EventFacts,
     /// Clients of the API.
     pub clients: ClientFacts,
+    /// Flow records; `None` if there is no collector.
+    pub ipfix: Option<IpfixFacts>,
 }
 
 /// What is told of rules.
@@ -122,6 +124,27 @@ pub struct EventFacts {
     pub listeners: u64,
     /// Events that found no room on their way from the workers.
     pub lost: u64,
+}
+
+/// What is told of flow records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IpfixFacts {
+    /// Messages sent, templates included.
+    pub messages: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Their octets.
+    pub bytes: u64,
+    /// Records that were not sent, or that the collector's host refused.
+    pub records_lost: u64,
+    /// Ends of flows that were not heard of in time.
+    pub events_lost: u64,
+    /// Messages that could not be sent.
+    pub send_errors: u64,
+    /// Flows that were reported and go on.
+    pub known: u64,
+    /// Whether the collector can be reached, as far as is known.
+    pub is_up: bool,
 }
 
 /// What is told of clients, all listeners of the API together.

@@ -71,6 +71,6 @@ mod tests;
 pub mod types;
 
 pub use event_rows::event_row;
-pub use flow_rows::{Shown, Wall, expect_row, flow_row, is_kept};
+pub use flow_rows::{Shown, Wall, expect_row, flow_id, flow_row, is_kept};
 pub(crate) use flow_rows::{address, flow_key};
 pub use routes::ROUTES;

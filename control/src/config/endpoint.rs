@@ -51,6 +51,21 @@ impl HostNames {
     }
 }
 
+/// Whether a text names a host and a port, `HOST:PORT` or `[ADDRESS]:PORT`. Whether there is such a host shows later.
+pub(super) fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    if !matches!(port.parse::<u16>(), Ok(1..)) {
+        return false;
+    }
+    match host.strip_prefix('[') {
+        Some(rest) => rest.strip_suffix(']').is_some_and(|addr| addr.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => {
+            let is_known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+            !host.is_empty() && host.bytes().all(is_known)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +79,18 @@ mod tests {
             ["", "gw.", ".gw", "gw:8080", "a b", "http://gw", "*.example.org", "[::1]", &"a".repeat(64)]
         {
             assert!(!HostNames::is_name(not), "{not}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_a_port() {
+        for good in ["collector.example:4739", "10.0.0.1:2055", "[2001:db8::1]:4739"] {
+            assert!(is_host_and_port(good), "{good}");
+        }
+        for bad in
+            ["", "collector", ":4739", "host:0", "host:65536", "2001:db8::1", "[::1]", "a b:1", "[x]:1"]
+        {
+            assert!(!is_host_and_port(bad), "{bad}");
         }
     }
 

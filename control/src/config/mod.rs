@@ -68,6 +68,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// The web page.
     pub web: WebConfig,
+    /// Flow records for a collector.
+    pub ipfix: IpfixConfig,
     /// What is done to our NICs.
     pub net: NetConfig,
     /// What is kept across restarts.
@@ -373,6 +375,36 @@ pub struct WebConfig {
     pub hosts: HostNames,
     /// Whether the page may change anything, on the API's socket.
     pub write: bool,
+}
+
+/// Flow records for a collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpfixConfig {
+    /// Where they go, `HOST:PORT` over UDP; `None`: there are none.
+    pub collector: Option<String>,
+    /// Observation domain in every message.
+    pub observation_domain: u32,
+    /// Seconds between two reports of a flow that goes on.
+    pub active_secs: u32,
+    /// Seconds without a packet after which a flow is reported.
+    pub idle_secs: u32,
+    /// Seconds between two times that templates are sent.
+    pub template_secs: u32,
+    /// Most octets of a message.
+    pub message_bytes: u32,
+}
+
+impl Default for IpfixConfig {
+    fn default() -> Self {
+        Self {
+            collector: None,
+            observation_domain: 0,
+            active_secs: 60,
+            idle_secs: 60,
+            template_secs: 60,
+            message_bytes: 1400,
+        }
+    }
 }
 
 /// What is done to our NICs.

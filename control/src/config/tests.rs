@@ -85,6 +85,7 @@ fn the_default_file_reads_back_as_the_defaults() {
     expected.wires[0].right = "eth1".into();
     expected.api.group = Some("netadmin".into());
     expected.api.write_group = Some("netadmin".into());
+    expected.ipfix.collector = Some("collector.example:4739".into());
     expected.log.nflog_dir = Some("/var/log/palisade".into());
     expected.rules = config.rules.clone();
     assert!(config.rules.v4.as_ref().unwrap().is_absolute() && config.rules.v6.is_some());

@@ -1,5 +1,6 @@
 //! One setting's value: what the sources can write, what a setting takes, and how both meet.
 
+use super::endpoint::is_host_and_port;
 use super::names::{ETHERTYPE_MIN, ETHERTYPES, check_iface, nearest};
 use super::{Cores, HostNames, L2Pass, Listen, timeout_policy};
 use dataplane::flow::{Policies, TimeoutPolicy};
@@ -63,6 +64,8 @@ pub enum Kind {
     Listen,
     /// A list of names of hosts.
     HostNames,
+    /// A host and a port.
+    Endpoint,
 }
 
 /// A value that its setting takes.
@@ -202,6 +205,7 @@ impl Kind {
             Self::Cores => "a number of workers, a list of cores, or \"auto\"".to_owned(),
             Self::EtherTypes => "\"all\", or a list of EtherTypes".to_owned(),
             Self::TimeoutPolicies => "a list of timeout policies".to_owned(),
+            Self::Endpoint => "a host and a port".to_owned(),
             Self::Listen => "an address and a port, or \"\"".to_owned(),
             Self::HostNames => "a list of names of hosts".to_owned(),
         }
@@ -235,6 +239,11 @@ impl Kind {
             Self::EtherTypes => read_ethertypes(raw).map(Value::EtherTypes),
             Self::TimeoutPolicies => read_policies(raw).map(Value::TimeoutPolicies),
             Self::HostNames => read_host_names(raw).map(Value::HostNames),
+            Self::Endpoint => {
+                let text = read_text(raw)?;
+                let hint = || raw.misfit().hint("write it as \"HOST:PORT\" or \"[ADDRESS]:PORT\"");
+                is_host_and_port(&text).then_some(Value::Text(text)).ok_or_else(hint)
+            }
             Self::Listen => {
                 let text = raw.text().ok_or_else(|| raw.misfit())?;
                 let listen = Listen::parse(text).ok_or_else(|| raw.misfit().hint(Listen::hint(text)))?;

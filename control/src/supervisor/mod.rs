@@ -8,6 +8,7 @@
 mod backend;
 mod captures;
 mod frames;
+mod ipfix;
 mod notes;
 mod plane;
 mod ports;
@@ -38,6 +39,7 @@ use dataplane::flow::Policies;
 use dataplane::packet::Family;
 use dataplane::worker::{AnswerRate, L2Policy, Settings};
 use dataplane::xsk::XskError;
+use ipfix::Exporter;
 use notes::NoteLog;
 use plane::Plane;
 use std::io::{self, Write as _};
@@ -152,11 +154,13 @@ pub fn run(args: FwdArgs, loaded: &Loaded, log: LogSwitch) -> Result<(), Fatal> 
     let mut links = watch::Links::new(&plane);
     // Bringing a link up takes the kernel a moment: what was seen while building may be out of date.
     links.look();
+    let exporter = Exporter::start(&config.ipfix, &plane, &backend)?;
     announce_ready();
     let ended = watch(&plane, &backend, &sets, &signals, &mut links);
     drop(links);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(server);
+    drop(exporter);
     drop(plane);
     drop(orders);
     info!("stopped; the NICs are as they were");

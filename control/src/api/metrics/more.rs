@@ -1,7 +1,7 @@
 //! Families of rules, of workers' histograms and of what goes on beside packets.
 
 use super::page::{Out, count, label, lone};
-use super::{ClientFacts, EventFacts, RulesFacts, WorkerFacts};
+use super::{ClientFacts, EventFacts, IpfixFacts, RulesFacts, WorkerFacts};
 use std::fmt;
 
 /// The rules in force and what their policies, and the rules asked for, have met.
@@ -120,3 +120,28 @@ pub(super) fn around(out: &mut Out<'_>, events: &EventFacts, clients: &ClientFac
         lone(refused),
     )
 }
+
+/// Flow records. Without a collector there are no series.
+pub(super) fn ipfix(out: &mut Out<'_>, facts: Option<&IpfixFacts>) -> fmt::Result {
+    for (name, unit, help, value) in IPFIX {
+        out.counter(name, *unit, help, facts.map(|facts| (Vec::new(), value(facts))))?;
+    }
+    let up = facts.map(|facts| (Vec::new(), f64::from(u8::from(facts.is_up))));
+    out.gauge("ipfix_up", None, "Whether the collector can be reached, as far as is known", up)?;
+    let known = facts.map(|facts| (Vec::new(), count(facts.known)));
+    out.gauge("ipfix_flows_known", None, "Flows that were reported and go on", known)
+}
+
+/// Name, unit, help and value of a counter.
+type Ipfix = (&'static str, Option<&'static str>, &'static str, fn(&IpfixFacts) -> u64);
+
+const IPFIX: &[Ipfix] = &[
+    ("ipfix_sent", Some("messages"), "Messages sent to the collector", |ipfix| ipfix.messages),
+    ("ipfix_sent", Some("records"), "Flow records in them", |ipfix| ipfix.records),
+    ("ipfix_sent", Some("bytes"), "Their octets", |ipfix| ipfix.bytes),
+    ("ipfix_lost", Some("records"), "Flow records that were not sent, or refused", |ipfix| {
+        ipfix.records_lost
+    }),
+    ("ipfix_lost", Some("flows"), "Ends of flows that were not heard of in time", |ipfix| ipfix.events_lost),
+    ("ipfix_send_errors", None, "Messages that could not be sent", |ipfix| ipfix.send_errors),
+];

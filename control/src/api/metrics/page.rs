@@ -65,7 +65,8 @@ struct Page(Facts);
 impl Collector for Page {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(encoder);
-        let Facts { version, stats, track, started_secs, rules, workers: more, events, clients } = &self.0;
+        let Facts { version, stats, track, started_secs, rules, workers: more, events, clients, ipfix } =
+            &self.0;
         out.info("build", "Which daemon this is", vec![("version", version.version.clone())])?;
         out.gauge("start_time", Some("seconds"), "When the daemon started, since 1970", lone(*started_secs))?;
         out.gauge("uptime", Some("seconds"), "Time since the daemon started", lone(secs(stats.uptime_ms)))?;
@@ -85,7 +86,8 @@ impl Collector for Page {
             let rows = track.iter().map(|row| (label("worker", &row.worker), value(row)));
             out.counter(name, None, help, rows)?;
         }
-        more::around(&mut out, events, clients)
+        more::around(&mut out, events, clients)?;
+        more::ipfix(&mut out, ipfix.as_ref())
     }
 }
 

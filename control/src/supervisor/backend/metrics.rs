@@ -1,7 +1,9 @@
 //! What is told to monitoring beyond `fwctl stats`: rules, histograms of workers, events. API threads. Nothing here waits
 //! for a change of the rules that is under way: what was known before is told again.
 
+use super::super::ipfix::Tally;
 use super::LiveBackend;
+use crate::api::Wall;
 use crate::api::backend::Backend as _;
 use crate::api::metrics::{
     ClientFacts, EventFacts, Facts, HistogramFacts, PolicyFacts, RuleFacts, RulesFacts, WorkerFacts,
@@ -9,11 +11,12 @@ use crate::api::metrics::{
 use crate::api::types::Traffic;
 use crate::iptables::printer::policy_name;
 use crate::publish::Counts;
+use dataplane::flow::TrackSettings;
 use dataplane::packet::Family;
 use dataplane::rules::model::RuleRef;
 use dataplane::worker::Histogram;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Longest comment that is told, in characters.
@@ -24,6 +27,8 @@ const COMMENT_MAX: usize = 64;
 pub(super) struct Metrics {
     started_secs: f64,
     changed: Mutex<Changed>,
+    /// What the exporter of flow records counts, if there is one.
+    exporter: OnceLock<Arc<Tally>>,
 }
 
 /// What the changes of the rules have left behind, as last seen.
@@ -36,7 +41,7 @@ struct Changed {
 impl Metrics {
     pub(super) fn new() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started_secs: now.as_secs_f64(), changed: Mutex::default() }
+        Self { started_secs: now.as_secs_f64(), changed: Mutex::default(), exporter: OnceLock::new() }
     }
 }
 
@@ -52,7 +57,29 @@ impl LiveBackend {
             workers: (0..).zip(&self.workers).map(worker_facts).collect(),
             events: EventFacts { listeners: self.hub.listener_count() as u64, lost: self.hub.lost() },
             clients: ClientFacts::default(),
+            ipfix: self.metrics.exporter.get().map(|counts| counts.facts()),
         }
+    }
+
+    /// Notes where the exporter of flow records counts.
+    pub(in crate::supervisor) fn note_exporter(&self, counts: Arc<Tally>) {
+        // There is one exporter, started once.
+        let _ = self.metrics.exporter.set(counts);
+    }
+
+    /// The tracker's settings in force.
+    pub(in crate::supervisor) fn track_settings(&self) -> TrackSettings {
+        self.publisher.track_settings()
+    }
+
+    /// What the clocks show now.
+    pub(in crate::supervisor) fn wall_now(&self) -> Wall {
+        self.wall_at(self.now())
+    }
+
+    /// Most flows of all tables.
+    pub(in crate::supervisor) const fn flows_max(&self) -> u32 {
+        self.flows_max
     }
 
     fn rules_facts(&self) -> RulesFacts {
