@@ -30,6 +30,12 @@ pub struct Limits {
 /// Largest request body in bytes unless told otherwise. A million rules are about 100 MB of text.
 pub const BODY_MAX_BYTES: usize = 256 << 20;
 
+/// Bodies of up to so many bytes are taken in as they come.
+pub const SMALL_BODY_BYTES: usize = 1 << 20;
+
+/// Most larger ones in memory at one time. Others wait, within the time they have.
+pub const LARGE_BODIES_MAX: usize = 2;
+
 /// Longest that a change may wait for its confirmation, in seconds: a day.
 pub const CONFIRM_MAX_SECS: u32 = 86_400;
 

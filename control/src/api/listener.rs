@@ -26,8 +26,11 @@ use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// How often it is said that no connection can be taken.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// What a TCP listener serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +74,17 @@ impl Lasting {
     pub(super) fn begin(&self) {
         self.0.last();
     }
+}
+
+tokio::task_local! {
+    /// Whose request is being answered.
+    static GUEST: Arc<Guest>;
+}
+
+/// Whose request the running task answers. Work that goes on by itself holds on to it: its place is not free before that is
+/// done, even if its client has gone.
+pub(super) fn guest() -> Option<Arc<Guest>> {
+    GUEST.try_with(Arc::clone).ok()
 }
 
 /// Limits of a TCP listener: fewer than at the socket, for there are fewer that have business there.
@@ -147,6 +161,7 @@ impl Listener {
         graceful: Arc<GracefulShutdown>,
     ) {
         let gate = Gate::new(limits, tally);
+        let mut warned: Option<Instant> = None;
         loop {
             let taken = match &self {
                 Self::Unix(listener, groups) => listener.accept().await.map(|(stream, _)| {
@@ -165,7 +180,10 @@ impl Listener {
             };
             if let Err(error) = taken {
                 // Out of file descriptors, most likely: others have to finish first.
-                tracing::warn!("the API cannot take a connection: {error}");
+                if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+                    warned = Some(Instant::now());
+                    tracing::warn!("the API cannot take a connection: {error}");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -224,8 +242,8 @@ fn answering(
             }
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(caller);
-            request.extensions_mut().insert(Lasting(guest));
-            TowerToHyperService::new(router).call(request).await
+            request.extensions_mut().insert(Lasting(Arc::clone(&guest)));
+            GUEST.scope(guest, TowerToHyperService::new(router).call(request)).await
         })
     }
 }

@@ -3,8 +3,10 @@
 use super::access::{Access, Caller, Route, authorise};
 use super::backend::{ApplyError, Backend};
 use super::ledger::{Entry, Said};
-use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, Limits};
-use super::listener::Lasting;
+use super::limits::{
+    CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, LARGE_BODIES_MAX, Limits, SMALL_BODY_BYTES,
+};
+use super::listener::{self, Lasting};
 use super::metrics::{Facts, Format, exposition};
 use super::server::Shared;
 use super::types::ExplainRequest;
@@ -23,16 +25,17 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use http_body_util::BodyExt as _;
 use http_body_util::channel::{Channel, Sender};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 type App = State<Arc<Shared>>;
 
@@ -375,7 +378,7 @@ impl Shared {
     ) -> Response {
         let (mut lines, answer) = self.lines();
         // Not awaited: it ends with the walk, or with the client.
-        tokio::task::spawn_blocking(move || {
+        spawn_held(move || {
             let mut whole = true;
             work(&*self.backend, &mut |row| {
                 let sent = lines.push(&row);
@@ -422,7 +425,7 @@ impl Shared {
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         let (started, begun) = oneshot::channel();
         let mut out = Lasts { lines, started: Some(started) };
-        tokio::task::spawn_blocking(move || {
+        spawn_held(move || {
             let worked = work(&*self.backend, &mut out);
             match (worked, out.started.take()) {
                 (Err(why), Some(started)) => {
@@ -454,7 +457,7 @@ impl Shared {
     ) -> Response {
         let (mut lines, answer) = self.lines();
         entry.keep_open();
-        tokio::task::spawn_blocking(move || {
+        spawn_held(move || {
             let mut whole = true;
             let tally = work(&*self.backend, &mut |row| {
                 let sent = lines.push(&TallyLine::Flow(row));
@@ -916,8 +919,25 @@ fn json(request: &impl serde::Serialize) -> String {
     serde_json::to_string(request).unwrap_or_default()
 }
 
+/// Bodies larger than [`SMALL_BODY_BYTES`] that are in memory at one time, of all clients together.
+static LARGE_BODIES: Semaphore = Semaphore::const_new(LARGE_BODIES_MAX);
+
+/// A request's body. While it is there, one that is large keeps others that are from coming in.
+struct Taken {
+    bytes: Vec<u8>,
+    _place: Option<SemaphorePermit<'static>>,
+}
+
+impl Deref for Taken {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The body of a request, within its limits of size and time.
-async fn body_of(request: Request, limits: &Limits) -> Result<Bytes, Failure> {
+async fn body_of(request: Request, limits: &Limits) -> Result<Taken, Failure> {
     let body_max = limits.body_max_bytes;
     let too_large = || {
         Failure::new(ErrorKind::BadRequest, format!("the request has more than {body_max} bytes"))
@@ -928,13 +948,26 @@ async fn body_of(request: Request, limits: &Limits) -> Result<Bytes, Failure> {
     if announced.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > body_max) {
         return Err(too_large());
     }
-    let body = tokio::time::timeout(limits.body_timeout, axum::body::to_bytes(request.into_body(), body_max));
-    body.await
-        .map_err(|_| {
-            Failure::new(ErrorKind::BadRequest, "the request did not come in time")
-                .with_status(StatusCode::REQUEST_TIMEOUT)
-        })?
-        .map_err(|_| too_large())
+    let take = async {
+        let (mut body, mut bytes, mut place) = (request.into_body(), Vec::new(), None);
+        while let Some(frame) = body.frame().await {
+            let cut_off = |_| Failure::new(ErrorKind::BadRequest, "the request ends before its body does");
+            let Ok(data) = frame.map_err(cut_off)?.into_data() else { continue };
+            if bytes.len() + data.len() > body_max {
+                return Err(too_large());
+            }
+            if place.is_none() && bytes.len() + data.len() > SMALL_BODY_BYTES {
+                // Nobody closes the semaphore.
+                place = LARGE_BODIES.acquire().await.ok();
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(Taken { bytes, _place: place })
+    };
+    tokio::time::timeout(limits.body_timeout, take).await.map_err(|_| {
+        Failure::new(ErrorKind::BadRequest, "the request did not come in time")
+            .with_status(StatusCode::REQUEST_TIMEOUT)
+    })?
 }
 
 fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
@@ -947,7 +980,17 @@ fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
 async fn call<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     let failed =
         |_| Failure::new(ErrorKind::Internal, "the daemon failed on this request; its log says more");
-    tokio::task::spawn_blocking(work).await.map_err(failed)
+    spawn_held(work).await.map_err(failed)
+}
+
+/// Runs work where it may wait. The request's place is taken until it is done, whatever becomes of the client.
+fn spawn_held<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> tokio::task::JoinHandle<T> {
+    let guest = listener::guest();
+    tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(guest);
+        done
+    })
 }
 
 /// An answer that is an [`ErrorBody`].

@@ -251,35 +251,40 @@ pub const SETTINGS: &[Setting<Config>] = &[
         |c| c.metrics.rules,
         "How many rules are told of one by one, by chain and comment. Rules without a comment are not."
     ),
-    setting!("ipfix.collector", optional Kind::Endpoint, |c| c.ipfix.collector, "collector.example:4739",
+    setting!("ipfix.collector", Restart, optional Kind::Endpoint, |c| c.ipfix.collector, "collector.example:4739",
         "Collector of flow records: IPFIX (RFC 7011) over UDP, both directions in one record. Without it none are sent. \
          Flows are known while they are tracked (flows.tracking)."),
     setting!(
         "ipfix.observation_domain",
+        Restart,
         Kind::Int(0, u32::MAX),
         |c| c.ipfix.observation_domain,
         "By which the collector tells this gateway from others at the same address."
     ),
     setting!(
         "ipfix.active_secs",
+        Restart,
         Kind::Int(1, 604_800),
         |c| c.ipfix.active_secs,
         "Seconds after which a flow that goes on is reported, again and again."
     ),
     setting!(
         "ipfix.idle_secs",
+        Restart,
         Kind::Int(1, 604_800),
         |c| c.ipfix.idle_secs,
         "Seconds without a packet after which a flow is reported that is still in the table."
     ),
     setting!(
         "ipfix.template_secs",
+        Restart,
         Kind::Int(1, 86_400),
         |c| c.ipfix.template_secs,
         "Seconds between two times that templates are sent, which a collector has to know."
     ),
     setting!(
         "ipfix.message_bytes",
+        Restart,
         Kind::Int(512, 8952),
         |c| c.ipfix.message_bytes,
         "Most octets of a message: the MTU towards the collector less 28, or 48 with IPv6."
