@@ -89,6 +89,7 @@ fn values(kind: Kind) -> Map<String, Value> {
         }
         // Addresses are left to `fwctl config check`, which says what is wrong with one.
         Kind::HostNames => json!({"type": "array", "items": {"type": "string", "minLength": 1}}),
+        Kind::Endpoint => json!({"type": "string", "pattern": r":[0-9]+$"}),
         Kind::Listen => json!({"type": "string"}),
         Kind::Cores => json!({"anyOf": [auto, number(1, u32::try_from(WORKERS_MAX).unwrap_or(u32::MAX)), {
             "type": "array",
