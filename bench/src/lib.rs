@@ -1,6 +1,6 @@
 //! Palisade's benchmarks: load generators and sinks ([`load`], [`pace`], [`sink`], [`handshake`]), the machine they are run
 //! on ([`bed`], [`rig`], [`affinity`], [`slack`], [`conditions`]), who is measured ([`peers`]), and the figures that have a goal
-//! ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`], [`wire_rules`], [`idle`], [`pipeline`],
+//! ([`gateway`], [`conntrack`] with [`tracker`], [`classifier`] with [`rulesets`], [`wire_rules`], [`idle`], [`pipeline`], [`operator`],
 //! [`report`]), or compares peers ([`scenarios`], [`results`]). What is measured in process by stages is in a crate of its own, [`stages`].
 //!
 //! Nothing here is timed by a test: figures are measured by `./scripts/bench figures` and printed beside their goals.
@@ -41,6 +41,7 @@ pub mod handshake;
 pub mod idle;
 pub mod interrupt;
 pub mod load;
+pub mod operator;
 pub mod pace;
 pub mod peers;
 pub mod pipeline;

@@ -4,7 +4,8 @@ use bench::affinity::apart;
 use bench::gateway::Plan;
 use bench::report::Report;
 use bench::{
-    Error, classifier, conditions, conntrack, cores, edits, gateway, idle, pipeline, sets, speed, wire_rules,
+    Error, classifier, conditions, conntrack, cores, edits, gateway, idle, operator, pipeline, sets, speed,
+    wire_rules,
 };
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
@@ -53,6 +54,8 @@ enum Group {
     Idle,
     /// Speed on the wire against every peer that a goal names, and the pipeline.
     Speed,
+    /// How soon operators are answered over a million flows, and what packets notice of them.
+    Operator,
 }
 
 fn main() -> ExitCode {
@@ -110,6 +113,9 @@ fn run(args: &Args) -> Result<u32, Error> {
     }
     if args.only.is_none_or(|only| only == Group::Speed) {
         apart(|| speed::measure(&plan, &mut report))?;
+    }
+    if args.only.is_none_or(|only| only == Group::Operator) {
+        apart(|| operator::measure(&plan, &mut report))?;
     }
     println!("stolen by the host meanwhile: {} ms", (conditions::steal_ticks() - steal) * 10);
     Ok(report.missed())
