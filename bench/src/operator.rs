@@ -7,13 +7,13 @@
 mod beside;
 mod clients;
 
-use crate::Error;
 use crate::gateway::Plan;
 use crate::load::{Amount, Load};
 use crate::peers::palisade;
 use crate::report::{Report, median, range};
 use crate::rig::{Napi, Rig};
 use crate::sink::Storage;
+use crate::{Error, affinity};
 use beside::{Beside, Outcome};
 use clients::Dump;
 use palisade_tests::daemon::{Daemon, binary};
@@ -90,7 +90,7 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
 /// Makes the flows.
 fn fill(rig: &Rig<'_>, daemon: &Daemon) -> Result<(), Error> {
     let load = rig.load(FLOWS, Some(FILL_PPS));
-    for _ in 0..5 {
+    for _ in 0..25 {
         rig.run(&load, Amount::Packets(FLOWS), |_| Ok(()))?;
         rig.at_rest()?;
         let flows = daemon.stats().flows();

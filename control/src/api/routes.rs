@@ -519,8 +519,7 @@ impl Lines {
         if self.chunk.is_empty() {
             return ControlFlow::Continue(());
         }
-        let chunk = Bytes::copy_from_slice(&self.chunk);
-        self.chunk.clear();
+        let chunk = Bytes::from(std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_BYTES)));
         let sent = self.runtime.block_on(tokio::time::timeout(self.timeout, self.sender.send_data(chunk)));
         if matches!(sent, Ok(Ok(()))) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }

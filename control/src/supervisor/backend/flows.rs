@@ -39,18 +39,25 @@ impl WorkerFacts {
 }
 
 impl LiveBackend {
-    /// Calls `each` for every flow that fits, until it says stop.
+    /// Calls `each` for every flow that fits, until it says stop. Each is shown as it is found: nothing is kept.
     pub(super) fn list(&self, filter: &FlowFilter, each: Each<'_>) {
+        let mut goes_on = ControlFlow::Continue(());
         for worker in &self.workers {
             let mut cursor = Cursor::default();
             loop {
-                let (found, next) = self.slice(worker, cursor, filter);
-                for (_, row) in found {
-                    if each(row).is_break() {
+                let (now, shown) = (self.now().tick(), self.shown());
+                cursor = worker.region.walk_some(now, cursor, SLICE_SLOTS, |view| {
+                    if goes_on.is_break() || view.is_expired(now) {
                         return;
                     }
+                    let row = flow_row(view, &shown);
+                    if filter.fits(&row) {
+                        goes_on = each(row);
+                    }
+                });
+                if goes_on.is_break() {
+                    return;
                 }
-                cursor = next;
                 if cursor.is_start() {
                     break;
                 }
