@@ -191,6 +191,11 @@ pub const OPERATIONS: &[Operation] = &[
         .query::<FamilyQuery>()
         .json::<Vec<RuleCounters>>()
         .refused(ASKED),
+    Operation::post("/v1/explain", "Rules", "What would become of a packet, and why")
+        .text("Walked through the live tables; nothing is sent and nothing changes, not even a counter or a rate.")
+        .body::<ExplainRequest>()
+        .json::<Explanation>()
+        .refused(ASKED),
     Operation::post("/v1/apply", "Rules", "Load new rules")
         .text("A family without text keeps its rules. With `confirm_secs` the rules go back by themselves unless confirmed.")
         .body::<ApplyRequest>()

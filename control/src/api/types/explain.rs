@@ -3,6 +3,7 @@
 
 use super::FlowRow;
 use schemars::JsonSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
