@@ -3,7 +3,6 @@
 
 use super::FlowRow;
 use schemars::JsonSchema;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
