@@ -175,7 +175,8 @@ function nested(steps) {
       open.push(deeper);
     }
     const kind = { matched: 'matched', failed: 'missed', policy: '', return: 'missed' }[step.kind] ?? '';
-    open[open.length - 1].append(el('li', { class: kind, data: { kind: step.kind } }, step.kind === 'policy' ? 'policy ' : step.kind === 'return' ? 'end of chain ' : '', ruleWords(step),
+    open[open.length - 1].append(el('li', { class: kind, data: { kind: step.kind } }, step.kind === 'policy' ? 'policy ' : '',
+      step.kind === 'return' ? el('span', { class: 'at' }, `${at(step)}: end of the chain`) : ruleWords(step),
       step.effect ? el('div', {}, step.effect) : null, step.failed ? el('div', { class: 'muted' }, `does not match: ${step.failed}`) : null));
   }
   return root;

@@ -152,7 +152,7 @@ function portRow(port) {
   let last = port;
   return {
     node: el('tr', {},
-      el('td', {}, el('b', {}, port.name), ' ', el('span', { class: 'muted' }, `${port.wire} ${port.side}`)), link,
+      el('td', {}, el('b', {}, port.name), ' ', el('span', { class: 'muted phone-off' }, `${port.wire} ${port.side}`)), link,
       inBits, inPackets, el('td', { class: 'spark phone-off' }, rx.node), outBits, outPackets, el('td', { class: 'spark phone-off' }, tx.node), inTotal, outTotal),
     update(item) {
       last = item;
