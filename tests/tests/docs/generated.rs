@@ -7,17 +7,19 @@ mod api;
 mod cli;
 mod config;
 mod drops;
+mod metrics;
 
 /// How a file is made.
 type Make = fn() -> String;
 
 /// Generated files.
-const FILES: [(&str, Make); 5] = [
+const FILES: [(&str, Make); 6] = [
     ("docs/src/api/openapi.json", || control::api::openapi::text().to_owned()),
     ("docs/src/api/reference.md", api::page),
     ("docs/src/reference/cli.md", cli::page),
     ("docs/src/reference/config.md", config::page),
     ("docs/src/concepts/drops.md", drops::page),
+    ("docs/src/reference/metrics.md", metrics::page),
 ];
 
 #[test]

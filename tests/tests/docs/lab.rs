@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SAID_MAX: usize = 60;
 
 /// Why commands may not be run here.
-const REASONS: [(&str, &str); 10] = [
+const REASONS: [(&str, &str); 11] = [
     ("needs-systemd", "there is no systemd in a namespace"),
     ("needs-dpkg", "installs a package on the machine"),
     ("needs-nic", "asks or changes real hardware"),
@@ -36,6 +36,7 @@ const REASONS: [(&str, &str); 10] = [
     ("needs-ena", "an Amazon EC2 instance"),
     ("needs-virtio", "a virtual machine"),
     ("builds", "compiles, which the scripts' own tests do"),
+    ("run-elsewhere", "the quick start runs it"),
     ("other-machine", "is run on another machine than the gateway"),
 ];
 

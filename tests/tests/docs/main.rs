@@ -13,6 +13,8 @@
 //! | `..., file=PATH` | the block is written to that file first, for the page's commands |
 //! | `..., ignore=REASON` | not run here; listed and counted by reason |
 //!
+//! The README's walk is run by `tests/walk.rs`.
+//!
 //! Pages that are generated are written by `PALISADE_BLESS=1 cargo test -p palisade-tests --test docs generated`, which
 //! `./scripts/docs` does before it builds the book.
 

@@ -11,6 +11,7 @@ mod tests;
 
 pub use operations::{Answer, Method, OPERATIONS, Operation};
 
+use super::access::Access;
 use schemars::Schema;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
@@ -122,7 +123,7 @@ fn describe(operation: &Operation, schemas: &mut Schemas) -> Value {
     let mut described = json!({
         "operationId": operation.id(),
         "summary": operation.summary,
-        "description": operation.description,
+        "description": join(operation.description, operation.access().map_or("", who)),
         "tags": [operation.tag],
         "responses": responses,
     });
@@ -135,6 +136,21 @@ fn describe(operation: &Operation, schemas: &mut Schemas) -> Value {
             json!({ "required": true, "content": { "application/json": { "schema": schema } } });
     }
     described
+}
+
+/// Who may ask, in a sentence.
+const fn who(access: Access) -> &'static str {
+    match access {
+        Access::Read => "For whoever may look.",
+        Access::Look => "For whoever may look; that it was asked stands in the audit log.",
+        Access::Write => "For whoever may change.",
+        Access::Depends => "For whoever may look, or change if it changes something.",
+    }
+}
+
+/// Sentences, one behind the other.
+fn join(one: &str, other: &str) -> String {
+    [one, other].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// What comes back when it was done.

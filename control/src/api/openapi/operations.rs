@@ -1,6 +1,7 @@
 //! Every request that the API takes. Whoever adds a route adds its entry here; a test finds the route that has none.
 
-use super::super::routes::{AuditQuery, FamilyQuery, HistoryQuery, TablesQuery, WorkersQuery};
+use super::super::access::{Access, Route};
+use super::super::routes::{AuditQuery, FamilyQuery, HistoryQuery, ROUTES, TablesQuery, WorkersQuery};
 use super::super::types::*;
 use crate::audit::AuditReport;
 use schemars::generate::SchemaGenerator;
@@ -78,6 +79,13 @@ impl Operation {
         let path = self.path.strip_prefix("/v1/").unwrap_or(self.path);
         let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         std::iter::once(self.method.key()).chain(words).collect::<Vec<_>>().join("_")
+    }
+
+    /// What it asks of whoever calls it, as its route says.
+    #[must_use]
+    pub fn access(&self) -> Option<Access> {
+        let mine = |route: &&Route| (route.method, route.path) == (self.method.key(), self.path);
+        ROUTES.iter().find(mine).map(|route| route.access)
     }
 
     const fn new(method: Method, path: &'static str, tag: &'static str, summary: &'static str) -> Self {
@@ -191,11 +199,11 @@ pub const OPERATIONS: &[Operation] = &[
         .query::<FamilyQuery>()
         .json::<Vec<RuleCounters>>()
         .refused(ASKED),
-    Operation::post("/v1/explain", "Rules", "What would become of a packet, and why")
-        .text("Walked through the live tables; nothing is sent and nothing changes, not even a counter or a rate.")
+    Operation::post("/v1/explain", "Packets", "What would become of a packet, and why")
+        .text("Nothing is sent, counted or changed.")
         .body::<ExplainRequest>()
         .json::<Explanation>()
-        .refused(ASKED),
+        .refused(&[400, 408, 409, 413, 422, 500]),
     Operation::post("/v1/apply", "Rules", "Load new rules")
         .text("A family without text keeps its rules. With `confirm_secs` the rules go back by themselves unless confirmed.")
         .body::<ApplyRequest>()

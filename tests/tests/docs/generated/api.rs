@@ -58,9 +58,7 @@ fn describe(out: &mut String, operation: &Operation, document: &Value) {
         title(operation),
         operation.summary
     );
-    if !operation.description.is_empty() {
-        let _ = write!(out, " {}", operation.description);
-    }
+    let _ = write!(out, " {}", text(described, "description"));
     out.push_str("\n\n");
     if let Some(parameters) = described.get("parameters").and_then(Value::as_array) {
         out.push_str("| parameter | type | meaning |\n|---|---|---|\n");
@@ -70,7 +68,7 @@ fn describe(out: &mut String, operation: &Operation, document: &Value) {
                 out,
                 "| `{}` | {} | {}{required} |",
                 text(parameter, "name"),
-                kind(&parameter["schema"]),
+                kind(&parameter["schema"]).replace(" or null", ""),
                 cell(text(parameter, "description"))
             );
         }
@@ -88,7 +86,9 @@ fn describe(out: &mut String, operation: &Operation, document: &Value) {
         _ => String::new(),
     };
     let _ = writeln!(out, "* Answer: {answer}");
-    let refusals: Vec<String> = operation.refusals.iter().map(u16::to_string).collect();
+    let refusals = described.get("responses").and_then(Value::as_object).into_iter().flatten();
+    let refusals: Vec<&str> =
+        refusals.map(|(status, _)| status.as_str()).filter(|status| *status != "200").collect();
     let _ = writeln!(out, "* Refusals: {}", refusals.join(", "));
 }
 
