@@ -60,6 +60,9 @@ impl<D: Device, O: Observer> Path<D, O> {
     pub(in crate::worker) fn tidy(&mut self, now: Now) {
         self.now = now;
         self.adopt_newest();
+        if self.taps.is_on() {
+            self.taps.refill(now);
+        }
         self.tracker.look_for_listeners(now);
         self.answers.refill(self.snapshot.settings.answers, now);
         if self.snapshot.settings.track.log_invalid != 0 {

@@ -28,7 +28,6 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Shows taps a burst as it has come in.
     #[cold]
     pub(in crate::worker) fn show_burst(&mut self, frames: &[Frame], ingress: PortId) {
-        self.taps.refill(self.now);
         if self.taps.watches(Point::Rx) {
             for frame in frames {
                 self.show(frame, Point::Rx, ingress, None, None);
