@@ -135,7 +135,7 @@ fn about_daemon(page: &mut Page) {
     page.term(
         "SIGHUP",
         "",
-        "Reads the rules again. What is wrong is logged, and the old rules stay in force.",
+        "Reads configuration and rules again. What is wrong is logged, and nothing changes then.",
     );
     page.term("SIGTERM, SIGINT", "", "Detaches, puts the NICs back as they were, and ends.");
     page.heading("ENVIRONMENT");
@@ -148,7 +148,7 @@ fn about_daemon(page: &mut Page) {
     page.term(CONFIG_FILE, "", "The configuration that the service is started with; see fwd.toml(5).");
     page.term("/etc/palisade/rules.v4, /etc/palisade/rules.v6", "", "The rules that it names.");
     page.term(DEFAULT_SOCKET, "", "Socket for fwctl(8).");
-    page.term("/var/lib/palisade", "", "The rulesets that ran before.");
+    page.term("/var/lib/palisade", "", "The rulesets that ran before, and the audit log.");
     page.heading("EXAMPLES");
     page.example(
         "fwd --left eth1 --right eth2 --rules /etc/iptables/rules.v4\nfwd --config /etc/palisade/fwd.toml",
@@ -184,7 +184,10 @@ fn settings_page(date: &str) -> String {
          that is unique, its last part; the command line wins. Relative file names start at the directory of this file.",
     );
     page.paragraph();
-    page.text("fwd --print-defaults prints such a file, with every setting at its default.");
+    page.text(
+        "fwctl config defaults prints such a file, with every setting at its default; fwctl config check tells what is wrong with \
+         this one; fwctl config schema prints a JSON Schema for editors.",
+    );
     page.heading("SETTINGS");
     for section in listing::sections() {
         add_section(&section, &mut page);
@@ -206,6 +209,10 @@ fn add_section(section: &Section, page: &mut Page) {
     page.text(section.about);
     for setting in &section.settings {
         let default = setting.default.as_ref().map(|value| format!(" = {value}")).unwrap_or_default();
-        page.term(setting.name, &default, &format!("{} Takes {}.", setting.doc, setting.takes));
+        page.term(
+            setting.name,
+            &default,
+            &format!("{} Takes {}. {}", setting.doc, setting.takes, setting.change.words()),
+        );
     }
 }

@@ -196,7 +196,9 @@ fn the_example_configuration_and_its_rules_are_right() {
 
 /// The unit with its programs where this test can see them.
 fn unit_for_here(dir: &Path) -> PathBuf {
-    let unit = text("debian/palisade.service").replace("/usr/sbin/fwd", "/bin/true");
+    let unit = text("debian/palisade.service")
+        .replace("/usr/sbin/fwd", "/bin/true")
+        .replace("/usr/bin/fwctl", "/bin/true");
     let path = dir.join("palisade.service");
     fs::write(&path, unit).expect("a file can be written");
     path
@@ -229,6 +231,10 @@ fn the_unit_starts_the_daemon_with_options_it_has() {
     assert_eq!(words[0], "/usr/sbin/fwd");
     let args = <FwdArgs as clap::Parser>::try_parse_from(words).expect("options that there are");
     assert_eq!(args.config.as_deref(), Some(Path::new(manual::CONFIG_FILE)));
+    for line in unit.lines().filter_map(|line| line.strip_prefix("ExecReload=/usr/bin/fwctl")) {
+        let words = ["fwctl"].into_iter().chain(line.split_whitespace());
+        <Cli as clap::Parser>::try_parse_from(words).expect("a command that there is");
+    }
     let defaults = control::config::Config::default();
     for (dir, of) in
         [("RuntimeDirectory", &defaults.net.journal_dir), ("StateDirectory", &defaults.state.dir)]

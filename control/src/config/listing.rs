@@ -1,7 +1,7 @@
 //! Every setting in words, for manuals. Any thread; the list is made from [`super::settings`] and says the same.
 
 use super::Config;
-use super::settings::{Known, SECTIONS, WIRE};
+use super::settings::{Change, Known, SECTIONS, WIRE};
 
 /// A section, and what is in it.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Listed {
     pub default: Option<String>,
     /// What it does.
     pub doc: &'static str,
+    /// When another value takes effect in a daemon that runs.
+    pub change: Change,
 }
 
 /// All sections, wires first, as in the default file.
@@ -37,6 +39,7 @@ pub fn sections() -> Vec<Section> {
         takes: setting.kind.takes(),
         default: (setting.show)(&wire).filter(|value| value != "\"\""),
         doc: setting.doc,
+        change: setting.change,
     });
     let wires = Section {
         name: "wire",
@@ -53,6 +56,7 @@ pub fn sections() -> Vec<Section> {
                 takes: known.kind().takes(),
                 default: known.show(&config),
                 doc: known.doc(),
+                change: known.change(),
             })
             .collect(),
     });
