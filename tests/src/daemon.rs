@@ -222,6 +222,17 @@ impl DaemonBuilder<'_> {
         self
     }
 
+    /// Has users other than root come to its directory and its files, for a daemon that becomes one.
+    ///
+    /// # Panics
+    /// If the directory's mode cannot be set.
+    #[must_use]
+    pub fn reachable(self) -> Self {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(self.dir.path(), mode).expect("the directory is ours");
+        self
+    }
+
     /// Other interfaces than the lab's own.
     #[must_use]
     pub fn ifaces(mut self, left: &str, right: &str) -> Self {

@@ -297,11 +297,13 @@ fn deaf(why: String) -> ApplyError {
 /// A capture file, for as long as the client reads.
 async fn capture(
     State(shared): App,
+    Extension(entry): Extension<Entry>,
     Extension(lasting): Extension<Lasting>,
     request: Request,
 ) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
     let request: CaptureRequest = understand(&body)?;
+    entry.what(json(&request));
     let answer = shared.stream(lasting, "application/x-pcapng", move |backend, lines| {
         backend.capture(&request, &mut |piece| {
             lines.begin();
@@ -314,11 +316,13 @@ async fn capture(
 /// Packets as they are followed, one per line, until the client goes; empty lines in between.
 async fn trace(
     State(shared): App,
+    Extension(entry): Extension<Entry>,
     Extension(lasting): Extension<Lasting>,
     request: Request,
 ) -> Result<Response, Failure> {
     let body = body_of(request, &shared.limits).await?;
     let filter: TapFilter = understand(&body)?;
+    entry.what(json(&filter));
     shared.listen(lasting, move |backend, each| backend.trace(&filter, each)).await
 }
 

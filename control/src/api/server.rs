@@ -83,6 +83,14 @@ pub enum ServeError {
     Thread(std::io::Error),
 }
 
+/// Sockets that are open, and served once [`Server::serve`] is called: opening them may take rights that serving does not.
+pub struct Bound {
+    listener: UnixListener,
+    file: socket::SocketFile,
+    opened: Vec<Opened>,
+    groups: Groups,
+}
+
 /// The running server. Dropping it stops it: no new requests, a short time for answers under way, socket file removed.
 pub struct Server {
     addrs: Vec<SocketAddr>,
@@ -144,13 +152,35 @@ impl Server {
         places: &[Place],
         access: Access,
     ) -> Result<Self, ServeError> {
+        Self::serve(Self::bind(path, groups, places)?, backend, limits, access)
+    }
+
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// As [`Self::start_with`].
+    pub fn bind(path: &Path, groups: impl Into<GroupNames>, places: &[Place]) -> Result<Bound, ServeError> {
         let groups = socket::find_groups(&groups.into())?;
         let opened = places.iter().map(listener::open).collect::<Result<Vec<_>, _>>()?;
+        let (listener, file) = socket::listen(path, &groups)?;
+        Ok(Bound { listener, file, opened, groups })
+    }
+
+    /// Serves `backend` at open sockets, from a thread of its own.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn serve(
+        bound: Bound,
+        backend: Arc<dyn Backend>,
+        limits: Limits,
+        access: Access,
+    ) -> Result<Self, ServeError> {
+        let Bound { listener, file, opened, groups } = bound;
         let page = opened.iter().find_map(Opened::page);
         let addrs = opened.iter().map(|opened| opened.addr).collect();
-        let (listener, file) = socket::listen(path, &groups)?;
         // A call per request at each listener, those of whoever listens to events, and the sampler's.
-        let calls_max = 2 * limits.requests_max * (1 + places.len()) + LASTING_MAX + 1;
+        let calls_max = 2 * limits.requests_max * (1 + opened.len()) + LASTING_MAX + 1;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(calls_max)

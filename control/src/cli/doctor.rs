@@ -5,7 +5,7 @@ use super::args::DoctorArgs;
 use super::client::Client;
 use crate::api::types::{Stats, Version, WebView};
 use crate::config::{Config, FwdArgs, WireConfig};
-use crate::doctor::{Daemon, Finding, Severity, examine, gather};
+use crate::doctor::{Daemon, Finding, RunsAs, Severity, examine, gather, runs_as};
 use serde::Serialize;
 use std::io::Write;
 
@@ -32,6 +32,8 @@ struct Told {
 struct Report {
     /// Whether a daemon answers.
     daemon_runs: bool,
+    /// The rights it has.
+    runs_as: Option<RunsAs>,
     /// The NICs looked at.
     nics: Vec<String>,
     findings: Vec<Told>,
@@ -59,7 +61,12 @@ pub(super) fn run(client: &Client, args: &DoctorArgs, out: &mut dyn Write) -> Re
         }
     }
     let nics = machine.wires.iter().flat_map(|wire| &wire.nics).map(|nic| nic.name.clone()).collect();
-    let report = Report { daemon_runs: machine.daemon.is_some(), nics, findings: told };
+    let report = Report {
+        daemon_runs: machine.daemon.is_some(),
+        runs_as: machine.daemon.and_then(|daemon| daemon.runs_as),
+        nics,
+        findings: told,
+    };
     if args.json {
         serde_json::to_writer(&mut *out, &report).map_err(std::io::Error::from)?;
         writeln!(out)?;
@@ -97,7 +104,7 @@ fn running(client: &Client) -> Result<Option<Daemon>, CliError> {
     let stats: Stats = client.get("/v1/stats")?;
     // One of another version may not know.
     let page = client.get::<WebView>("/v1/web").ok().and_then(|web| web.listen);
-    Ok(Some(Daemon { pid: version.pid, stats, page }))
+    Ok(Some(Daemon { pid: version.pid, stats, page, runs_as: runs_as(version.pid) }))
 }
 
 /// Pairs of NICs: those named, or those of the daemon.
@@ -127,8 +134,12 @@ fn code(told: &[Told]) -> u8 {
 }
 
 fn render(report: &Report) -> String {
-    let Report { daemon_runs, nics, findings } = report;
-    let runs = if *daemon_runs { "the daemon runs" } else { "no daemon runs" };
+    let Report { daemon_runs, runs_as, nics, findings } = report;
+    let runs = match (daemon_runs, runs_as) {
+        (true, Some(runs_as)) => format!("the daemon runs as {runs_as}"),
+        (true, None) => "the daemon runs".to_owned(),
+        (false, _) => "no daemon runs".to_owned(),
+    };
     let looked_at = if nics.is_empty() { String::new() } else { format!("; NICs {}", nics.join(", ")) };
     let mut text = format!("{runs}{looked_at}\n");
     for Told { finding, can_be_fixed, fixed, fix_failed } in findings {

@@ -3,8 +3,8 @@
 use super::timeout_policy;
 use super::value::Value;
 use super::{
-    Auto, Cores, Full, HostNames, Idle, Irqs, L2Pass, Listen, LogLevel, Offloads, Rebalance, Rss, Tracking,
-    XdpMode,
+    Auto, Cores, Full, HostNames, Idle, Irqs, L2Pass, Listen, LogLevel, Offloads, Rebalance, Rss, Seccomp,
+    Tracking, XdpMode,
 };
 use dataplane::flow::TimeoutPolicy;
 use std::path::PathBuf;
@@ -209,4 +209,4 @@ macro_rules! word_fields {
     };
 }
 
-word_fields!(Auto, Full, Idle, Irqs, LogLevel, Offloads, Rebalance, Rss, Tracking, XdpMode);
+word_fields!(Auto, Full, Idle, Irqs, LogLevel, Offloads, Rebalance, Rss, Seccomp, Tracking, XdpMode);

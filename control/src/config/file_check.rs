@@ -78,6 +78,12 @@ impl Loader {
             ("api.group", self.config.api.group.clone()),
             ("api.write_group", self.config.api.write_group.clone()),
         ];
+        if let Err(why) = crate::system::privileges::exists(&self.config.privileges.user) {
+            let (what, hint) = why
+                .split_once(": make it")
+                .map_or((why.as_str(), String::new()), |(what, how)| (what, format!("make it{how}")));
+            self.warn_at("privileges.user", what.to_owned(), &hint);
+        }
         for (name, group) in groups {
             let Some(group) = group else { continue };
             let is_there = group.parse::<u32>().is_ok()

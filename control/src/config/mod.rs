@@ -72,6 +72,8 @@ pub struct Config {
     pub ipfix: IpfixConfig,
     /// What is done to our NICs.
     pub net: NetConfig,
+    /// The rights the daemon gives up once it is set up.
+    pub privileges: PrivilegesConfig,
     /// What is kept across restarts.
     pub state: StateConfig,
     /// The daemon's log.
@@ -259,6 +261,19 @@ words! {
 }
 
 words! {
+    /// The workers' filter of system calls.
+    Seccomp {
+        /// What a worker does not call is refused, and what only an intruder calls ends the process.
+        #[default]
+        On => "on",
+        /// Such calls are let be made, and the kernel logs them.
+        Log => "log",
+        /// There is none.
+        Off => "off",
+    }
+}
+
+words! {
     /// How much the daemon says.
     LogLevel {
         /// Only what went wrong.
@@ -422,6 +437,15 @@ pub struct NetConfig {
     pub journal_dir: PathBuf,
 }
 
+/// The rights the daemon gives up once it is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrivilegesConfig {
+    /// User it becomes: a name, `USER:GROUP`, `auto`, or `root`.
+    pub user: String,
+    /// The workers' filter of system calls.
+    pub seccomp: Seccomp,
+}
+
 /// What is kept across restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateConfig {
@@ -511,6 +535,12 @@ impl Default for RulesConfig {
     fn default() -> Self {
         let labels = crate::labels::LABELS_PATH.into();
         Self { v4: None, v6: None, sets: None, labels, timeout_policies: Vec::new() }
+    }
+}
+
+impl Default for PrivilegesConfig {
+    fn default() -> Self {
+        Self { user: "auto".to_owned(), seccomp: Seccomp::On }
     }
 }
 

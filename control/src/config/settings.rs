@@ -6,7 +6,8 @@ use dataplane::flow::TrackSettings;
 use super::field::{Field, Missing};
 use super::value::Value;
 use super::{
-    Auto, Config, Full, Idle, Irqs, LogLevel, Offloads, Rebalance, Rss, Tracking, WireConfig, XdpMode,
+    Auto, Config, Full, Idle, Irqs, LogLevel, Offloads, Rebalance, Rss, Seccomp, Tracking, WireConfig,
+    XdpMode,
 };
 
 pub use super::value::Kind;
@@ -353,6 +354,23 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "Where it is noted what was changed on a NIC, so that the next start can undo it after a crash."
     ),
     setting!(
+        "privileges.user",
+        Restart,
+        Kind::Name("the name of a user, USER:GROUP, \"auto\" or \"root\""),
+        |c| c.privileges.user,
+        "User that the daemon becomes once it is set up; it keeps CAP_NET_ADMIN and no other right. \"auto\": palisade if there \
+         is such a user and it can do the daemon's work, else root with a warning; \"root\": root without one. Either way all \
+         other capabilities go."
+    ),
+    setting!(
+        "privileges.seccomp",
+        Restart,
+        Kind::Words(Seccomp::words),
+        |c| c.privileges.seccomp,
+        "Filter of the workers' system calls: \"on\" refuses what a worker does not call and ends the process at what only an \
+         intruder would, \"log\" has the kernel log both, \"off\" is none."
+    ),
+    setting!(
         "state.dir",
         Restart,
         Kind::AbsoluteFile,
@@ -459,6 +477,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("web", "The page for browsers."),
     ("ipfix", "Flow records for a collector."),
     ("net", "What is done to the NICs."),
+    ("privileges", "The rights the daemon gives up once it is set up."),
     ("state", "What is kept across restarts."),
     ("log", "What the daemon says."),
 ];

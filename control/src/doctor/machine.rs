@@ -6,6 +6,7 @@ use crate::net::Spreading;
 use crate::placement::{self, Placement, PlacementError};
 use dataplane::ids::PortId;
 use dataplane::worker::deal_lanes;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -35,6 +36,21 @@ pub struct Daemon {
     pub stats: Stats,
     /// Where its web page is on TCP, if it is.
     pub page: Option<SocketAddr>,
+    /// The rights it has, if it can be seen.
+    pub runs_as: Option<RunsAs>,
+}
+
+/// The rights a process has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RunsAs {
+    /// Its user.
+    pub user: String,
+    /// Whether that is root.
+    pub is_root: bool,
+    /// What it may do beyond that user.
+    pub capabilities: Vec<String>,
+    /// Whether all its workers have a filter of system calls.
+    pub workers_filtered: bool,
 }
 
 /// What all NICs have in common.

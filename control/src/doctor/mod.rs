@@ -9,12 +9,14 @@ mod gather;
 mod host;
 mod machine;
 mod nics;
+mod rights;
 mod rss;
 #[cfg(test)]
 mod tests;
 
 pub use gather::gather;
-pub use machine::{Daemon, Host, Machine, Nic, Program, Wire};
+pub use machine::{Daemon, Host, Machine, Nic, Program, RunsAs, Wire};
+pub use rights::runs_as;
 
 use crate::net;
 use serde::Serialize;
@@ -107,6 +109,7 @@ const CHECKS: &[Check] = &[
     nics::addresses,
     host::workers,
     host::rights,
+    rights::of_daemon,
     host::memlock,
     host::hugepages,
     host::kernel,

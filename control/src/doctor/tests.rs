@@ -63,7 +63,7 @@ fn good() -> Machine {
         ..Stats::default()
     };
     Machine {
-        daemon: Some(Daemon { pid: 77, stats, page: None }),
+        daemon: Some(Daemon { pid: 77, stats, page: None, runs_as: None }),
         host: Host {
             kernel: (6, 18),
             clocksource: "tsc".to_owned(),

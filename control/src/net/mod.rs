@@ -4,6 +4,7 @@
 //! sockets but for what only `/sys` has (`napi`): that shows another namespace's devices unless it was mounted anew.
 
 mod facts;
+pub mod held;
 mod ioctl;
 mod journal;
 mod napi;

@@ -4,6 +4,7 @@
 //! The kernel has this in `/sys` only (before Linux 6.13), which may show the devices of another namespace: nothing is read
 //! or written there unless the device of our name has our number.
 
+use super::held::Held;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -29,8 +30,16 @@ impl Napi {
     }
 
     /// Gives it to a NIC.
-    pub(super) fn write(self, name: &str, ifindex: u32) -> io::Result<()> {
-        self.write_in(&dir(name, ifindex)?)
+    pub(super) fn write(self, name: &str, ifindex: u32, held: &Held) -> io::Result<()> {
+        self.write_in(&dir(name, ifindex)?, held)
+    }
+
+    /// Opens what [`Self::write`] writes to.
+    pub(super) fn hold(name: &str, ifindex: u32, held: &mut Held) {
+        if let Ok(dir) = dir(name, ifindex) {
+            held.hold(dir.join(DEFER));
+            held.hold(dir.join(FLUSH));
+        }
     }
 
     fn read_in(dir: &Path) -> io::Result<Self> {
@@ -40,9 +49,9 @@ impl Napi {
         })
     }
 
-    fn write_in(self, dir: &Path) -> io::Result<()> {
-        fs::write(dir.join(DEFER), self.defer_hard_irqs.to_string())?;
-        fs::write(dir.join(FLUSH), self.gro_flush_timeout_ns.to_string())
+    fn write_in(self, dir: &Path, held: &Held) -> io::Result<()> {
+        held.write(&dir.join(DEFER), &self.defer_hard_irqs.to_string())?;
+        held.write(&dir.join(FLUSH), &self.gro_flush_timeout_ns.to_string())
     }
 }
 
@@ -68,7 +77,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back_and_only_of_our_own_nic() {
         let dir = tempfile::tempdir().unwrap();
-        Napi::DEFERRED.write_in(dir.path()).unwrap();
+        Napi::DEFERRED.write_in(dir.path(), &Held::default()).unwrap();
         assert_eq!(Napi::read_in(dir.path()).unwrap(), Napi::DEFERRED);
         // The loopback is number 1 in every namespace.
         assert!(Napi::read("lo", 1).is_ok());

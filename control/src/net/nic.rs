@@ -1,5 +1,6 @@
 //! One of our NICs: found, prepared, watched, and put back on drop.
 
+use super::held::Held;
 use super::ioctl;
 use super::journal::{self, Entry, Queues};
 use super::napi::Napi;
@@ -71,6 +72,8 @@ pub struct Nic {
     /// What to put back, and where that is written down.
     pub(super) before: Option<(Entry, PathBuf)>,
     _promiscuous: Option<OwnedFd>,
+    /// What is written at exit and only root may open.
+    held: Held,
 }
 
 /// How often, and after what time each, queue counts are tried again at exit.
@@ -96,6 +99,7 @@ impl Nic {
             rss: Programmed::default(),
             before: None,
             _promiscuous: None,
+            held: Held::default(),
         })
     }
 
@@ -245,6 +249,7 @@ impl Nic {
             move |source: io::Error| NicError::System { name, what, source }
         };
         let flags = ioctl::flags(&self.socket, &self.name).map_err(system("reading its flags"))?;
+        irqs.hold(Path::new("/"), &mut self.held);
         let mut warnings = Vec::from_iter(self.write_down(journal_dir, irqs));
         if offloads {
             let stubborn = Offloads::switch_off(&self.socket, &self.name);
@@ -286,7 +291,8 @@ impl Nic {
         // After a crash the NIC shows our own values.
         let _ = entry.napi.get_or_insert(now);
         let written = journal::write(dir, entry);
-        let set = written.and_then(|()| Napi::DEFERRED.write(&self.name, self.ifindex));
+        Napi::hold(&self.name, self.ifindex, &mut self.held);
+        let set = written.and_then(|()| Napi::DEFERRED.write(&self.name, self.ifindex, &self.held));
         set.err().map(|error| refused(&format!("{}: its interrupts cannot be put off", self.name), error))
     }
 
@@ -338,9 +344,9 @@ impl Nic {
         let mut failed = self.restore_queues(entry.queues);
         failed.extend(entry.rss.restore(&self.ethtool()));
         failed.extend(entry.offloads.restore(&self.socket, &self.name));
-        let stuck = entry.irqs.restore(Path::new("/"));
+        let stuck = entry.irqs.restore(Path::new("/"), &self.held);
         failed.extend(stuck.iter().map(|irq| format!("interrupt {irq}")));
-        if entry.napi.is_some_and(|napi| napi.write(&self.name, self.ifindex).is_err()) {
+        if entry.napi.is_some_and(|napi| napi.write(&self.name, self.ifindex, &self.held).is_err()) {
             failed.push("when its interrupts come".to_owned());
         }
         if !entry.up

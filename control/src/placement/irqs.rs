@@ -2,11 +2,12 @@
 //! interrupts of the machine whatever the network namespace; a container may have none, or none that can be written.
 
 use super::machine::{Machine, irq_dir};
+use crate::net::held::Held;
 use dataplane::ids::PortId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where interrupts were handled before us, by number, as the kernel writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,11 +23,17 @@ impl Affinities {
         Self(queues.filter_map(|irq| Some((irq.number, now(irq.number)?.trim().to_owned()))).collect())
     }
 
+    /// Opens what [`Self::restore`] writes to.
+    pub fn hold(&self, root: &Path, held: &mut Held) {
+        self.0.keys().for_each(|number| held.hold(file(root, *number)));
+    }
+
     /// Puts them back. Returns those that would not go.
     #[must_use]
-    pub fn restore(&self, root: &Path) -> Vec<u32> {
-        let moved =
-            |(number, cores): (&u32, &String)| write(root, *number, cores).is_err().then_some(*number);
+    pub fn restore(&self, root: &Path, held: &Held) -> Vec<u32> {
+        let moved = |(number, cores): (&u32, &String)| {
+            held.write(&file(root, *number), cores).is_err().then_some(*number)
+        };
         self.0.iter().filter_map(moved).collect()
     }
 }
@@ -56,5 +63,9 @@ pub fn steer(
 }
 
 fn write(root: &Path, number: u32, cores: &str) -> std::io::Result<()> {
-    fs::write(irq_dir(root, number).join("smp_affinity_list"), cores)
+    fs::write(file(root, number), cores)
+}
+
+fn file(root: &Path, number: u32) -> PathBuf {
+    irq_dir(root, number).join("smp_affinity_list")
 }

@@ -186,7 +186,7 @@ fn interrupts_go_to_their_workers_and_back() {
     assert_eq!(irqs::steer(root.path(), &machine, PortId(1), &lanes(4)(2), &[14, 15]), [0; 0]);
     assert_eq!([110, 111, 112, 113].map(at), ["14", "15", "14", "15"]);
     assert_eq!(at(100), "0-15\n", "not asked for");
-    assert_eq!(before.restore(root.path()), [0; 0]);
+    assert_eq!(before.restore(root.path(), &crate::net::held::Held::default()), [0; 0]);
     assert_eq!(at(113), "0-15");
     fs::remove_dir_all(root.path().join("proc/irq/112")).unwrap();
     assert_eq!(

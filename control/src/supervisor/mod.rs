@@ -30,6 +30,7 @@ use crate::reproducer;
 use crate::rules_file::{self, Named, Rules};
 use crate::sets::orders::Orders;
 use crate::sets::{self, Store};
+use crate::system::privileges::{self, Target};
 use crate::system::{capabilities, signals::Signals};
 use crate::web::Access;
 use backend::LiveBackend;
@@ -43,6 +44,7 @@ use ipfix::Exporter;
 use notes::NoteLog;
 use plane::Plane;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -116,6 +118,7 @@ pub fn run(args: FwdArgs, loaded: &Loaded, log: LogSwitch) -> Result<(), Fatal> 
     if let Some(missing) = capabilities::missing() {
         return Err(Fatal::Rights(missing));
     }
+    let become_user = privileges::target(&config.privileges.user).map_err(Fatal::Rights)?;
     let nics: Vec<_> = config.wires.iter().flat_map(|wire| [wire.left.clone(), wire.right.clone()]).collect();
     let sets = Arc::new(Store::new(&nics));
     load_sets(config, &sets, false)?;
@@ -131,6 +134,9 @@ pub fn run(args: FwdArgs, loaded: &Loaded, log: LogSwitch) -> Result<(), Fatal> 
             Fatal::Compile(reproducer::describe(&error, &config.state.dir, &[&rules.v4, &rules.v6]))
         })
     })?;
+    let groups = GroupNames { read: config.api.group.clone(), write: config.api.write_group.clone() };
+    let bound = Server::bind(&config.api.socket, groups, &places(config))?;
+    give_up_rights(config, args.config.as_deref(), become_user)?;
     sets.start_clock(plane.started);
     let asks = std::mem::take(&mut plane.set_asks);
     let waker = Arc::clone(&plane.sets_waker);
@@ -138,13 +144,10 @@ pub fn run(args: FwdArgs, loaded: &Loaded, log: LogSwitch) -> Result<(), Fatal> 
         Orders::start(Arc::clone(&sets), asks, waker).map_err(system("starting the thread for sets"))?;
     let backend = Arc::new(LiveBackend::new(args, loaded, log, &plane, Arc::clone(&sets), labels));
     backend.note_sets();
-    let groups = GroupNames { read: config.api.group.clone(), write: config.api.write_group.clone() };
-    let server = Server::start_for(
-        &config.api.socket,
-        groups,
+    let server = Server::serve(
+        bound,
         Arc::clone(&backend) as _,
         Limits::default(),
-        &places(config),
         Access::socket(&config.web.hosts.0, config.web.write),
     )?;
     plane.publisher.follow_wall_clock(Now::since(plane.started));
@@ -165,6 +168,28 @@ pub fn run(args: FwdArgs, loaded: &Loaded, log: LogSwitch) -> Result<(), Fatal> 
     drop(orders);
     info!("stopped; the NICs are as they were");
     ended
+}
+
+/// Becomes the user that the daemon is to run as, or stays, and gives up every right that is not needed any more. Before the
+/// first thread is started.
+fn give_up_rights(config: &Config, source: Option<&Path>, mut target: Target) -> Result<(), Fatal> {
+    if let Target::Become(identity) = &target
+        && let Err(why) = privileges::hand_over(config, identity)
+    {
+        if config.privileges.user != "auto" {
+            return Err(Fatal::Rights(why));
+        }
+        target = Target::Stay(Some(format!("the daemon goes on as root, with fewer rights: {why}")));
+    }
+    match &target {
+        Target::Stay(None) => {}
+        Target::Stay(Some(why)) => warn!("{why}"),
+        Target::Become(identity) => {
+            privileges::shortcomings(config, source, identity).iter().for_each(|why| warn!("{why}"));
+        }
+    }
+    let failed = |source| Fatal::System { what: "giving up rights", source };
+    privileges::drop_all_but_needed(&target).map_err(failed)
 }
 
 /// Where the API listens on TCP.

@@ -16,7 +16,7 @@ use crate::placement::Placed;
 use crate::publish::Publisher;
 use crate::requests::{Desk, REQUEST_RING};
 use crate::sets::orders::ASK_RING;
-use crate::system::{capabilities, cores};
+use crate::system::{capabilities, cores, privileges};
 use bpf::{AttachMode, XdpPort};
 use dataplane::flow::{Expectations, Expired, FlowEvent, Listening, Region, Seed, Tracker, TrackerConfig};
 use dataplane::ids::{PortId, WorkerId};
@@ -263,6 +263,7 @@ impl Plane {
             let Some(mut worker) = handle.worker.take() else { continue };
             let (stop, core) = (Arc::clone(&self.stop), handle.core);
             let thread_id = Arc::clone(&handle.thread_id);
+            let filter = config.privileges.seccomp;
             let run = move || {
                 thread_id.store(rustix::thread::gettid().as_raw_pid(), Ordering::Relaxed);
                 if let Err(error) = cores::pin(core) {
@@ -270,6 +271,7 @@ impl Plane {
                         "worker {index} cannot be pinned to core {core}: {error}; it runs where the kernel puts it"
                     );
                 }
+                privileges::confine(filter);
                 worker.run(started, idle, &stop);
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(run);

@@ -2,4 +2,6 @@
 
 pub mod capabilities;
 pub mod cores;
+pub mod privileges;
+pub mod seccomp;
 pub mod signals;
