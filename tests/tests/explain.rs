@@ -443,7 +443,8 @@ fn cost() {
     let (store, _dir) = sets();
     let rules = rules(&text, Family::V4, &store);
     let flows = 1_000_000_u32;
-    let config = GatewayConfig { max_flows: flows + 1000, ..config(1, false) };
+    let mut config = GatewayConfig { max_flows: flows + 1000, ..config(1, false) };
+    config.settings.track.half_open_percent = 100;
     let mut gateway = Gateway::new(&[(*rules.ruleset).clone()], config).unwrap();
     for number in 0..flows {
         let src = Ipv4Addr::from_bits(0x0a00_0000 + number / 50_000);
