@@ -1,5 +1,5 @@
 //! Who may do what through the API. The kernel says who is at the other end of a connection; each route declares what it
-//! asks for where it is listed ([`super::routes`]); this module brings both together, before a handler sees the request.
+//! asks for where it is listed (`super::routes`); this module brings both together, before a handler sees the request.
 //!
 //! * **Reading** (everything that changes nothing): root, the daemon's own user, members of `api.group` and of
 //!   `api.write_group`.

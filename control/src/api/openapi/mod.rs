@@ -3,7 +3,7 @@
 //!
 //! Schemas are those of the types that the server itself reads and writes, derived by `schemars`, which goes by the same
 //! serde attributes: what a field is called, whether it may be missing, what a newtype looks like on the wire. (OpenAPI 3.1
-//! takes JSON Schema as it is.) Paths stand in [`operations`], one entry for each; a test holds that list against the router.
+//! takes JSON Schema as it is.) Paths stand in `operations`, one entry for each; a test holds that list against the router.
 
 mod operations;
 #[cfg(test)]
