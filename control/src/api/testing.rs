@@ -34,6 +34,8 @@ pub(crate) struct Fake {
     pub(crate) captured: Vec<Vec<u8>>,
     pub(crate) traced: Vec<TraceRow>,
     pub(crate) drops: Vec<DropRow>,
+    /// Who holds this keeps a walk over the flows from beginning.
+    pub(crate) walk: Arc<Mutex<()>>,
     /// Flows handed out so far.
     pub(crate) walked: AtomicU64,
     pub(crate) top: TopReport,
@@ -61,6 +63,7 @@ impl Backend for Fake {
     }
 
     fn flows(&self, filter: &FlowFilter, each: &mut dyn FnMut(FlowRow) -> ControlFlow<()>) {
+        drop(self.walk.lock().unwrap());
         for row in std::iter::repeat_n(&self.flows, self.repeat + 1).flatten().filter(|row| filter.fits(row))
         {
             self.walked.fetch_add(1, Ordering::Relaxed);
