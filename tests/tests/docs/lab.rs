@@ -121,6 +121,21 @@ impl Stage {
         let daemon = Process::spawn(self.command(Place::Gateway, text));
         assert!(daemon.wait_for_line("ready", PATIENCE), "{}", daemon.stdout());
         self.background.push((0, daemon));
+        self.wait_for_links();
+    }
+
+    /// Waits until a daemon that has just begun knows of both carriers, which the kernel tells a moment after links came up.
+    /// Whoever types has waited by then.
+    fn wait_for_links(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let exit = Process::spawn(self.command(Place::Gateway, "fwctl stats")).wait(PATIENCE);
+            if exit.stdout.matches("link up").count() == 2 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the links do not come up\n{}", exit.stdout);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Does one step.
@@ -163,6 +178,9 @@ impl Stage {
                     let _ = ended.map_err(|exit| differs("does not end when interrupted", &exit.stdout))?;
                 } else {
                     self.background.push((step.line, process));
+                    if step.command.starts_with("fwd ") {
+                        self.wait_for_links();
+                    }
                 }
             }
         }
