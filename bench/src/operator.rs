@@ -2,7 +2,7 @@
 //! operators: dumps, top lists, captures, and clients that behave badly.
 //!
 //! Whoever asks has the first core, with the generator and everything of the daemon that is not its worker; the worker has the
-//! last one. What is compared is what the worker carries while it is never without packets: see [`beside`].
+//! last one. What is compared is what the worker carries while it is never without packets: see `beside`.
 
 mod beside;
 mod clients;
