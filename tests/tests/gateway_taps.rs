@@ -134,7 +134,7 @@ fn captures_can_be_of_any_point_of_drops_and_of_one_rule() {
     };
     let (rx, rx_process) = run(&["--point", "rx", "-c", "3", "udp"], "rx");
     let (tx, tx_process) = run(&["--point", "tx", "-c", "3", "udp or icmp"], "tx");
-    let (drops, drops_process) = run(&["--drops", "-c", "2"], "drops");
+    let (drops, drops_process) = run(&["--drops", "-c", "2", "udp"], "drops");
     let (rule, rule_process) = run(&["--rule", "services:2", "-c", "1", "-s", "60"], "rule");
     send(&lab, 7001, 1);
     send(&lab, 7002, 1);
