@@ -48,8 +48,11 @@
 //! through [`backend::Backend`] only; nothing here is near the packet path.
 
 pub mod access;
+mod answers;
 pub mod backend;
+mod body;
 mod event_rows;
+mod failure;
 mod flow_rows;
 mod gate;
 #[cfg(test)]

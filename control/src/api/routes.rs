@@ -1,41 +1,35 @@
 //! Requests and their answers. Handlers only translate; what happens is up to the backend.
 
 use super::access::{Access, Caller, Route, authorise};
+use super::answers::call;
 use super::backend::{ApplyError, Backend};
-use super::ledger::{Entry, Said};
-use super::limits::{
-    CHUNK_BYTES, CHUNKS_IN_FLIGHT, CONFIRM_MAX_SECS, LARGE_BODIES_MAX, Limits, SMALL_BODY_BYTES,
-};
-use super::listener::{self, Lasting};
+use super::body::{body_of, understand};
+use super::failure::Failure;
+use super::ledger::Entry;
+use super::limits::CONFIRM_MAX_SECS;
+use super::listener::Lasting;
 use super::metrics::{Facts, Format, exposition};
 use super::server::Shared;
-use super::types::ExplainRequest;
 use super::types::{
-    ApplyReport, ApplyRequest, CaptureRequest, ConfigReport, ConfigSetRequest, EditRequest, ErrorBody,
-    ErrorKind, Family, FlowCount, FlowFilter, FlowRow, RecentEdit, RollbackRequest, SetRequest, SetsRequest,
-    SettingChange, TablesRequest, Tally, TallyLine, TapFilter, TopRequest, UpdateRequest, WebView,
+    ApplyReport, ApplyRequest, CaptureRequest, ConfigReport, ConfigSetRequest, EditRequest, ErrorKind,
+    ExplainRequest, Family, FlowCount, FlowFilter, RecentEdit, RollbackRequest, SetRequest, SetsRequest,
+    SettingChange, TablesRequest, Tally, TapFilter, TopRequest, UpdateRequest, WebView,
 };
 use crate::audit::{AuditLog, AuditReport, RECORDS_MAX};
 use crate::web::{self, Refusal};
-use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use http_body_util::BodyExt as _;
-use http_body_util::channel::{Channel, Sender};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::io;
-use std::ops::{ControlFlow, Deref};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 type App = State<Arc<Shared>>;
 
@@ -184,6 +178,10 @@ impl FamilyQuery {
     fn family(&self) -> Option<Family> {
         self.family.map(Family::from)
     }
+
+    fn families(&self) -> Vec<Family> {
+        self.family().map_or_else(|| vec![Family::V4, Family::V6], |family| vec![family])
+    }
 }
 
 impl From<Family4Or6> for Family {
@@ -208,7 +206,7 @@ async fn rules(
     State(shared): App,
     query: Result<Query<FamilyQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let families = query?.0.family().map_or_else(|| vec![Family::V4, Family::V6], |family| vec![family]);
+    let families = query?.0.families();
     let views = call(move || {
         families.into_iter().filter_map(|family| shared.backend.rules(family)).collect::<Vec<_>>()
     });
@@ -219,7 +217,7 @@ async fn rule_counters(
     State(shared): App,
     query: Result<Query<FamilyQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let families = query?.0.family().map_or_else(|| vec![Family::V4, Family::V6], |family| vec![family]);
+    let families = query?.0.families();
     let counters = call(move || {
         families.into_iter().filter_map(|family| shared.backend.rule_counters(family)).collect::<Vec<_>>()
     });
@@ -361,171 +359,6 @@ impl Shared {
     fn filter(&self, filter: FlowFilter) -> Result<FlowFilter, Failure> {
         let names = self.backend.label_names();
         filter.with_labels(&names).map_err(|why| Failure::new(ErrorKind::BadRequest, why))
-    }
-
-    /// An answer of JSON lines, and where to put them. From within the server's runtime only.
-    fn lines(&self) -> (Lines, Response) {
-        let (sender, body) = Channel::<Bytes, io::Error>::new(CHUNKS_IN_FLIGHT);
-        let lines = Lines {
-            sender,
-            chunk: Vec::with_capacity(CHUNK_BYTES),
-            runtime: tokio::runtime::Handle::current(),
-            timeout: self.limits.write_timeout,
-        };
-        (lines, ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
-    }
-
-    /// An answer of the rows that `work` goes over, one per line, as it does.
-    fn rows<R: serde::Serialize + 'static>(
-        self: Arc<Self>,
-        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(R) -> ControlFlow<()>) + Send + 'static,
-    ) -> Response {
-        let (mut lines, answer) = self.lines();
-        // Not awaited: it ends with the walk, or with the client.
-        spawn_held(move || {
-            let mut whole = true;
-            work(&*self.backend, &mut |row| {
-                let sent = lines.push(&row);
-                whole &= sent.is_continue();
-                sent
-            });
-            // Only an aborted body tells the client that lines are missing; a body that just ends looks complete.
-            if !whole || lines.send().is_break() {
-                lines.sender.abort(io::Error::other("the client was too slow"));
-            }
-        });
-        answer
-    }
-
-    /// An answer of the events that `work` hands out, one per line, and empty lines in between. Begins once somebody
-    /// listens, so that who may not is told why.
-    async fn listen<E: serde::Serialize + 'static>(
-        self: Arc<Self>,
-        lasting: Lasting,
-        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(Option<E>) -> ControlFlow<()>) -> Result<(), ApplyError>
-        + Send
-        + 'static,
-    ) -> Result<Response, Failure> {
-        self.stream(lasting, "application/x-ndjson", move |backend, out| {
-            work(backend, &mut |event| {
-                out.begin();
-                match event {
-                    Some(event) => out.lines.push(&event),
-                    None => out.push_bytes(b"\n"),
-                }
-            })
-        })
-        .await
-    }
-
-    /// An answer that lasts until the client goes. Begins once `work` says so, so that who may not is told why.
-    async fn stream(
-        self: Arc<Self>,
-        lasting: Lasting,
-        kind: &'static str,
-        work: impl FnOnce(&dyn Backend, &mut Lasts) -> Result<(), ApplyError> + Send + 'static,
-    ) -> Result<Response, Failure> {
-        let (lines, mut answer) = self.lines();
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        let (started, begun) = oneshot::channel();
-        let mut out = Lasts { lines, started: Some(started) };
-        spawn_held(move || {
-            let worked = work(&*self.backend, &mut out);
-            match (worked, out.started.take()) {
-                (Err(why), Some(started)) => {
-                    let _ = started.send(Err(why));
-                }
-                _ => {
-                    let _ = out.lines.send();
-                }
-            }
-        });
-        match begun.await {
-            Ok(Ok(())) => {
-                lasting.begin();
-                Ok(answer)
-            }
-            Ok(Err(why)) => Err(why.into()),
-            Err(_) => Err(Failure::new(
-                ErrorKind::Internal,
-                "the daemon does not tell of events; its log may say why",
-            )),
-        }
-    }
-
-    /// An answer of the flows that `work` goes over, as it does, and at the end how many they were.
-    fn tally(
-        self: Arc<Self>,
-        entry: Entry,
-        work: impl FnOnce(&dyn Backend, &mut dyn FnMut(FlowRow) -> ControlFlow<()>) -> Tally + Send + 'static,
-    ) -> Response {
-        let (mut lines, answer) = self.lines();
-        entry.keep_open();
-        spawn_held(move || {
-            let mut whole = true;
-            let tally = work(&*self.backend, &mut |row| {
-                let sent = lines.push(&TallyLine::Flow(row));
-                whole &= sent.is_continue();
-                sent
-            });
-            entry.after(json!(tally));
-            entry.done();
-            let ended = lines.push(&TallyLine::End(tally)).is_continue() && lines.send().is_continue();
-            if !whole || !ended {
-                lines.sender.abort(io::Error::other("the client was too slow"));
-            }
-        });
-        answer
-    }
-}
-
-/// An answer that lasts.
-struct Lasts {
-    lines: Lines,
-    /// Whoever waits for its beginning.
-    started: Option<oneshot::Sender<Result<(), ApplyError>>>,
-}
-
-impl Lasts {
-    /// It begins now, if it has not.
-    fn begin(&mut self) {
-        if let Some(started) = self.started.take() {
-            let _ = started.send(Ok(()));
-        }
-    }
-
-    /// Sends these bytes, with what waited before them.
-    fn push_bytes(&mut self, bytes: &[u8]) -> ControlFlow<()> {
-        self.lines.chunk.extend_from_slice(bytes);
-        self.lines.send()
-    }
-}
-
-/// Flows on their way to a client, a piece at a time.
-struct Lines {
-    sender: Sender<Bytes, io::Error>,
-    chunk: Vec<u8>,
-    runtime: tokio::runtime::Handle,
-    timeout: Duration,
-}
-
-impl Lines {
-    fn push(&mut self, row: &impl serde::Serialize) -> ControlFlow<()> {
-        if serde_json::to_writer(&mut self.chunk, row).is_err() {
-            return ControlFlow::Break(());
-        }
-        self.chunk.push(b'\n');
-        if self.chunk.len() < CHUNK_BYTES - 1024 { ControlFlow::Continue(()) } else { self.send() }
-    }
-
-    /// Waits until the client has taken enough for another piece; breaks if it is gone or too slow.
-    fn send(&mut self) -> ControlFlow<()> {
-        if self.chunk.is_empty() {
-            return ControlFlow::Continue(());
-        }
-        let chunk = Bytes::from(std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_BYTES)));
-        let sent = self.runtime.block_on(tokio::time::timeout(self.timeout, self.sender.send_data(chunk)));
-        if matches!(sent, Ok(Ok(()))) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }
 
@@ -920,125 +753,4 @@ fn with_comment(what: String, comment: Option<&str>, confirm_secs: Option<u32>) 
 /// A request as it goes into the audit log.
 fn json(request: &impl serde::Serialize) -> String {
     serde_json::to_string(request).unwrap_or_default()
-}
-
-/// Bodies larger than [`SMALL_BODY_BYTES`] that are in memory at one time, of all clients together.
-static LARGE_BODIES: Semaphore = Semaphore::const_new(LARGE_BODIES_MAX);
-
-/// A request's body. While it is there, one that is large keeps others that are from coming in.
-struct Taken {
-    bytes: Vec<u8>,
-    _place: Option<SemaphorePermit<'static>>,
-}
-
-impl Deref for Taken {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// The body of a request, within its limits of size and time.
-async fn body_of(request: Request, limits: &Limits) -> Result<Taken, Failure> {
-    let body_max = limits.body_max_bytes;
-    let too_large = || {
-        Failure::new(ErrorKind::BadRequest, format!("the request has more than {body_max} bytes"))
-            .with_status(StatusCode::PAYLOAD_TOO_LARGE)
-    };
-    // Refused by its announced length, before a byte of it is taken in.
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if announced.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > body_max) {
-        return Err(too_large());
-    }
-    let take = async {
-        let (mut body, mut bytes, mut place) = (request.into_body(), Vec::new(), None);
-        while let Some(frame) = body.frame().await {
-            let cut_off = |_| Failure::new(ErrorKind::BadRequest, "the request ends before its body does");
-            let Ok(data) = frame.map_err(cut_off)?.into_data() else { continue };
-            if bytes.len() + data.len() > body_max {
-                return Err(too_large());
-            }
-            if place.is_none() && bytes.len() + data.len() > SMALL_BODY_BYTES {
-                // Nobody closes the semaphore.
-                place = LARGE_BODIES.acquire().await.ok();
-            }
-            bytes.extend_from_slice(&data);
-        }
-        Ok(Taken { bytes, _place: place })
-    };
-    tokio::time::timeout(limits.body_timeout, take).await.map_err(|_| {
-        Failure::new(ErrorKind::BadRequest, "the request did not come in time")
-            .with_status(StatusCode::REQUEST_TIMEOUT)
-    })?
-}
-
-fn understand<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| {
-        Failure::new(ErrorKind::BadRequest, format!("the request is not understood: {error}"))
-    })
-}
-
-/// Runs a call into the daemon where it may wait.
-async fn call<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    let failed =
-        |_| Failure::new(ErrorKind::Internal, "the daemon failed on this request; its log says more");
-    spawn_held(work).await.map_err(failed)
-}
-
-/// Runs work where it may wait. The request's place is taken until it is done, whatever becomes of the client.
-fn spawn_held<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> tokio::task::JoinHandle<T> {
-    let guest = listener::guest();
-    tokio::task::spawn_blocking(move || {
-        let done = work();
-        drop(guest);
-        done
-    })
-}
-
-/// An answer that is an [`ErrorBody`].
-pub(super) struct Failure {
-    status: StatusCode,
-    body: Box<ErrorBody>,
-}
-
-impl Failure {
-    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        let status = match kind {
-            ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
-            ErrorKind::NotFound => StatusCode::NOT_FOUND,
-            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
-            ErrorKind::BadRules | ErrorKind::Unsupported => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorKind::Busy => StatusCode::CONFLICT,
-            ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self { status, body: Box::new(ErrorBody { kind, message: message.into(), diagnostics: Vec::new() }) }
-    }
-
-    fn with_status(mut self, status: StatusCode) -> Self {
-        self.status = status;
-        self
-    }
-}
-
-impl From<ApplyError> for Failure {
-    fn from(error: ApplyError) -> Self {
-        let ApplyError { kind, message, diagnostics } = error;
-        let mut failure = Self::new(kind, message);
-        failure.body.diagnostics = diagnostics;
-        failure
-    }
-}
-
-impl From<QueryRejection> for Failure {
-    fn from(rejection: QueryRejection) -> Self {
-        Self::new(ErrorKind::BadRequest, rejection.body_text())
-    }
-}
-
-impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        let said = Extension(Said(self.body.message.clone()));
-        (self.status, said, Json(*self.body)).into_response()
-    }
 }
