@@ -309,11 +309,7 @@ impl Publisher {
         let mut settings = state.settings.clone();
         settings.track.set(name, value)?;
         settings.policies = settings.policies.over(&settings.track)?;
-        state.settings = settings.clone();
-        let running = self.mailbox.newest();
-        let (v4, v6) = (Arc::clone(&running.v4), Arc::clone(&running.v6));
-        let generation = state.next_generation();
-        Ok(self.offer(&mut state, Snapshot { generation, v4, v6, settings }))
+        Ok(self.offer_settings(&mut state, settings))
     }
 
     /// Puts other settings in the place of those in force; the rules stay as they are, and so do the clock on the wall, the
@@ -323,11 +319,7 @@ impl Publisher {
         let track = TrackSettings { max: state.settings.track.max, ..settings.track };
         let Settings { wall, taps, .. } = &state.settings;
         let settings = Settings { track, wall: Arc::clone(wall), taps: Arc::clone(taps), ..settings };
-        state.settings = settings.clone();
-        let running = self.mailbox.newest();
-        let (v4, v6) = (Arc::clone(&running.v4), Arc::clone(&running.v6));
-        let generation = state.next_generation();
-        self.offer(&mut state, Snapshot { generation, v4, v6, settings })
+        self.offer_settings(&mut state, settings)
     }
 
     /// Changes who looks at packets; the rest stays as it is. What `change` refuses is not published.
@@ -335,12 +327,8 @@ impl Publisher {
         let mut state = self.state();
         let mut taps = state.settings.taps.to_vec();
         change(&mut taps)?;
-        state.settings.taps = taps.into();
-        let settings = state.settings.clone();
-        let running = self.mailbox.newest();
-        let (v4, v6) = (Arc::clone(&running.v4), Arc::clone(&running.v6));
-        let generation = state.next_generation();
-        self.offer(&mut state, Snapshot { generation, v4, v6, settings });
+        let settings = Settings { taps: taps.into(), ..state.settings.clone() };
+        self.offer_settings(&mut state, settings);
         Ok(())
     }
 
@@ -372,6 +360,15 @@ impl Publisher {
     pub fn rules_since(&self, family: Family) -> (Generation, Arc<Rules>) {
         let state = self.state();
         (self.mailbox.newest().rules(family).since, Arc::clone(state.rules.family(family)))
+    }
+
+    /// Offers other settings with the rules in force.
+    fn offer_settings(&self, state: &mut State, settings: Settings) -> Generation {
+        state.settings = settings.clone();
+        let running = self.mailbox.newest();
+        let (v4, v6) = (Arc::clone(&running.v4), Arc::clone(&running.v6));
+        let generation = state.next_generation();
+        self.offer(state, Snapshot { generation, v4, v6, settings })
     }
 
     fn offer(&self, state: &mut State, next: Snapshot) -> Generation {
