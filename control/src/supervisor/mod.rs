@@ -13,6 +13,7 @@ mod notes;
 mod plane;
 mod ports;
 mod rss;
+mod wall;
 mod watch;
 mod watchdog;
 

@@ -3,12 +3,13 @@
 
 use super::captures::{Captures, Packet};
 use super::plane::Plane;
+use super::wall::WallClock;
 use crate::packet_log::{self, Around, TRACE_STYLE};
 use dataplane::ids::PortId;
 use dataplane::rules::log::{LineStyle, LogSpec, LogTo};
 use dataplane::worker::{Note, Why};
 use std::sync::PoisonError;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 /// How often is said how many were too many.
@@ -84,7 +85,7 @@ impl NoteLog {
                     }
                     LogTo::Capture { group, .. } => {
                         let nics: Vec<&str> = plane.ports.iter().map(|port| port.nic.name.as_str()).collect();
-                        let at = happened(plane.started.elapsed(), note.at.nanos);
+                        let at = WallClock::read(plane.started).at(note.at);
                         self.captures.write(
                             group,
                             &nics,
@@ -95,13 +96,6 @@ impl NoteLog {
             }
         }
     }
-}
-
-/// When it was on the clock on the wall, since 1970.
-fn happened(since_start: Duration, nanos: u64) -> Duration {
-    let ago = since_start.saturating_sub(Duration::from_nanos(nanos));
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    now.saturating_sub(ago)
 }
 
 /// Says it as loudly as the rule wants, but never so softly that the daemon would keep it to itself unless told otherwise

@@ -6,6 +6,7 @@ use super::trace::time;
 use crate::api::types::{DropRow, Stats};
 use crate::cli::CliError;
 use crate::cli::client::Client;
+use crate::explain::build::hex;
 use crate::pcapng::{Packet, Section};
 use dataplane::reason::DropReason;
 use std::io::Write;
@@ -88,7 +89,7 @@ fn write_capture(
                 port: u8::try_from(port).unwrap_or(0),
                 at: Duration::from_micros(row.at_micros),
                 frame_len: row.frame_len,
-                bytes: &bytes(&row.frame),
+                bytes: &hex(&row.frame).unwrap_or_default(),
                 is_outbound: Some(false),
                 comment: &comment,
             })?;
@@ -100,9 +101,4 @@ fn write_capture(
         _ => CliError::Wrong(format!("{}: {error}", path.display())),
     })?;
     Ok(writeln!(err, "fwctl: {} packets written", rows.len())?)
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let pairs = hex.as_bytes().chunks_exact(2);
-    pairs.filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }

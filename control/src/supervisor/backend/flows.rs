@@ -6,11 +6,11 @@ use crate::api::backend::Backend as _;
 use crate::api::types::{FlowFilter, FlowRow, Tally, UpdateRequest};
 use crate::api::{Shown, Wall, flow_row, is_kept};
 use crate::requests::{Desk, REQUEST_RING};
+use crate::supervisor::wall::WallClock;
 use dataplane::clock::Now;
 use dataplane::flow::{Change, Cursor, FlowView, Request, Tenure, TrackSettings};
 use std::ops::ControlFlow;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Slots looked at in one go.
 pub(super) const SLICE_SLOTS: usize = 4096;
@@ -210,9 +210,6 @@ impl LiveBackend {
 
     /// A moment of the workers' clock, by the calendar too.
     pub(super) fn wall_at(&self, then: Now) -> Wall {
-        let ago = Duration::from_nanos(self.now().nanos.saturating_sub(then.nanos));
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = u64::try_from(since_1970.saturating_sub(ago).as_micros()).unwrap_or(u64::MAX);
-        Wall { tick: then.tick(), micros }
+        Wall { tick: then.tick(), micros: WallClock::read(self.started).micros(then) }
     }
 }

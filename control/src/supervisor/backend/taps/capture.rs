@@ -1,11 +1,12 @@
 //! `POST /v1/capture`: packets as a pcapng file.
 
 use super::names::RuleNames;
-use super::{BUFFER_MAX_MIB, News, Session, WallClock};
+use super::{BUFFER_MAX_MIB, News, Session, verdict};
 use crate::api::backend::ApplyError;
 use crate::api::types::{CapturePoint, CaptureRequest, ErrorKind};
 use crate::pcapng::{Packet, Section};
 use crate::supervisor::backend::LiveBackend;
+use crate::supervisor::wall::WallClock;
 use dataplane::reason::DropReason;
 use dataplane::worker::Fate;
 use dataplane::worker::tap::{Point, SNAP_MAX, Sighting, TapSpec};
@@ -61,12 +62,7 @@ fn comment(sighting: &Sighting, names: &RuleNames, nics: &[&str]) -> String {
     let Some(Fate { ingress, dropped, ct_state, rule }) = sighting.fate else {
         return format!("point={}", sighting.point.name());
     };
-    let verdict = match dropped {
-        None => "accept",
-        Some(DropReason::RuleReject | DropReason::RuleRejectSilent) => "reject",
-        Some(_) => "drop",
-    };
-    let mut line = format!("verdict={verdict}");
+    let mut line = format!("verdict={}", verdict(dropped).word());
     if let Some(reason) = dropped {
         let _ = write!(line, " reason={}", reason.name());
     }
@@ -122,7 +118,7 @@ impl LiveBackend {
         else {
             return Ok(());
         };
-        let mut clock = WallClock::read(self);
+        let mut clock = WallClock::read(self.started);
         let (mut names, mut comments) = (RuleNames::default(), Comments::default());
         names.look(&self.publisher);
         let mut said = Instant::now();
@@ -157,7 +153,7 @@ impl LiveBackend {
                     names.look(&self.publisher);
                     if said.elapsed() >= STATISTICS_EVERY {
                         said = Instant::now();
-                        clock = WallClock::read(self);
+                        clock = WallClock::read(self.started);
                         let tally = session.tally();
                         let _ = section.statistics(clock.at(self.now()), tally.taken, tally.lost);
                     }

@@ -1,10 +1,10 @@
 //! `GET /v1/drops`: the last packets that were dropped, and what dropped them.
 
-use super::WallClock;
 use super::names::RuleNames;
 use crate::api::types::DropRow;
 use crate::explain::{named_reason, what_it_is};
 use crate::supervisor::backend::LiveBackend;
+use crate::supervisor::wall::WallClock;
 use dataplane::wire;
 use dataplane::worker::tap::Drop;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 impl LiveBackend {
     /// The last drops of all workers, oldest first.
     pub(in crate::supervisor::backend) fn last_drops(&self) -> Vec<DropRow> {
-        let (mut names, clock) = (RuleNames::default(), WallClock::read(self));
+        let (mut names, clock) = (RuleNames::default(), WallClock::read(self.started));
         names.look(&self.publisher);
         let workers = (0..).zip(&self.workers);
         let mut all: Vec<(u8, Drop)> = workers

@@ -10,14 +10,13 @@ mod trace;
 
 use super::LiveBackend;
 use crate::api::backend::ApplyError;
-use crate::api::types::{ErrorKind, TapFilter};
-use dataplane::clock::Now;
+use crate::api::types::{ErrorKind, Fate, TapFilter};
 use dataplane::reason::DropReason;
 use dataplane::rules::model::RuleId;
 use dataplane::rules::trace::Step;
 use dataplane::worker::tap::{Filter, Instruction, Point, Sighting, Tap, TapReader, TapSpec};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Most memory for packets that wait to be read, in MiB.
 pub(super) const BUFFER_MAX_MIB: u32 = 1024;
@@ -141,26 +140,12 @@ impl Drop for Session<'_> {
     }
 }
 
-/// The clock on the wall beside the workers'. Read once for many packets, so that their times are apart as they were.
-#[derive(Clone, Copy)]
-struct WallClock {
-    /// Since 1970, at the zero of the workers' clock.
-    zero: Duration,
-}
-
-impl WallClock {
-    fn read(backend: &LiveBackend) -> Self {
-        let now = Duration::from_nanos(backend.now().nanos);
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { zero: wall.saturating_sub(now) }
-    }
-
-    fn at(self, then: Now) -> Duration {
-        self.zero + Duration::from_nanos(then.nanos)
-    }
-
-    fn micros(self, then: Now) -> u64 {
-        u64::try_from(self.at(then).as_micros()).unwrap_or(u64::MAX)
+/// What became of a packet, in the words of the API.
+const fn verdict(dropped: Option<DropReason>) -> Fate {
+    match dropped {
+        None => Fate::Accept,
+        Some(DropReason::RuleReject | DropReason::RuleRejectSilent) => Fate::Reject,
+        Some(_) => Fate::Drop,
     }
 }
 

@@ -2,7 +2,7 @@
 //! explanation.
 
 use super::names::RuleNames;
-use super::{News, Session, WallClock};
+use super::{News, Session, verdict};
 use crate::api::backend::ApplyError;
 use crate::api::types::{
     self, ExplainedOwner, ExplainedState, ExplainedStep, ExplainedVerdict, Explanation, Named, TapFilter,
@@ -12,7 +12,6 @@ use crate::explain::{named_reason, what_it_is};
 use crate::supervisor::backend::LiveBackend;
 use dataplane::flow::Direction;
 use dataplane::ids::{PortId, WorkerId};
-use dataplane::reason::DropReason;
 use dataplane::rules::model::{CtState, Ruleset, Target};
 use dataplane::rules::trace::Step;
 use dataplane::wire;
@@ -49,7 +48,7 @@ impl LiveBackend {
                 let total = session.tally().lost;
                 let lost = total - std::mem::replace(&mut lost, total);
                 let explanation = self.explain_sighting(sighting, steps, bytes, &names);
-                let at_micros = WallClock::read(self).micros(sighting.at);
+                let at_micros = self.wall_at(sighting.at).micros;
                 each(Some(TraceRow { at_micros, explanation, lost }))
             }
             News::Sign => {
@@ -123,11 +122,7 @@ impl LiveBackend {
 
     fn explain_fate(&self, sighting: &Sighting, names: &RuleNames) -> ExplainedVerdict {
         let Some(Fate { dropped, rule, .. }) = sighting.fate else { return ExplainedVerdict::default() };
-        let verdict = match dropped {
-            None => types::Fate::Accept,
-            Some(DropReason::RuleReject | DropReason::RuleRejectSilent) => types::Fate::Reject,
-            Some(_) => types::Fate::Drop,
-        };
+        let verdict = verdict(dropped);
         let family = sighting.family;
         let rule =
             rule.zip(family).and_then(|(by, family)| names.place(family, sighting.since, by, sighting.rule));
