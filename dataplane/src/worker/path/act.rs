@@ -34,9 +34,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         // The answer is written over the packet.
         let head: ArrayVec<u8, DROP_BYTES> =
             self.umem.head(&frame).iter().copied().take(DROP_BYTES).collect();
-        if self.taps.is_on() {
-            self.stage(&frame);
-        }
+        self.stage(&frame);
         let limited = !is_sound || with != RejectWith::TcpReset && !self.answers.take();
         let answer = (!limited)
             .then(|| wire::reject::build(self.umem.buffer_mut(&mut frame), first_len, packet, with))
@@ -53,9 +51,7 @@ impl<D: Device, O: Observer> Path<D, O> {
         }
         fate.dropped = Some(DropReason::RuleReject);
         self.log_drop(&head, Some(packet), packet.frame_len, &fate);
-        if self.taps.is_on() {
-            self.show_staged(packet.frame_len, Point::Verdict, fate.ingress, Some(packet), Some(&fate));
-        }
+        self.show_staged(packet.frame_len, Point::Verdict, fate.ingress, Some(packet), Some(&fate));
         self.note_drop(frame.id(), Some(packet), packet.frame_len, &fate);
         let frame = self.pool.shorten(frame, len);
         self.answer(frame, fate.ingress);
@@ -75,15 +71,11 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// Sends an answer to a packet that perhaps another worker has judged.
     pub(in crate::worker) fn answer_for_other(&mut self, frame: Frame, ingress: PortId) {
-        if self.taps.is_on() {
-            self.stage(&frame);
-        }
+        self.stage(&frame);
         match self.send(frame, ingress) {
             Ok(len) => {
                 self.counters.port(ingress).answers.count(u64::from(len));
-                if self.taps.is_on() {
-                    self.show_staged(len, Point::Tx, ingress, None, None);
-                }
+                self.show_staged(len, Point::Tx, ingress, None, None);
             }
             Err((frame, _)) => self.free(frame),
         }
@@ -92,9 +84,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     /// Sends a packet out of the other NIC of its wire.
     #[inline]
     pub(super) fn forward(&mut self, frame: Frame, packet: &Packet, mut fate: Fate) {
-        if self.taps.is_on() {
-            self.stage(&frame);
-        }
+        self.stage(&frame);
         if let Some(sender) = self.sends_elsewhere(fate.ingress.peer()) {
             return self.forward_by(sender, frame, packet, fate);
         }
@@ -132,15 +122,11 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     /// Sends a packet that another worker has judged.
     pub(in crate::worker) fn forward_for_other(&mut self, frame: Frame, ingress: PortId) {
-        if self.taps.is_on() {
-            self.stage(&frame);
-        }
+        self.stage(&frame);
         match self.send(frame, ingress.peer()) {
             Ok(len) => {
                 self.counters.port(ingress).forwarded.count(u64::from(len));
-                if self.taps.is_on() {
-                    self.show_staged(len, Point::Tx, ingress.peer(), None, None);
-                }
+                self.show_staged(len, Point::Tx, ingress.peer(), None, None);
             }
             Err((frame, reason)) => {
                 let fate = Fate { ingress, dropped: Some(reason), ct_state: None, rule: None };
@@ -194,9 +180,7 @@ impl<D: Device, O: Observer> Path<D, O> {
 
     pub(super) fn discard(&mut self, frame: Frame, packet: Option<&Packet>, fate: Fate) {
         self.log_drop(self.umem.head(&frame), packet, frame.len(), &fate);
-        if self.taps.is_on() {
-            self.show(&frame, Point::Verdict, fate.ingress, packet, Some(&fate));
-        }
+        self.show(&frame, Point::Verdict, fate.ingress, packet, Some(&fate));
         self.note_drop(frame.id(), packet, frame.len(), &fate);
         self.free(frame);
     }

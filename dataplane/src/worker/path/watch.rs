@@ -36,6 +36,7 @@ impl<D: Device, O: Observer> Path<D, O> {
     }
 
     /// Shows taps a packet.
+    #[inline]
     pub(super) fn show(
         &mut self,
         frame: &Frame,
@@ -45,18 +46,42 @@ impl<D: Device, O: Observer> Path<D, O> {
         fate: Option<&Fate>,
     ) {
         if self.taps.watches(point) {
-            self.stage(frame);
+            self.copy(frame);
             self.show_staged(frame.len(), point, port, packet, fate);
         }
     }
 
-    /// Keeps a packet's bytes, to be shown once it is known what has become of it.
+    /// Keeps a packet's bytes, if there are taps, to be shown once it is known what has become of it.
+    #[inline]
     pub(super) fn stage(&mut self, frame: &Frame) {
+        if self.taps.is_on() {
+            self.copy(frame);
+        }
+    }
+
+    #[cold]
+    fn copy(&mut self, frame: &Frame) {
         self.staged.clear();
         self.umem.copy_out(frame, &mut self.staged);
     }
 
+    /// Shows taps the packet whose bytes were kept last.
+    #[inline]
     pub(super) fn show_staged(
+        &mut self,
+        frame_len: u32,
+        point: Point,
+        port: PortId,
+        packet: Option<&Packet>,
+        fate: Option<&Fate>,
+    ) {
+        if self.taps.watches(point) {
+            self.see(frame_len, point, port, packet, fate);
+        }
+    }
+
+    #[cold]
+    fn see(
         &mut self,
         frame_len: u32,
         point: Point,
