@@ -8,7 +8,7 @@ mod beside;
 mod clients;
 
 use crate::gateway::Plan;
-use crate::load::{Amount, Load};
+use crate::load::Amount;
 use crate::peers::palisade;
 use crate::report::{Report, median, range};
 use crate::rig::{Napi, Rig};
@@ -21,7 +21,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// Ten rules, stateful.
@@ -82,8 +81,9 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
         dump(plan, &daemon, report)
     })?;
     let load = rig.load(FLOWS, None);
-    throughput(plan, &rig, &daemon, &load, report)?;
-    capture(plan, &rig, &daemon, &load, report)?;
+    let beside = Beside { rig: &rig, load: &load, plan };
+    throughput(&beside, &daemon, report);
+    capture(&beside, &daemon, report);
     palisade::stop(daemon)
 }
 
@@ -169,14 +169,7 @@ fn dump(plan: &Plan, daemon: &Daemon, report: &mut Report) -> Result<(), Error> 
 }
 
 /// What packets notice of operators.
-fn throughput(
-    plan: &Plan,
-    rig: &Rig<'_>,
-    daemon: &Daemon,
-    load: &Load,
-    report: &mut Report,
-) -> Result<(), Error> {
-    let beside = Beside { rig, load, plan };
+fn throughput(beside: &Beside<'_, '_>, daemon: &Daemon, report: &mut Report) {
     let mut enter = |name: &str, outcome: Result<Outcome, Error>| match outcome {
         Ok(outcome) => {
             println!("  {outcome}");
@@ -203,26 +196,14 @@ fn throughput(
         &format!("{CONNECTIONS} connections that say nothing"),
         beside.measure(&|stop| clients::crowd(daemon, CONNECTIONS, stop)),
     );
-    Ok(())
+    enter("captures into a full disk", beside.measure(&|stop| clients::full_disk(daemon, stop)));
 }
 
 /// Captures of everything that passes.
-fn capture(
-    plan: &Plan,
-    rig: &Rig<'_>,
-    daemon: &Daemon,
-    load: &Load,
-    report: &mut Report,
-) -> Result<(), Error> {
+fn capture(beside: &Beside<'_, '_>, daemon: &Daemon, report: &mut Report) {
     let name = "capture of all traffic into a file in memory, packets/s against full rate";
     let goal = format!(">= {CAPTURE_GOAL}");
-    let known = Command::new(binary("fwctl")).args(["capture", "--help"]).output()?;
-    if !known.status.success() {
-        report.unmeasured(name, &goal, "this fwctl has no `capture`");
-        return Ok(());
-    }
     let file = Path::new(TMPFS).join(format!("palisade-bench-{}.pcapng", std::process::id()));
-    let beside = Beside { rig, load, plan };
     let captured = beside.captured(daemon, &file);
     let _ = fs::remove_file(&file);
     match captured {
@@ -232,13 +213,4 @@ fn capture(
         }
         Err(error) => report.unmeasured(name, &goal, &error.to_string()),
     }
-    let name = "throughput beside captures into a full disk, against without";
-    match beside.measure(&|stop: &AtomicBool| clients::full_disk(daemon, stop)) {
-        Ok(outcome) => {
-            println!("  {outcome}");
-            report.at_least(name, outcome.ratio(), BESIDE_GOAL);
-        }
-        Err(error) => report.unmeasured(name, &format!(">= {BESIDE_GOAL}"), &error.to_string()),
-    }
-    Ok(())
 }

@@ -57,6 +57,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    fn new() -> Self {
+        let (without, with, ratios) = (Vec::new(), Vec::new(), Vec::new());
+        Self { without, with, ratios, overload: f64::INFINITY, note: String::new() }
+    }
+
     /// The figure.
     pub(super) fn ratio(&self) -> f64 {
         median(&self.ratios)
@@ -89,13 +94,7 @@ impl Beside<'_, '_> {
         &self,
         disturb: &(dyn Fn(&AtomicBool) -> Result<String, Error> + Sync),
     ) -> Result<Outcome, Error> {
-        let mut outcome = Outcome {
-            without: Vec::new(),
-            with: Vec::new(),
-            ratios: Vec::new(),
-            overload: f64::INFINITY,
-            note: String::new(),
-        };
+        let mut outcome = Outcome::new();
         for _ in 0..self.plan.repetitions {
             let windows = self.once(|| {
                 let stop = AtomicBool::new(false);
@@ -122,19 +121,12 @@ impl Beside<'_, '_> {
     /// Measures captures of everything: packets captured a second as a share of those carried without, by repetition; and
     /// how many were not captured.
     pub(super) fn captured(&self, daemon: &Daemon, file: &Path) -> Result<(Vec<f64>, Outcome, u64), Error> {
-        let mut outcome = Outcome {
-            without: Vec::new(),
-            with: Vec::new(),
-            ratios: Vec::new(),
-            overload: f64::INFINITY,
-            note: String::new(),
-        };
+        let mut outcome = Outcome::new();
         let (mut shares, mut lost) = (Vec::new(), 0);
         // Whole seconds, as the command takes them.
         let secs = self.plan.time.as_secs().max(1) + 1;
         for _ in 0..self.plan.repetitions {
             let ([before, after], (during, captured)) = self.once(|| {
-                let start = Instant::now();
                 let capture = Command::new(binary("fwctl"))
                     .arg("--socket")
                     .arg(daemon.socket())
@@ -147,7 +139,6 @@ impl Beside<'_, '_> {
                 thread::sleep(SETTLE);
                 let window = self.window()?;
                 let said = capture.wait_with_output()?;
-                let _ = start;
                 let said = String::from_utf8_lossy(&said.stderr).into_owned();
                 Ok((window, counts(&said).ok_or_else(|| format!("fwctl capture says: {said}"))?))
             })?;
@@ -252,13 +243,7 @@ mod tests {
     #[test]
     fn a_generator_that_starved_measures_nothing() {
         let window = |carried: f64, offered: f64| Window { carried, offered };
-        let mut outcome = Outcome {
-            without: Vec::new(),
-            with: Vec::new(),
-            ratios: Vec::new(),
-            overload: f64::INFINITY,
-            note: String::new(),
-        };
+        let mut outcome = Outcome::new();
         outcome.enter([&window(100.0, 150.0), &window(98.0, 120.0), &window(102.0, 150.0)]).unwrap();
         assert!((outcome.ratio() - 98.0 / 101.0).abs() < 1e-9);
         let why =
