@@ -10,10 +10,10 @@
 //! only within the group: the thread then takes time from others. Measure without them.
 
 use crate::pace::now_ns;
+use crate::policy::Policy;
 use crate::report::median;
 use crate::{Error, affinity};
 use rustix::thread::gettid;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -44,7 +44,7 @@ impl Soak {
     /// Starts on this core.
     ///
     /// # Errors
-    /// If there is no such core, `chrt` (package util-linux) is missing or refused, or the clock is read too slowly to tell.
+    /// If there is no such core, the kernel refuses, or the clock is read too slowly to tell.
     pub fn start(core: usize) -> Result<Self, Error> {
         let shared = Arc::new(Shared::default());
         let (ready, is_ready) = mpsc::channel();
@@ -76,7 +76,8 @@ impl Drop for Soak {
 }
 
 fn soak(core: usize, shared: &Shared, ready: &Sender<Result<(), Error>>) {
-    let prepared = affinity::pin_to(core).and_then(|()| try_clock()).and_then(|()| be_idle());
+    let prepared =
+        affinity::pin_to(core).and_then(|()| try_clock()).and_then(|()| Policy::Idle.give_to(gettid()));
     let is_prepared = prepared.is_ok();
     // Nobody listens any more only if nobody measures any more.
     let _ = ready.send(prepared);
@@ -108,19 +109,6 @@ fn try_clock() -> Result<(), Error> {
         .into());
     }
     Ok(())
-}
-
-/// Makes the calling thread one that runs only when nothing else wants to.
-fn be_idle() -> Result<(), Error> {
-    let thread = gettid().as_raw_nonzero().to_string();
-    let output = Command::new("chrt")
-        .args(["--idle", "--pid", "0", &thread])
-        .output()
-        .map_err(|error| format!("chrt (package util-linux): {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("chrt --idle: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
 }
 
 #[cfg(test)]

@@ -2,24 +2,26 @@
 //!
 //! One run of load, three windows: without, with, without; the figure of a repetition is the middle one against the mean
 //! of its neighbours, and the figure the median of the repetitions. Everything that disturbs has the generator's core, and
-//! there takes time from the generator. That would be a slow generator, not a slow gateway; so the generator is more urgent
-//! than they are (nice -15), and a window counts only if more frames arrived at the gateway than it could take: the ring
-//! overflowed, so the worker was never without work, and what came out is what it can carry.
+//! there takes time from the generator. That would be a slow generator, not a slow gateway; so the two have the core in slices
+//! ([`crate::slices`]) shorter than the gateway's rings are long, and a window counts only if more frames arrived at the gateway
+//! than it could take: the ring overflowed, so the worker was never without work, and what came out is what it can carry.
 
 use crate::affinity;
 use crate::gateway::Plan;
 use crate::load::{Amount, Load};
 use crate::report::{median, range};
 use crate::rig::Rig;
+use crate::slices::Slices;
 use crate::{Error, iface_index};
 use palisade_tests::daemon::{Daemon, binary};
 use palisade_tests::lab::HOST_IFACE;
-use rustix::process::{getpriority_process, setpriority_process};
+use rustix::process::Pid;
 use rustix::thread::gettid;
 use std::fmt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,11 +31,14 @@ const WARM_UP: Duration = Duration::from_millis(1500);
 /// Time for a disturbance to begin, and to be over.
 const SETTLE: Duration = Duration::from_millis(300);
 
+/// What the load lasts longer than what is to happen under it takes by itself.
+const SPARE: Duration = Duration::from_secs(3);
+
+/// The generator's share of its core while others want it, too. By itself it makes four times what a worker carries.
+const SHARE: f64 = 0.5;
+
 /// How much more must arrive than comes out.
 const OVERLOAD: f64 = 1.02;
-
-/// Nice value of the generator.
-const URGENT: i32 = -15;
 
 /// What is measured with what.
 #[derive(Clone, Copy)]
@@ -96,7 +101,7 @@ impl Beside<'_, '_> {
     ) -> Result<Outcome, Error> {
         let mut outcome = Outcome::new();
         for _ in 0..self.plan.repetitions {
-            let windows = self.once(|| {
+            let windows = self.once(SETTLE + self.plan.time, || {
                 let stop = AtomicBool::new(false);
                 thread::scope(|scope| {
                     let disturbing = scope.spawn(|| disturb(&stop));
@@ -126,7 +131,7 @@ impl Beside<'_, '_> {
         // Whole seconds, as the command takes them.
         let secs = self.plan.time.as_secs().max(1) + 1;
         for _ in 0..self.plan.repetitions {
-            let ([before, after], (during, captured)) = self.once(|| {
+            let ([before, after], (during, captured)) = self.once(Duration::from_secs(secs), || {
                 let capture = Command::new(binary("fwctl"))
                     .arg("--socket")
                     .arg(daemon.socket())
@@ -153,33 +158,38 @@ impl Beside<'_, '_> {
         Ok((shares, outcome, lost))
     }
 
-    /// One run of load: a window, then what is given, then a window.
-    fn once<T>(&self, during: impl FnOnce() -> Result<T, Error>) -> Result<([Window; 2], T), Error> {
-        let stop = AtomicBool::new(false);
+    /// One run of load: a window, then what is given, which takes so long, then a window.
+    fn once<T>(
+        &self,
+        takes: Duration,
+        during: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<([Window; 2], T), Error> {
+        let time = WARM_UP + self.plan.time + takes + SETTLE + self.plan.time + SPARE;
+        let (begun, begins) = mpsc::channel();
         thread::scope(|scope| {
-            let generator = scope.spawn(|| self.generate(&stop));
-            thread::sleep(WARM_UP);
-            let measured = self.window().and_then(|before| {
+            let generator = scope.spawn(|| self.generate(begun, time));
+            let measured = begins.recv().map_err(|_| "the generator has ended".into()).and_then(|thread| {
+                let slices = Slices::deal(self.rig.generator_core(), thread, SHARE)?;
+                thread::sleep(WARM_UP);
+                let before = self.window()?;
                 let during = during()?;
                 thread::sleep(SETTLE);
-                Ok(([before, self.window()?], during))
+                let after = self.window()?;
+                slices.end()?;
+                Ok(([before, after], during))
             });
-            stop.store(true, Ordering::Relaxed);
             generator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             measured
         })
     }
 
-    /// Sends until it is told to stop, in runs of a few seconds; between two there is a gap of some 20 ms.
-    fn generate(&self, stop: &AtomicBool) -> Result<(), Error> {
+    /// Sends for so long, in one run: after it nothing comes for a while.
+    fn generate(&self, begun: Sender<Pid>, time: Duration) -> Result<(), Error> {
         self.rig.lab.left.netns.enter();
         affinity::pin_to(self.rig.generator_core())?;
-        let own = Some(gettid());
-        let nice = getpriority_process(own)?;
-        setpriority_process(own, nice.min(URGENT))?;
-        while !stop.load(Ordering::Relaxed) {
-            self.load.run(iface_index(HOST_IFACE)?, Amount::Time(Duration::from_secs(3)))?;
-        }
+        begun.send(gettid())?;
+        drop(begun);
+        self.load.run(iface_index(HOST_IFACE)?, Amount::Time(time))?;
         Ok(())
     }
 
