@@ -122,6 +122,30 @@ fn nobody_starves_when_all_traffic_of_worker_1_belongs_to_worker_0() {
 }
 
 #[test]
+fn the_time_on_the_way_is_told_by_who_takes() {
+    let mut gateway =
+        gateway(GatewayConfig { workers: 3, frames_per_worker: 256, ..GatewayConfig::default() });
+    let foreign = owned_by(&mut gateway, 2, 1)[0];
+    let wait = |gateway: &Gateway, worker: usize| {
+        let (buckets, nanos) = gateway.counters[worker].handoff.wait_nanos.get();
+        (buckets.iter().map(|(_, count)| count).sum::<u64>(), nanos)
+    };
+    let before = wait(&gateway, 2);
+    let others = [0, 1].map(|worker| wait(&gateway, worker));
+    for number in 0..160 {
+        let given = gateway.now();
+        assert!(gateway.deliver_via(0, LEFT, &numbered(foreign, number)).is_some());
+        gateway.workers[0].poll(given);
+        gateway.workers[2].poll(given.plus_nanos(7_000));
+        assert_eq!(gateway.collect(RIGHT).len(), 1);
+        gateway.advance_millis(1);
+    }
+    let after = wait(&gateway, 2);
+    assert_eq!((after.0 - before.0, after.1 - before.1), (10, 70_000), "of one burst in 16");
+    assert_eq!([0, 1].map(|worker| wait(&gateway, worker)), others, "nobody else took anything");
+}
+
+#[test]
 fn frames_come_home_from_a_worker_that_has_nothing_else_to_do() {
     let mut gateway =
         gateway(GatewayConfig { workers: 2, frames_per_worker: 256, ..GatewayConfig::default() });

@@ -106,6 +106,8 @@ pub struct WorkerFacts {
     pub busy_packets: HistogramFacts,
     /// Packets taken over from other workers in one go.
     pub handoff_bursts: HistogramFacts,
+    /// Nanoseconds that such bursts were on their way.
+    pub handoff_wait: HistogramFacts,
 }
 
 /// A histogram: upper bound and count of each bucket, the last one without a bound, and the sum of all values.

@@ -136,6 +136,9 @@ pub struct HandoffCounters {
     pub peers: Box<[PeerCounters]>,
     /// Packets that were taken over in one go.
     pub bursts: Histogram<8, 0>,
+    /// Nanoseconds from the beginning of the round in which a burst was given to that of the one in which it was taken over, of
+    /// one burst in some: from 256 on.
+    pub wait_nanos: Histogram<18, 8>,
 }
 
 /// What went to one other worker and came from it. Never goes back: a message that stands behind packets says how many were
@@ -155,6 +158,7 @@ impl Default for HandoffCounters {
             taken: Default::default(),
             peers: (0..WORKERS_MAX).map(|_| PeerCounters::default()).collect(),
             bursts: Histogram::default(),
+            wait_nanos: Histogram::default(),
         }
     }
 }

@@ -13,6 +13,7 @@
 
 use super::counters::{Counter, HandoffCounters};
 use super::idle::Waker;
+use crate::clock::Now;
 use crate::device::BURST_MAX;
 use crate::ids::{PORTS_MAX, PortId, WORKERS_MAX, WorkerId};
 use crate::packet::{Fragment, Packet};
@@ -21,6 +22,7 @@ use ::handoff::{Outbox, ring};
 use arrayvec::ArrayVec;
 use rtrb::{Consumer, Producer};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Packets one worker may have waiting at another.
 const HANDOFF_RING: usize = 1024;
@@ -160,7 +162,22 @@ struct Peer {
     quiet: usize,
     /// Most frames it is not woken for: peers together leave it half of its own.
     quiet_max: usize,
+    /// When we last stamped what we gave, and what was given since.
+    stamp: Arc<Stamp>,
+    unstamped: u32,
+    /// The same from the other side, and the last stamp that was looked at.
+    stamp_coming: Arc<Stamp>,
+    stamp_seen: u64,
 }
+
+/// When a burst was given, in nanoseconds, so that its taker can tell how long it was on its way. Written before the burst is
+/// published, so whoever finds the burst finds the stamp, and of one burst in [`STAMP_EVERY`]: the line stays in the taker's cache.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Stamp(AtomicU64);
+
+/// Bursts from one stamp to the next.
+const STAMP_EVERY: u32 = 16;
 
 /// One worker's connections to all others. Without any when there is one worker.
 #[derive(Debug)]
@@ -191,7 +208,12 @@ impl Handoff {
                 let (down, from_above) = ring(HANDOFF_RING);
                 let (home_up, home_from_below) = ring(frames_per_worker);
                 let (home_down, home_from_above) = ring(frames_per_worker);
+                let stamps = [Arc::<Stamp>::default(), Arc::default()];
                 let peer = |other: usize, out, coming, homeward, homecoming| Peer {
+                    stamp: Arc::clone(&stamps[usize::from(other == low)]),
+                    unstamped: 0,
+                    stamp_coming: Arc::clone(&stamps[usize::from(other == high)]),
+                    stamp_seen: 0,
                     id: id(other),
                     out: Outbox::new(out),
                     coming,
@@ -287,8 +309,15 @@ impl Handoff {
     }
 
     /// Takes a burst from one of them, in order.
-    pub(super) fn take(&mut self, peer: usize, counters: &HandoffCounters, umem: &Umem, burst: &mut Parcels) {
-        let Peer { id, coming, .. } = &mut self.peers[peer];
+    pub(super) fn take(
+        &mut self,
+        peer: usize,
+        now: Now,
+        counters: &HandoffCounters,
+        umem: &Umem,
+        burst: &mut Parcels,
+    ) {
+        let Peer { id, coming, stamp_coming, stamp_seen, .. } = &mut self.peers[peer];
         let Ok(parcels) = coming.read_chunk(coming.slots().min(BURST_MAX)) else { return };
         let mut taken = [0; HANDOFF_CAUSES];
         for parcel in parcels {
@@ -301,13 +330,23 @@ impl Handoff {
         count(&counters.taken, &counters.peers[id.index()].taken, taken);
         if !burst.is_empty() {
             counters.bursts.record(burst.len() as u64);
+            let given = stamp_coming.0.load(Ordering::Relaxed);
+            if given != *stamp_seen {
+                *stamp_seen = given;
+                counters.wait_nanos.record(now.nanos.saturating_sub(given));
+            }
         }
     }
 
     /// Publishes what was staged, and wakes every worker that sleeps and was given something.
-    pub(super) fn flush(&mut self, counters: &HandoffCounters) {
+    pub(super) fn flush(&mut self, now: Now, counters: &HandoffCounters) {
         for peer in &mut self.peers {
             if std::mem::take(&mut peer.has_news) {
+                if peer.unstamped == 0 {
+                    peer.unstamped = STAMP_EVERY;
+                    peer.stamp.0.store(now.nanos, Ordering::Relaxed);
+                }
+                peer.unstamped -= 1;
                 peer.out.publish();
                 let given = std::mem::take(&mut peer.given);
                 count(&counters.out, &counters.peers[peer.id.index()].out, given);

@@ -231,7 +231,7 @@ impl<D: Device, O: Observer> Worker<D, O> {
     fn take_over(&mut self, peer: usize, now: Now) -> usize {
         let Self { path, parcels, packets, .. } = self;
         let source = path.handoff.peer_id(peer);
-        path.handoff.take(peer, &path.counters.handoff, &path.umem, parcels);
+        path.handoff.take(peer, now, &path.counters.handoff, &path.umem, parcels);
         let taken = parcels.len();
         let Self { frames, from, .. } = self;
         for (frame, Label { ingress, errand, bucket }) in parcels.drain(..) {

@@ -88,6 +88,13 @@ pub(super) fn workers(out: &mut Out<'_>, workers: &[WorkerFacts]) -> fmt::Result
         1.0,
         "Packets taken over from another worker in one go",
         workers.iter().map(|worker| (of(worker), &worker.handoff_bursts)),
+    )?;
+    out.histogram(
+        "handoff_wait",
+        "seconds",
+        1e-9,
+        "Time on the way from another worker, from the round in which packets were given to the one in which they were taken over, of one burst in 16",
+        workers.iter().map(|worker| (of(worker), &worker.handoff_wait)),
     )
 }
 

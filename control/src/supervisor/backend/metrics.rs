@@ -165,6 +165,7 @@ fn worker_facts((id, worker): (u8, &super::WorkerFacts)) -> WorkerFacts {
         busy_nanos: histogram(&polls.busy_nanos),
         busy_packets: histogram(&polls.busy_packets),
         handoff_bursts: histogram(&worker.counters.handoff.bursts),
+        handoff_wait: histogram(&worker.counters.handoff.wait_nanos),
     }
 }
 

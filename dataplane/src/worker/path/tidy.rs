@@ -50,7 +50,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             self.lanes[touched.trailing_zeros() as usize].device.flush();
             touched &= touched - 1;
         }
-        self.handoff.flush(&self.counters.handoff);
+        self.handoff.flush(self.now, &self.counters.handoff);
         if let Some(asks) = &mut self.set_asks {
             asks.flush();
         }

@@ -108,6 +108,7 @@ fn one_of_everything() -> Facts {
             busy_nanos: histogram(),
             busy_packets: histogram(),
             handoff_bursts: histogram(),
+            handoff_wait: histogram(),
             ..WorkerFacts::default()
         }],
         ipfix: Some(IpfixFacts::default()),
