@@ -44,7 +44,7 @@ impl Now {
     /// The moment `nanos` nanoseconds later.
     #[must_use]
     pub const fn plus_nanos(self, nanos: u64) -> Self {
-        Self { nanos: self.nanos + nanos }
+        Self { nanos: self.nanos.saturating_add(nanos) }
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const RULES: &str = "\
@@ -118,6 +118,47 @@ fn captures_have_the_packets_and_what_became_of_them() {
         2,
         "as the rules have made them: {lines:#?}"
     );
+}
+
+/// A capture of a second is one of a second, also when its reader takes longer and packets go on coming.
+#[test]
+fn captures_end_in_time_whoever_reads_them() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::start(&lab, RULES);
+    let before = generation(&daemon);
+    let mut command = Command::new(binary("fwctl"));
+    command.arg("--socket").arg(daemon.socket()).args(["capture", "--for", "1s", "-w", "-", "udp port 7001"]);
+    let mut capture =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("fwctl can be started");
+    until("it listens", || generation(&daemon) > before);
+    let (socket, to) = (
+        traffic::udp_socket(&lab.left.netns, SocketAddr::new(lab.left.addr(false), 0)),
+        SocketAddr::new(lab.right.addr(false), 7001),
+    );
+    // 3 s of 14 MB each: more than is on the way between daemon and reader, less than waits in the daemon.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        for _ in 0..10 {
+            socket.send_to(&[0; 1400], to).expect("it can be sent");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("second.pcapng");
+    let mut file = std::fs::File::create(&path).expect("a file");
+    std::io::copy(&mut capture.stdout.take().expect("a pipe"), &mut file).expect("it can be read");
+    assert!(capture.wait().expect("fwctl ends").success());
+    let mut command = Command::new("tcpdump");
+    command.args(["-ttnr"]).arg(&path);
+    let text = Process::spawn(command).wait(Duration::from_secs(10)).expect_success("tcpdump");
+    let times: Vec<f64> = text
+        .lines()
+        .map(|line| line.split(' ').next().and_then(|time| time.parse().ok()).expect(line))
+        .collect();
+    let (first, last) = (times.first().expect("packets"), times.last().expect("packets"));
+    assert!(last - first < 1.5, "{} packets in {} s", times.len(), last - first);
+    assert!(times.len() > 100, "{} packets", times.len());
 }
 
 #[test]
@@ -240,11 +281,15 @@ fn what_is_wrong_is_said_and_nothing_begins() {
     refused(&["trace", "--rule", "services:9"], 2, "chain services has rules 1 to 2");
     refused(&["trace", "--rule", "nowhere:1"], 2, "has no chain nowhere");
     refused(&["capture", "-w", "/nowhere/at/all", "-c", "1"], 1, "/nowhere/at/all");
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("older.pcapng");
+    std::fs::write(&path, "an older capture").expect("a file");
     refused(
-        &["capture", "-w", "/dev/null", "--point", "rx", "--drops", "-c", "1"],
+        &["capture", "-w", &path.display().to_string(), "--point", "rx", "--drops", "-c", "1"],
         1,
         "go with the point `verdict` alone",
     );
+    assert_eq!(std::fs::read_to_string(&path).expect("the file"), "an older capture");
     assert_eq!(generation(&daemon), before);
 }
 

@@ -87,14 +87,30 @@ pub(super) enum Sink<'a> {
     Pipe(&'a mut dyn Write),
 }
 
-/// A file that is ours to write.
-pub(super) struct Output(File);
+/// A file that is ours to write. What it had before goes when there is something to write in its place.
+pub(super) struct Output {
+    file: File,
+    is_begun: bool,
+}
 
 impl Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.is_begun {
+            // Devices and pipes have no length.
+            if self.file.metadata()?.is_file() {
+                self.file.set_len(0)?;
+            }
+            self.is_begun = true;
+        }
+        self.file.write(bytes)
+    }
+
     /// Leaves no part of a block behind.
     fn cut(&mut self, len: u64) {
-        // As good as can be done: what is behind is told of already.
-        let _ = self.0.set_len(len).and_then(|()| self.0.seek(SeekFrom::Start(len)));
+        if self.is_begun {
+            // As good as can be done: what is behind is told of already.
+            let _ = self.file.set_len(len).and_then(|()| self.file.seek(SeekFrom::Start(len)));
+        }
     }
 }
 
@@ -108,21 +124,22 @@ pub(super) fn open<'a>(path: &Path, out: &'a mut dyn Write) -> Result<Sink<'a>, 
         }
         return Ok(Sink::Pipe(out));
     }
-    let file = File::create(path).map_err(|error| CliError::Wrong(format!("{}: {error}", path.display())))?;
-    Ok(Sink::File(Output(file)))
+    let file = File::options().write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(|error| CliError::Wrong(format!("{}: {error}", path.display())))?;
+    Ok(Sink::File(Output { file, is_begun: false }))
 }
 
 impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::File(Output(file)) => file.write(bytes),
+            Self::File(output) => output.write(bytes),
             Self::Pipe(out) => out.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::File(Output(file)) => file.flush(),
+            Self::File(output) => output.file.flush(),
             Self::Pipe(out) => out.flush(),
         }
     }

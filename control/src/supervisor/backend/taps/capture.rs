@@ -38,10 +38,14 @@ struct CommentKey {
 }
 
 #[derive(Default)]
-struct Comments(HashMap<CommentKey, Arc<str>>);
+struct Comments {
+    kept: HashMap<CommentKey, Arc<str>>,
+    /// The packet before had mostly the same: finding it again was a third of what the daemon does for a packet.
+    last: Option<(CommentKey, Arc<str>)>,
+}
 
 impl Comments {
-    fn of(&mut self, sighting: &Sighting, names: &RuleNames, nics: &[&str]) -> Arc<str> {
+    fn of(&mut self, sighting: &Sighting, names: &RuleNames, nics: &[&str]) -> &str {
         let fate = sighting.fate;
         let key = CommentKey {
             point: sighting.point,
@@ -49,10 +53,14 @@ impl Comments {
             rule: fate.and_then(|fate| fate.rule).map(|by| (by.chain.0, by.rule)),
             since: (sighting.family.map(|family| family as u8), sighting.since.0),
         };
-        if self.0.len() >= COMMENTS_KEPT {
-            self.0.clear();
+        if self.last.as_ref().is_none_or(|(last, _)| *last != key) {
+            if self.kept.len() >= COMMENTS_KEPT {
+                self.kept.clear();
+            }
+            let comment = self.kept.entry(key).or_insert_with(|| comment(sighting, names, nics).into());
+            self.last = Some((key, Arc::clone(comment)));
         }
-        Arc::clone(self.0.entry(key).or_insert_with(|| comment(sighting, names, nics).into()))
+        self.last.as_ref().map_or("", |(_, comment)| comment)
     }
 }
 
@@ -145,7 +153,7 @@ impl LiveBackend {
                         frame_len: sighting.frame_len,
                         bytes,
                         is_outbound: Some(sighting.point == Point::Tx),
-                        comment: &comment,
+                        comment,
                     });
                     send(&mut section, PIECE_BYTES)
                 }

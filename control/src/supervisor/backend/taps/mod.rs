@@ -11,6 +11,7 @@ mod trace;
 use super::LiveBackend;
 use crate::api::backend::ApplyError;
 use crate::api::types::{ErrorKind, Fate, TapFilter};
+use dataplane::clock::Now;
 use dataplane::reason::DropReason;
 use dataplane::rules::model::RuleId;
 use dataplane::rules::trace::Step;
@@ -40,7 +41,8 @@ struct Session<'a> {
     tap: Arc<Tap>,
     readers: Vec<TapReader>,
     began: Instant,
-    until: Option<Instant>,
+    /// What was seen later is not told any more.
+    until: Option<Now>,
     left: u64,
 }
 
@@ -74,7 +76,8 @@ impl<'a> Session<'a> {
             worker.wake();
         }
         let began = Instant::now();
-        let until = (filter.secs > 0).then(|| began + Duration::from_secs(filter.secs));
+        let until =
+            (filter.secs > 0).then(|| backend.now().plus_nanos(filter.secs.saturating_mul(1_000_000_000)));
         let left = if filter.count > 0 { filter.count } else { u64::MAX };
         Ok(Self { backend, tap, readers, began, until, left })
     }
@@ -87,8 +90,8 @@ impl<'a> Session<'a> {
     }
 
     /// Calls `each` for packets as they come, those of several workers in the order of time as far as they are there, and
-    /// with a sign of life now and then, until it says stop or there are as many as were asked for. Then for what is still
-    /// in the rings.
+    /// with a sign of life now and then, until it says stop, there are as many as were asked for, or all are told that were
+    /// seen in time.
     fn run(&mut self, each: &mut dyn FnMut(&Self, News<'_>) -> std::ops::ControlFlow<()>) {
         let (mut steps, mut bytes) = (Vec::new(), Vec::new());
         let mut signed = self.began;
@@ -97,7 +100,10 @@ impl<'a> Session<'a> {
             while read < BATCH && self.left > 0 {
                 let heads =
                     self.readers.iter().enumerate().filter_map(|(at, reader)| Some((reader.next_at()?, at)));
-                let Some((_, first)) = heads.min() else { break };
+                let Some((at, first)) = heads.min() else { break };
+                if self.until.is_some_and(|until| at > until) {
+                    return;
+                }
                 let Some(sighting) = self.readers[first].read(&mut steps, &mut bytes) else { break };
                 read += 1;
                 self.left -= 1;
@@ -106,7 +112,7 @@ impl<'a> Session<'a> {
                 }
             }
             let now = Instant::now();
-            if self.until.is_some_and(|until| now >= until) && read < BATCH {
+            if read < BATCH && self.until.is_some_and(|until| self.backend.now() > until) {
                 return;
             }
             if now.duration_since(signed) >= SIGN_EVERY
