@@ -6,6 +6,7 @@
 
 use crate::net::minutes_west;
 use crate::rules_file::Rules;
+use crate::system::cores;
 use dataplane::clock::Now;
 use dataplane::flow::{SettingError, TrackSettings};
 use dataplane::ids::{Generation, WorkerId};
@@ -234,8 +235,8 @@ impl Publisher {
 
     /// Compiles edited rules as a whole, until there are no edits left beside what is compiled.
     fn compile_behind(&self, mut rules: Arc<Rules>, family: Family) {
-        // Behind whatever else there is to do, the next edit first of all; if it cannot be, it is only slower.
-        let _ = rustix::process::nice(19);
+        // The next edit first of all.
+        cores::come_last();
         loop {
             let running = Arc::clone(self.mailbox.newest().rules(family));
             if let Err(error) = running.compiled.recheck(&self.ports) {

@@ -8,6 +8,7 @@ use super::limits::{CHUNK_BYTES, CHUNKS_IN_FLIGHT};
 use super::listener::{self, Lasting};
 use super::server::Shared;
 use super::types::{ErrorKind, FlowRow, Tally, TallyLine};
+use crate::system::cores;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -24,7 +25,7 @@ impl Shared {
     fn lines(&self) -> (Lines, Response) {
         let (sender, body) = Channel::<Bytes, io::Error>::new(CHUNKS_IN_FLIGHT);
         let lines = Lines {
-            sender,
+            sender: Some(sender),
             chunk: Vec::with_capacity(CHUNK_BYTES),
             runtime: tokio::runtime::Handle::current(),
             timeout: self.limits.write_timeout,
@@ -39,7 +40,7 @@ impl Shared {
     ) -> Response {
         let (mut lines, answer) = self.lines();
         // Not awaited: it ends with the walk, or with the client.
-        spawn_held(move || {
+        spawn_last(move || {
             let mut whole = true;
             work(&*self.backend, &mut |row| {
                 let sent = lines.push(&row);
@@ -89,9 +90,7 @@ impl Shared {
                 (Err(why), Some(started)) => {
                     let _ = started.send(Err(why));
                 }
-                _ => {
-                    let _ = out.lines.send();
-                }
+                _ => out.lines.end(true),
             }
         });
         match begun.await {
@@ -115,7 +114,7 @@ impl Shared {
     ) -> Response {
         let (mut lines, answer) = self.lines();
         entry.keep_open();
-        spawn_held(move || {
+        spawn_last(move || {
             let mut whole = true;
             let tally = work(&*self.backend, &mut |row| {
                 let sent = lines.push(&TallyLine::Flow(row));
@@ -153,9 +152,10 @@ impl Lasts {
     }
 }
 
-/// Flows on their way to a client, a piece at a time.
+/// Flows on their way to a client, a piece at a time. Only an aborted body tells the client that lines are missing; one that just
+/// ends looks complete: dropped without an end, as by a panic, it is aborted.
 struct Lines {
-    sender: Sender<Bytes, io::Error>,
+    sender: Option<Sender<Bytes, io::Error>>,
     chunk: Vec<u8>,
     runtime: tokio::runtime::Handle,
     timeout: Duration,
@@ -170,10 +170,10 @@ impl Lines {
         if self.chunk.len() < CHUNK_BYTES - 1024 { ControlFlow::Continue(()) } else { self.send() }
     }
 
-    /// Sends what is left. Only an aborted body tells the client that lines are missing; one that just ends looks complete.
+    /// Sends what is left.
     fn end(mut self, whole: bool) {
-        if !whole || self.send().is_break() {
-            self.sender.abort(io::Error::other("the client was too slow"));
+        if whole && self.send().is_continue() {
+            self.sender = None;
         }
     }
 
@@ -182,17 +182,37 @@ impl Lines {
         if self.chunk.is_empty() {
             return ControlFlow::Continue(());
         }
+        let Some(sender) = &mut self.sender else { return ControlFlow::Break(()) };
         let chunk = Bytes::from(std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_BYTES)));
-        let sent = self.runtime.block_on(tokio::time::timeout(self.timeout, self.sender.send_data(chunk)));
+        let sent = self.runtime.block_on(tokio::time::timeout(self.timeout, sender.send_data(chunk)));
         if matches!(sent, Ok(Ok(()))) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.abort(io::Error::other("lines are missing"));
+        }
     }
 }
 
 /// Runs a call into the daemon where it may wait.
 pub(super) async fn call<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    let failed =
-        |_| Failure::new(ErrorKind::Internal, "the daemon failed on this request; its log says more");
     spawn_held(work).await.map_err(failed)
+}
+
+/// Runs a call that looks at all flows, behind whatever else there is to do.
+pub(super) async fn call_last<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let (done, answer) = oneshot::channel();
+    spawn_last(move || drop(done.send(work())));
+    answer.await.map_err(failed)
+}
+
+fn failed(_: impl std::error::Error) -> Failure {
+    Failure::new(ErrorKind::Internal, "the daemon failed on this request; its log says more")
 }
 
 /// Runs work where it may wait. The request's place is taken until it is done, whatever becomes of the client.
@@ -203,4 +223,19 @@ fn spawn_held<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> t
         drop(guest);
         done
     })
+}
+
+/// The same for work that goes on for long, behind whatever else there is to do: where every core is a worker's, packets come
+/// first. In a thread of its own, for it cannot be made urgent again.
+fn spawn_last(work: impl FnOnce() + Send + 'static) {
+    let guest = listener::guest();
+    let run = move || {
+        cores::come_last();
+        work();
+        drop(guest);
+    };
+    if let Err(error) = std::thread::Builder::new().name("api-list".to_owned()).spawn(run) {
+        // With the work its answer has been dropped: the client is told.
+        tracing::warn!("a request is not served: no thread for it: {error}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Requests and their answers. Handlers only translate; what happens is up to the backend.
 
 use super::access::{Access, Caller, Route, authorise};
-use super::answers::call;
+use super::answers::{call, call_last};
 use super::backend::{ApplyError, Backend};
 use super::body::{body_of, understand};
 use super::failure::Failure;
@@ -521,7 +521,7 @@ async fn top(State(shared): App, uri: Uri) -> Result<Response, Failure> {
     let request: TopRequest = query_of(&own)?;
     request.check().map_err(|why| Failure::new(ErrorKind::BadRequest, why))?;
     let filter = shared.filter(query_of(&filter)?)?;
-    let report = call(move || shared.backend.top(&request, &filter).map_err(Failure::from));
+    let report = call_last(move || shared.backend.top(&request, &filter).map_err(Failure::from));
     Ok(Json(report.await??).into_response())
 }
 

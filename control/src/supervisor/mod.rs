@@ -138,6 +138,7 @@ pub fn run(args: FwdArgs, loaded: &Loaded, log: LogSwitch) -> Result<(), Fatal> 
     let groups = GroupNames { read: config.api.group.clone(), write: config.api.write_group.clone() };
     let bound = Server::bind(&config.api.socket, groups, &places(config))?;
     give_up_rights(config, args.config.as_deref(), become_user)?;
+    plane.leave_workers_cores();
     sets.start_clock(plane.started);
     let asks = std::mem::take(&mut plane.set_asks);
     let waker = Arc::clone(&plane.sets_waker);

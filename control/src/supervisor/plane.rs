@@ -254,6 +254,16 @@ impl Plane {
         Ok(())
     }
 
+    /// Takes this thread, and with it all that it starts but the workers, off their cores, if there are others.
+    pub(super) fn leave_workers_cores(&self) {
+        let theirs: Vec<u16> = self.workers.iter().map(|handle| handle.core).collect();
+        match cores::leave(&theirs) {
+            Ok(true) => {}
+            Ok(false) => info!("every core is a worker's: what else the daemon does is done there, too"),
+            Err(error) => warn!("control threads cannot be kept off the workers' cores: {error}"),
+        }
+    }
+
     /// Starts the threads and lets the frames in.
     pub(super) fn start(&mut self, config: &Config) -> Result<(), Fatal> {
         let system = |what| move |source| Fatal::System { what, source };

@@ -1,4 +1,4 @@
-//! Which cores there are for us, and pinning to one.
+//! Which cores there are for us, who has them, and who comes first there.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io;
@@ -20,6 +20,27 @@ pub fn pin(core: u16) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(usize::from(core));
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Takes the calling thread, and what it starts, off these cores; false if no others are allowed to it.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn leave(cores: &[u16]) -> io::Result<bool> {
+    let mut set = CpuSet::new();
+    for core in allowed().into_iter().filter(|core| !cores.contains(core)) {
+        set.set(usize::from(core));
+    }
+    if set.count() == 0 {
+        return Ok(false);
+    }
+    sched_setaffinity(None, &set)?;
+    Ok(true)
+}
+
+/// Puts the calling thread behind whatever else wants its core, for good. If that cannot be, others are only slower.
+pub fn come_last() {
+    let _ = rustix::process::nice(19);
 }
 
 /// Whether a thread of ours can be put on this core. Tried rather than read: a core outside the affinity we inherited
