@@ -185,7 +185,6 @@ fn throughput(beside: &Beside<'_, '_>, daemon: &Daemon, report: &mut Report) {
             &error.to_string(),
         ),
     };
-    enter("nothing (how far it can be told)", beside.measure(&|stop| clients::wait(stop)));
     enter("lists of all flows, one after the other", beside.measure(&|stop| clients::dumps(daemon, stop)));
     enter("top lists, one after the other", beside.measure(&|stop| clients::tops(daemon, stop)));
     enter(
@@ -197,6 +196,23 @@ fn throughput(beside: &Beside<'_, '_>, daemon: &Daemon, report: &mut Report) {
         beside.measure(&|stop| clients::crowd(daemon, CONNECTIONS, stop)),
     );
     enter("captures into a full disk", beside.measure(&|stop| clients::full_disk(daemon, stop)));
+    let tell = |name: &str, outcome: Result<Outcome, Error>| {
+        let text = outcome.map_or_else(
+            |error| format!("not measured ({error})"),
+            |outcome| {
+                println!("  {outcome}");
+                format!("{:.3}", outcome.ratio())
+            },
+        );
+        report.beside(&format!("throughput beside {name}, against without"), &text);
+    };
+    tell("nothing (how far it can be told)", beside.measure(&|stop| clients::wait(stop)));
+    let lists = palisade::move_others(daemon, beside.rig.worker_core())
+        .and_then(|()| beside.measure(&|stop| clients::dumps(daemon, stop)));
+    tell("lists of all flows, made on the worker's core", lists);
+    if let Err(error) = palisade::move_others(daemon, beside.rig.generator_core()) {
+        println!("  the daemon's threads stay on the worker's core: {error}");
+    }
 }
 
 /// Captures of everything that passes.

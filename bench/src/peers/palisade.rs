@@ -25,9 +25,16 @@ pub fn builder(bed: &Bed) -> DaemonBuilder<'_> {
 pub fn launch(bed: &Bed, builder: DaemonBuilder<'_>) -> Result<Daemon, Error> {
     let daemon =
         builder.try_start().map_err(|exit| format!("fwd did not get ready: {}", last_words(&exit)))?;
-    let is_other = |thread: &str| !thread.starts_with("worker-");
-    affinity::pin_threads(daemon.process().pid(), bed.generator_core(), is_other)?;
+    move_others(&daemon, bed.generator_core())?;
     Ok(daemon)
+}
+
+/// Moves everything of a daemon but its workers to one core.
+///
+/// # Errors
+/// If there is no such core.
+pub fn move_others(daemon: &Daemon, core: usize) -> Result<(), Error> {
+    affinity::pin_threads(daemon.process().pid(), core, |thread| !thread.starts_with("worker-"))
 }
 
 /// Ends such a daemon.
