@@ -5,6 +5,7 @@ use palisade_tests::daemon::{Daemon, Stats};
 use palisade_tests::lab::{GATEWAY_LEFT, GATEWAY_RIGHT, Lab};
 use palisade_tests::{require_root, traffic};
 use rustix::process::Signal;
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -47,6 +48,45 @@ fn a_nic_without_rss_is_said_to_have_none() {
         "{}",
         daemon.process().stderr()
     );
+}
+
+/// Name, cores and nice value of every thread of a daemon.
+fn threads(daemon: &Daemon) -> Vec<(String, String, i32)> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.process().pid())).expect("it runs");
+    let read = |task: fs::DirEntry| {
+        let file = |name: &str| fs::read_to_string(task.path().join(name)).ok();
+        let (name, status, stat) = (file("comm")?, file("status")?, file("stat")?);
+        let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        // proc(5): nice is the 19th field, the 17th behind the name in brackets.
+        let nice = stat.rsplit_once(") ")?.1.split(' ').nth(16)?;
+        Some((name.trim().to_owned(), cores.trim().to_owned(), nice.parse().ok()?))
+    };
+    tasks.flatten().filter_map(read).collect()
+}
+
+#[test]
+fn control_threads_leave_workers_their_cores_and_long_lists_come_last() {
+    require_root!();
+    let lab = Lab::new();
+    let daemon = Daemon::builder(&lab).rules(ACCEPT).core(0).start();
+    let is_alone = thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    for (name, cores, nice) in threads(&daemon) {
+        let is_worker = name.starts_with("worker-");
+        let has_it = cores.starts_with('0');
+        assert_eq!(has_it, is_worker || is_alone, "{name} may run on {cores}");
+        assert!(nice < 19, "{name}");
+    }
+    thread::scope(|scope| {
+        let asks = scope.spawn(|| daemon.fwctl(&["top", "--once", "--interval", "2"]));
+        let comes_last = loop {
+            let found =
+                threads(&daemon).into_iter().find(|(name, _, nice)| name == "api-list" && *nice == 19);
+            if found.is_some() || asks.is_finished() {
+                break found.is_some();
+            }
+        };
+        assert!(comes_last, "what looks at all flows");
+    });
 }
 
 #[test]
