@@ -184,7 +184,9 @@ impl Lines {
         }
         let Some(sender) = &mut self.sender else { return ControlFlow::Break(()) };
         let chunk = Bytes::from(std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_BYTES)));
-        let sent = self.runtime.block_on(tokio::time::timeout(self.timeout, sender.send_data(chunk)));
+        // Within the runtime: this thread is none of its own.
+        let sending = async { tokio::time::timeout(self.timeout, sender.send_data(chunk)).await };
+        let sent = self.runtime.block_on(sending);
         if matches!(sent, Ok(Ok(()))) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 }

@@ -298,6 +298,23 @@ fn a_backend_that_fails_answers_for_itself_only() {
 }
 
 #[test]
+fn a_list_that_fails_halfway_does_not_look_complete() {
+    let rig = Rig::new(Fake { flows: vec![tcp_flow(1, "ESTABLISHED")], ..Fake::default() });
+    let list = || rig.raw("GET /v1/flows HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (status, body) = list();
+    assert!(status == 200 && body.ends_with("\r\n0\r\n\r\n"), "{status} {body:?}");
+    let walk = Arc::clone(&rig.fake.walk);
+    let fails = std::thread::spawn(move || {
+        let _walk = walk.lock().unwrap();
+        panic!("while a walk waits");
+    });
+    assert!(fails.join().is_err());
+    let (_, body) = list();
+    assert!(!body.ends_with("0\r\n\r\n"), "{body:?}");
+    assert_eq!(rig.get("/v1/stats").0, 200);
+}
+
+#[test]
 fn slow_and_silent_clients_hold_nobody_up_and_are_cut_off() {
     let limits = Limits {
         connections_max: 8,
