@@ -15,7 +15,7 @@ use crate::rig::{Napi, Rig};
 use crate::sink::Storage;
 use crate::{Error, affinity};
 use beside::{Beside, Outcome};
-use clients::Dump;
+use clients::{Collector, Dump};
 use palisade_tests::daemon::{Daemon, binary};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
@@ -28,6 +28,9 @@ const RULES: &str = include_str!("../../tests/data/rules/bench10.v4.rules");
 
 /// Flows in the table.
 const FLOWS: u32 = 1_000_000;
+
+/// Flows of which each has a record a second.
+const EXPORTED_FLOWS: u32 = 50_000;
 
 /// Packets a second at which the table is filled: nothing is lost, so that each flow comes to be.
 const FILL_PPS: u64 = 400_000;
@@ -84,7 +87,26 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
     let beside = Beside { rig: &rig, load: &load, plan };
     throughput(&beside, &daemon, report);
     capture(&beside, &daemon, report);
-    palisade::stop(daemon)
+    palisade::stop(daemon)?;
+    let gone = collector_gone(&rig, plan);
+    enter(report, "a collector of flow records that is gone,", gone);
+    Ok(())
+}
+
+/// What packets notice of a collector that is gone, against one that is there: each second every flow has a record.
+fn collector_gone(rig: &Rig<'_>, plan: &Plan) -> Result<Outcome, Error> {
+    let collector = Collector::new(&rig.lab.gateway)?;
+    let builder = palisade::builder(rig)
+        .rules(RULES)
+        .set("half_open_percent", "100")
+        .set("udp_timeout", "7200")
+        .set("ipfix.collector", clients::COLLECTOR)
+        .set("ipfix.active_secs", "1");
+    let daemon = palisade::launch(rig, builder)?;
+    let load = rig.load(EXPORTED_FLOWS, None);
+    let outcome = Beside { rig, load: &load, plan }.measure(&|stop| collector.gone(stop));
+    palisade::stop(daemon)?;
+    outcome
 }
 
 /// Makes the flows.
@@ -168,23 +190,21 @@ fn dump(plan: &Plan, daemon: &Daemon, report: &mut Report) -> Result<(), Error> 
     Ok(())
 }
 
-/// What packets notice of operators.
-fn throughput(beside: &Beside<'_, '_>, daemon: &Daemon, report: &mut Report) {
-    let mut enter = |name: &str, outcome: Result<Outcome, Error>| match outcome {
+/// Enters what packets noticed of something.
+fn enter(report: &mut Report, name: &str, outcome: Result<Outcome, Error>) {
+    let name = format!("throughput beside {name} against without");
+    match outcome {
         Ok(outcome) => {
             println!("  {outcome}");
-            report.at_least(
-                &format!("throughput beside {name}, against without"),
-                outcome.ratio(),
-                BESIDE_GOAL,
-            );
+            report.at_least(&name, outcome.ratio(), BESIDE_GOAL);
         }
-        Err(error) => report.unmeasured(
-            &format!("throughput beside {name}, against without"),
-            &format!(">= {BESIDE_GOAL}"),
-            &error.to_string(),
-        ),
-    };
+        Err(error) => report.unmeasured(&name, &format!(">= {BESIDE_GOAL}"), &error.to_string()),
+    }
+}
+
+/// What packets notice of operators.
+fn throughput(beside: &Beside<'_, '_>, daemon: &Daemon, report: &mut Report) {
+    let mut enter = |name: &str, outcome| enter(report, &format!("{name},"), outcome);
     enter("lists of all flows, one after the other", beside.measure(&|stop| clients::dumps(daemon, stop)));
     enter("top lists, one after the other", beside.measure(&|stop| clients::tops(daemon, stop)));
     enter(
@@ -194,6 +214,10 @@ fn throughput(beside: &Beside<'_, '_>, daemon: &Daemon, report: &mut Report) {
     enter(
         &format!("{CONNECTIONS} connections that say nothing"),
         beside.measure(&|stop| clients::crowd(daemon, CONNECTIONS, stop)),
+    );
+    enter(
+        "requests that are too large, one after the other",
+        beside.measure(&|stop| clients::oversized(daemon, stop)),
     );
     enter("captures into a full disk", beside.measure(&|stop| clients::full_disk(daemon, stop)));
     let tell = |name: &str, outcome: Result<Outcome, Error>| {

@@ -2,16 +2,22 @@
 
 use crate::Error;
 use palisade_tests::daemon::{Daemon, binary};
+use palisade_tests::lab::Netns;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How often is looked whether it is time to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Where records of flows go.
+pub(super) const COLLECTOR: &str = "127.0.0.1:4739";
 
 /// Longest silence of a daemon that answers.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -169,6 +175,55 @@ fn connect_now(daemon: &Daemon) -> Result<UnixStream, Error> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect(&socket, &SocketAddrUnix::new(daemon.socket())?)?;
     Ok(socket.into())
+}
+
+/// Requests that are larger than any may be, in their heads and in their bodies.
+pub(super) fn oversized(daemon: &Daemon, stop: &AtomicBool) -> Result<String, Error> {
+    let long = "x".repeat(1 << 20);
+    let head = format!("GET /v1/stats?{long} HTTP/1.0\r\n\r\n");
+    let body =
+        format!("POST /v1/apply HTTP/1.0\r\nHost: fwd\r\nContent-Length: {}\r\n\r\n{long}", 1_u64 << 40);
+    let mut refused = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for request in [&head, &body] {
+            let mut stream = UnixStream::connect(daemon.socket())?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            // It may be refused before all of it is sent.
+            let _ = stream.write_all(request.as_bytes());
+            let mut answer = [0; 12];
+            if stream.read_exact(&mut answer).is_ok() && &answer[9..] == b"200" {
+                return Err("a request that is too large is answered".into());
+            }
+            refused += 1;
+        }
+    }
+    Ok(format!("{refused} requests, all refused"))
+}
+
+/// A collector of flow records that is there until it is to be gone, in the gateway's namespace.
+pub(super) struct Collector<'a> {
+    netns: &'a Netns,
+    socket: Mutex<Option<UdpSocket>>,
+}
+
+impl<'a> Collector<'a> {
+    /// One that takes records in and throws them away.
+    pub(super) fn new(netns: &'a Netns) -> Result<Self, Error> {
+        Ok(Self { netns, socket: Mutex::new(Some(bind(netns)?)) })
+    }
+
+    /// Is gone.
+    pub(super) fn gone(&self, stop: &AtomicBool) -> Result<String, Error> {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        *socket = None;
+        wait(stop)?;
+        *socket = Some(bind(self.netns)?);
+        Ok("nobody listened".to_owned())
+    }
+}
+
+fn bind(netns: &Netns) -> Result<UdpSocket, Error> {
+    Ok(netns.within(|| UdpSocket::bind(COLLECTOR))?)
 }
 
 /// Captures into a device that is always full.
