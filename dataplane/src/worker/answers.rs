@@ -25,13 +25,15 @@ impl AnswerBucket {
         self.unlimited = rate.per_sec == 0;
     }
 
+    /// Whether there is no answer in it.
+    pub(super) const fn is_empty(&self) -> bool {
+        !self.unlimited && self.level < NANOS_PER_SEC
+    }
+
     /// Takes one answer out, if there is one.
     pub(super) fn take(&mut self) -> bool {
-        if self.unlimited {
-            return true;
-        }
-        let enough = self.level >= NANOS_PER_SEC;
-        if enough {
+        let enough = !self.is_empty();
+        if enough && !self.unlimited {
             self.level -= NANOS_PER_SEC;
         }
         enough

@@ -66,6 +66,9 @@ pub struct TraceRow {
     /// Packets lost before this one, since nobody had read those before.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lost: u64,
+    /// Packets before this one that were wanted, and left out for `every` or `per_sec`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
 }
 
 /// A packet that was dropped.

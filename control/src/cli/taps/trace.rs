@@ -19,7 +19,7 @@ pub(in crate::cli) fn run(
     let filter = tap_filter(client, &args.tap)?;
     let body = serde_json::to_vec(&filter).map_err(|error| CliError::Usage(error.to_string()))?;
     let stop = until_stopped()?;
-    let mut shown = 0_u64;
+    let (mut shown, mut skipped) = (0_u64, 0_u64);
     let ended = client.post_lines("/v1/trace", body, &mut |line| {
         if stop.load(Ordering::Relaxed) {
             return Err(CliError::Stopped);
@@ -36,6 +36,7 @@ pub(in crate::cli) fn run(
             )?;
         }
         shown += 1;
+        skipped += row.skipped;
         if args.json {
             out.write_all(line)?;
             return Ok(out.write_all(b"\n")?);
@@ -49,7 +50,17 @@ pub(in crate::cli) fn run(
         Ok(()) | Err(CliError::Stopped) => {}
         Err(other) => return Err(other),
     }
-    Ok(writeln!(err, "fwctl: {shown} packets have been shown")?)
+    writeln!(err, "fwctl: {shown} packets have been shown{}", left_out(skipped))?;
+    Ok(())
+}
+
+fn left_out(skipped: u64) -> String {
+    match skipped {
+        0 => String::new(),
+        _ => format!(
+            ", {skipped} before the last of them were left out: --rate and --sample say how many are taken"
+        ),
+    }
 }
 
 /// A time of today, or of whenever it was.

@@ -102,11 +102,9 @@ const _: () = assert!(crate::reason::DROP_REASONS <= 64, "a word has a bit for e
 /// What one worker's share of a tap has counted.
 #[derive(Debug, Default)]
 pub struct TapCounters {
-    /// Packets that fit.
-    pub fit: Counter,
-    /// Of those, packets written down.
+    /// Packets written down.
     pub taken: Counter,
-    /// Packets left out for `every` or `per_sec`.
+    /// Packets that were wanted, and left out for `every` or `per_sec`.
     pub skipped: Counter,
     /// Packets lost because nobody had read those before.
     pub lost: Counter,
@@ -258,7 +256,14 @@ impl Taps {
         let mut following = 0;
         for (at, seated) in self.on.iter_mut().enumerate() {
             let spec = &seated.tap.spec;
-            if spec.follows && spec.fits(bytes, frame_len, port) && seated.is_its_turn() {
+            if !spec.follows || !spec.fits(bytes, frame_len, port) {
+                continue;
+            }
+            // What is wanted for its fate has its turn once that is known, or packets that pass would take the turns of the
+            // few that are dropped. To follow one costs more than to judge it: none is where there are no turns left.
+            let may_be_taken =
+                if spec.is_about_fate() { !seated.bucket.is_empty() } else { seated.is_its_turn() };
+            if may_be_taken {
                 following |= 1 << at;
             }
         }
@@ -318,13 +323,15 @@ impl Taps {
             if spec.points & seen.point.bit() == 0 || !spec.wants(seen) {
                 continue;
             }
+            let (follows, is_about_fate) = (spec.follows, spec.is_about_fate());
             match *following {
-                // Its turn was looked at when it began to be judged.
-                Some(following) if spec.follows => {
-                    if following & 1 << at != 0 {
+                Some(following) if follows && following & 1 << at != 0 => {
+                    if !is_about_fate || seated.is_its_turn() {
                         seated.write(seen, *findings, steps.get_mut(), came);
                     }
                 }
+                // Its turn was looked at when it began to be judged.
+                Some(_) if follows && !is_about_fate => {}
                 // Dropped before it was judged, or a fragment of a datagram that is followed by its last one.
                 _ => {
                     if spec.fits(seen.bytes, seen.frame_len, seen.port) && seated.is_its_turn() {
@@ -343,6 +350,11 @@ impl TapSpec {
             && self.filter.as_ref().is_none_or(|filter| filter.passes(bytes, frame_len))
     }
 
+    /// Whether packets are wanted for what becomes of them.
+    const fn is_about_fate(&self) -> bool {
+        self.reasons.is_some() || self.rule.is_some()
+    }
+
     /// Whether it is wanted for what becomes of it.
     fn wants(&self, seen: &Seen<'_>) -> bool {
         let dropped = seen.fate.and_then(|fate| fate.dropped);
@@ -352,15 +364,13 @@ impl TapSpec {
 }
 
 impl Seated {
-    /// Counts a packet that fits. Whether it is to be written.
+    /// Whether a packet that is wanted is to be written. Counts it if not.
     fn is_its_turn(&mut self) -> bool {
-        let TapCounters { fit, skipped, .. } = &self.tap.seats[self.at].counters;
-        fit.add(1);
         let is_sampled = self.to_skip == 0;
         self.to_skip = if is_sampled { self.tap.spec.every.saturating_sub(1) } else { self.to_skip - 1 };
         let is_taken = is_sampled && self.bucket.take();
         if !is_taken {
-            skipped.add(1);
+            self.tap.seats[self.at].counters.skipped.add(1);
         }
         is_taken
     }

@@ -51,6 +51,7 @@ struct Session<'a> {
 struct Tally {
     taken: u64,
     lost: u64,
+    skipped: u64,
 }
 
 /// What a session has to tell.
@@ -86,6 +87,7 @@ impl<'a> Session<'a> {
         self.tap.counters().fold(Tally::default(), |sum, counters| Tally {
             taken: sum.taken + counters.taken.get(),
             lost: sum.lost + counters.lost.get(),
+            skipped: sum.skipped + counters.skipped.get(),
         })
     }
 

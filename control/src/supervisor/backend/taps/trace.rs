@@ -2,7 +2,7 @@
 //! explanation.
 
 use super::names::RuleNames;
-use super::{News, Session, verdict};
+use super::{News, Session, Tally, verdict};
 use crate::api::backend::ApplyError;
 use crate::api::types::{
     self, ExplainedOwner, ExplainedState, ExplainedStep, ExplainedVerdict, Explanation, Named, TapFilter,
@@ -41,15 +41,16 @@ impl LiveBackend {
         if each(None).is_break() {
             return Ok(());
         }
-        let mut lost = 0;
+        let mut told = Tally::default();
         session.run(&mut |session, news| match news {
             News::Packet(sighting, steps, bytes) => {
                 names.look(&self.publisher);
-                let total = session.tally().lost;
-                let lost = total - std::mem::replace(&mut lost, total);
+                let total = session.tally();
+                let before = std::mem::replace(&mut told, total);
+                let (lost, skipped) = (total.lost - before.lost, total.skipped - before.skipped);
                 let explanation = self.explain_sighting(sighting, steps, bytes, &names);
                 let at_micros = self.wall_at(sighting.at).micros;
-                each(Some(TraceRow { at_micros, explanation, lost }))
+                each(Some(TraceRow { at_micros, explanation, lost, skipped }))
             }
             News::Sign => {
                 names.look(&self.publisher);
