@@ -127,6 +127,29 @@ fn what_is_followed_for_its_fate_has_its_turn_when_that_is_known() {
     assert_eq!((read(&mut readers).len(), counted(&tap)), (2, [2, 4, 0]));
 }
 
+/// A datagram is judged when the last of its fragments has come; each is shown as itself, also those dropped with it.
+#[test]
+fn fragments_are_shown_with_their_own_bytes() {
+    let part = |offset, more, fill, len| {
+        let datagram = udp([10, 0, 0, 1], [10, 0, 0, 2]).ports(1, 9).payload(&vec![fill; len]);
+        datagram.fragment(offset, more).build()
+    };
+    let (first, last, over) = (part(0, true, 7, 40), part(48, false, 8, 40), part(40, false, 9, 60));
+    for second in [last, over] {
+        let (mut gateway, _, mut readers) =
+            gateway(TapSpec { follows: true, ..ALL }, 100, GatewayConfig::default());
+        gateway.send(LEFT, &first);
+        gateway.send(LEFT, &second);
+        let (mut steps, mut bytes) = (Vec::new(), Vec::new());
+        let mut seen: Vec<Vec<u8>> = Vec::new();
+        while readers[0].read(&mut steps, &mut bytes).is_some() {
+            seen.push(bytes.clone());
+        }
+        seen.sort_unstable_by_key(|bytes| bytes[21]);
+        assert_eq!(seen, [first.clone(), second]);
+    }
+}
+
 #[test]
 fn workers_without_a_queue_take_packets_too() {
     let config = GatewayConfig { workers: 2, queues: Some(1), ..GatewayConfig::default() };

@@ -36,7 +36,9 @@ impl<D: Device, O: Observer> Path<D, O> {
                 let again = packet.bucket != self.spread.bucket(&meeting, self.tracker.hash(&meeting));
                 let settings = &self.snapshot.settings.track;
                 let added = self.defrag.add(held, ingress, now, settings, again);
+                let following = self.taps.set_aside();
                 self.drop_given_up();
+                self.taps.go_on(following);
                 match added {
                     Added::Held | Added::GivenUp => {}
                     Added::Alone(Held { frame, packet, .. }) => {

@@ -79,7 +79,7 @@ pub struct TapSpec {
     /// Where, by [`Point::bit`].
     pub points: u8,
     /// Whether packets are followed through the rules: those that fit go the long way, and their steps are noted. Seen at
-    /// [`Point::Verdict`], with their bytes as they came in.
+    /// [`Point::Verdict`], with their bytes as they came in; fragments as they leave.
     pub follows: bool,
     /// Which packets; all without.
     pub filter: Option<Filter>,
@@ -176,7 +176,7 @@ pub(super) struct Taps {
     findings: Option<Findings>,
     steps: RefCell<Steps>,
     has_more_steps: Cell<bool>,
-    /// The packet being followed, as it came.
+    /// The packet being followed, as it came; nothing of a fragment, which may come last and leave first.
     came: ArrayVec<u8, FOLLOW_BYTES>,
 }
 
@@ -293,6 +293,18 @@ impl Taps {
         self.findings = Some(Findings { has_more_steps, ..findings });
     }
 
+    /// It is a fragment, and others are dropped, or sent with it: each is shown as it is. Says who follows the datagram, for
+    /// [`Self::go_on`].
+    pub(super) fn set_aside(&mut self) -> Option<u8> {
+        self.came.clear();
+        self.following.take()
+    }
+
+    /// Back to the datagram.
+    pub(super) const fn go_on(&mut self, following: Option<u8>) {
+        self.following = following;
+    }
+
     /// It was judged.
     pub(super) fn end(&mut self) {
         self.following = None;
@@ -327,7 +339,8 @@ impl Taps {
             match *following {
                 Some(following) if follows && following & 1 << at != 0 => {
                     if !is_about_fate || seated.is_its_turn() {
-                        seated.write(seen, *findings, steps.get_mut(), came);
+                        let bytes = if came.is_empty() { seen.bytes } else { &**came };
+                        seated.write(seen, *findings, steps.get_mut(), bytes);
                     }
                 }
                 // Its turn was looked at when it began to be judged.
