@@ -150,6 +150,22 @@ fn fragments_are_shown_with_their_own_bytes() {
     }
 }
 
+/// Who judges a packet takes it for sent when it has given it to whoever sends.
+#[test]
+fn what_is_dropped_by_the_worker_that_sends_is_shown_too() {
+    let config =
+        GatewayConfig { workers: 2, queues: Some(1), frame_len_max: 200, ..GatewayConfig::default() };
+    let (mut gateway, _, mut readers) = gateway(TapSpec { reasons: Some(u64::MAX), ..ALL }, 100, config);
+    let mut dropped = 0;
+    for port in 0..40 {
+        let packet = udp([10, 0, 0, 1], [10, 0, 0, 2]).ports(1000 + port, 9).payload(&[0; 300]).build();
+        dropped += usize::from(gateway.send(LEFT, &packet).forwarded.is_empty());
+    }
+    let seen = read(&mut readers);
+    assert_eq!((dropped, seen.len()), (40, 40));
+    assert!(seen.iter().all(|seen| seen.fate.unwrap().dropped == Some(DropReason::MtuExceeded)));
+}
+
 #[test]
 fn workers_without_a_queue_take_packets_too() {
     let config = GatewayConfig { workers: 2, queues: Some(1), ..GatewayConfig::default() };

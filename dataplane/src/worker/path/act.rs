@@ -131,6 +131,7 @@ impl<D: Device, O: Observer> Path<D, O> {
             Err((frame, reason)) => {
                 let fate = Fate { ingress, dropped: Some(reason), ct_state: None, rule: None };
                 self.log_drop(self.umem.head(&frame), None, frame.len(), &fate);
+                self.show_staged(frame.len(), Point::Verdict, ingress, None, Some(&fate));
                 self.counters.port(ingress).dropped(reason, frame.len());
                 self.free(frame);
             }
