@@ -46,8 +46,10 @@ impl<D: Device, O: Observer> Path<D, O> {
         fate: Option<&Fate>,
     ) {
         if self.taps.watches(point) {
-            self.copy(frame);
-            self.show_staged(frame.len(), point, port, packet, fate);
+            if frame.segments() > 1 {
+                self.copy(frame);
+            }
+            self.see(Some(frame), frame.len(), point, port, packet, fate);
         }
     }
 
@@ -76,13 +78,15 @@ impl<D: Device, O: Observer> Path<D, O> {
         fate: Option<&Fate>,
     ) {
         if self.taps.watches(point) {
-            self.see(frame_len, point, port, packet, fate);
+            self.see(None, frame_len, point, port, packet, fate);
         }
     }
 
+    /// Without a frame, or if it has several segments, the bytes are those that were kept.
     #[cold]
     fn see(
         &mut self,
+        frame: Option<&Frame>,
         frame_len: u32,
         point: Point,
         port: PortId,
@@ -90,8 +94,10 @@ impl<D: Device, O: Observer> Path<D, O> {
         fate: Option<&Fate>,
     ) {
         let judge = self.judge_of(packet, fate);
-        let Self { taps, staged, now, .. } = self;
-        taps.see(&Seen { at: *now, point, port, fate, judge, bytes: staged, frame_len });
+        let Self { taps, staged, umem, now, .. } = self;
+        let whole = frame.filter(|frame| frame.segments() == 1);
+        let bytes = whole.map_or(&**staged, |frame| umem.head(frame));
+        taps.see(&Seen { at: *now, point, port, fate, judge, bytes, frame_len });
     }
 
     /// [`Path::judge`] while there are taps.
