@@ -10,8 +10,10 @@
 //!
 //! Invariant: a request without [`Caller`] is refused, whatever it asks for: no listener can forget to say who calls.
 
+use super::answers::{call, failed};
 use super::backend::Peer;
 use super::ledger::{self, Entry, Said};
+use super::listener;
 use super::types::{ErrorBody, ErrorKind};
 use crate::audit::AuditLog;
 use axum::extract::Request;
@@ -200,21 +202,35 @@ pub(super) async fn authorise(
     let Some(caller) = request.extensions().get::<Caller>().cloned() else {
         return forbidden("nobody has said who asks".to_owned());
     };
-    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
-    let entry = Entry::open(&log, access, &caller, path, query);
-    if let Some(entry) = &entry {
-        request.extensions_mut().insert(entry.clone());
+    if access == Access::Read {
+        return answer(&caller, access, request, next).await;
     }
-    let answer = match caller.may(access) {
+    // Whoever asked may hang up, and whatever awaits the answer goes with the connection. The change goes on all the same, and
+    // so does writing it down.
+    let recorded = async move {
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        let entry = match Entry::open(log, access, caller.peer, path, query).await {
+            Ok(entry) => entry,
+            Err(failure) => return failure.into_response(),
+        };
+        request.extensions_mut().insert(entry.clone());
+        let answer = answer(&caller, access, request, next).await;
+        if entry.is_open() {
+            let (status, said) = (answer.status(), ledger::said(&answer));
+            // A disk may take its time; the answer waits for it, others do not.
+            let _ = call(move || entry.answered(status, said)).await;
+        }
+        answer
+    };
+    listener::spawn(recorded).await.unwrap_or_else(|error| failed(error).into_response())
+}
+
+/// Lets a request through to its handler, or refuses it.
+async fn answer(caller: &Caller, access: Access, request: Request, next: Next) -> Response {
+    match caller.may(access) {
         Ok(()) => next.run(request).await,
         Err(why) => forbidden(why),
-    };
-    if let Some(entry) = entry.filter(Entry::is_open) {
-        let (status, said) = (answer.status(), ledger::said(&answer));
-        // A disk may take its time; the answer waits for it, others do not.
-        let _ = tokio::task::spawn_blocking(move || entry.answered(status, said)).await;
     }
-    answer
 }
 
 /// 403, and why.

@@ -213,7 +213,7 @@ pub(super) async fn call_last<T: Send + 'static>(
     answer.await.map_err(failed)
 }
 
-fn failed(_: impl std::error::Error) -> Failure {
+pub(super) fn failed(_: impl std::error::Error) -> Failure {
     Failure::new(ErrorKind::Internal, "the daemon failed on this request; its log says more")
 }
 

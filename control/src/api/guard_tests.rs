@@ -13,7 +13,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 struct Rig {
     runtime: tokio::runtime::Runtime,
@@ -22,9 +24,13 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::of(Fake::default())
+    }
+
+    fn of(fake: Fake) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let shared = Shared {
-            backend: Arc::new(Fake::default()),
+            backend: Arc::new(fake),
             sampler: Mutex::default(),
             limits: Limits::default(),
             groups: Arc::default(),
@@ -36,6 +42,16 @@ impl Rig {
     }
 
     fn ask(&self, method: &str, target: &str, body: &str, caller: Option<Caller>) -> Response {
+        self.runtime.block_on(self.call(method, target, body, caller)).unwrap()
+    }
+
+    fn call(
+        &self,
+        method: &str,
+        target: &str,
+        body: &str,
+        caller: Option<Caller>,
+    ) -> impl Future<Output = Result<Response, Infallible>> {
         let mut request =
             Request::builder().method(method.to_uppercase().as_str()).uri(target).header("host", "fwd");
         if let Some(caller) = caller {
@@ -46,7 +62,7 @@ impl Rig {
             Arc::clone(&self.shared),
             crate::web::Access::socket(&[], true),
         ));
-        self.runtime.block_on(service.call(request)).unwrap()
+        service.call(request)
     }
 
     fn error(&self, answer: Response) -> (StatusCode, ErrorBody) {
@@ -113,6 +129,32 @@ fn sets_may_be_looked_at_by_who_may_not_change_them() {
             ("add a 10.0.0.1".to_owned(), Outcome::Done)
         ]
     );
+}
+
+#[test]
+fn a_change_is_written_down_though_its_client_hangs_up() {
+    let fake = Fake::default();
+    let walk = Arc::clone(&fake.walk);
+    let rig = Rig::of(fake);
+    let held = walk.lock().unwrap();
+    let rules = r#"{"v4": {"file": "new.v4", "text": ""}}"#;
+    let answer = rig.call("post", "/v1/apply", rules, with(Rights::Write));
+    let is_late = rig
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_millis(50), answer).await })
+        .is_err();
+    assert!(is_late && rig.records().is_empty());
+    drop(held);
+    rig.runtime.block_on(async {
+        for _ in 0..500 {
+            if !rig.records().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let told: Vec<_> = rig.records().into_iter().map(|record| (record.what, record.result)).collect();
+    assert_eq!(told, [("new.v4".to_owned(), Outcome::Done)]);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 //! for each request that may change something, and closes it with what came of it; handlers fill in what is between. An
 //! entry that a handler knows nothing of still says who, which address, and how it ended.
 
-use super::access::{Access, Caller};
+use super::access::Access;
+use super::answers::call;
+use super::backend::Peer;
+use super::failure::Failure;
 use crate::audit::{AuditLog, Outcome, Record, Who};
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -34,22 +37,19 @@ struct State {
 pub(super) struct Said(pub(super) String);
 
 impl Entry {
-    /// Opens an entry. `None` for what is not written down.
-    pub(super) fn open(
-        log: &Arc<AuditLog>,
+    /// Opens an entry. Users' names may come from another machine: they are asked for where others need not wait.
+    pub(super) async fn open(
+        log: Arc<AuditLog>,
         access: Access,
-        caller: &Caller,
+        peer: Peer,
         path: &str,
         query: &str,
-    ) -> Option<Self> {
-        if access == Access::Read {
-            return None;
-        }
+    ) -> Result<Self, Failure> {
         let action = path.trim_start_matches("/v1/").replace('/', " ");
-        let record =
-            Record { who: Who::of(caller.peer), action, what: query.to_owned(), ..Record::default() };
+        let who = call(move || Who::of(peer)).await?;
+        let record = Record { who, action, what: query.to_owned(), ..Record::default() };
         let state = Mutex::new(State { record, ..State::default() });
-        Some(Self(Arc::new(Inner { log: Arc::clone(log), is_looking: access == Access::Look, state })))
+        Ok(Self(Arc::new(Inner { log, is_looking: access == Access::Look, state })))
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {

@@ -28,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
 
 /// How often it is said that no connection can be taken.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -85,6 +86,14 @@ tokio::task_local! {
 /// done, even if its client has gone.
 pub(super) fn guest() -> Option<Arc<Guest>> {
     GUEST.try_with(Arc::clone).ok()
+}
+
+/// Does work in a task of its own, on behalf of whoever's request the running one answers.
+pub(super) fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    match guest() {
+        Some(guest) => tokio::spawn(GUEST.scope(guest, work)),
+        None => tokio::spawn(work),
+    }
 }
 
 /// Limits of a TCP listener: fewer than at the socket, for there are fewer that have business there.

@@ -34,7 +34,7 @@ pub(crate) struct Fake {
     pub(crate) captured: Vec<Vec<u8>>,
     pub(crate) traced: Vec<TraceRow>,
     pub(crate) drops: Vec<DropRow>,
-    /// Who holds this keeps a walk over the flows from beginning.
+    /// Who holds this keeps a walk over the flows, and new rules, from beginning.
     pub(crate) walk: Arc<Mutex<()>>,
     /// Flows handed out so far.
     pub(crate) walked: AtomicU64,
@@ -304,6 +304,7 @@ impl Backend for Fake {
         if let Some(error) = &self.refuse {
             return Err(error.clone());
         }
+        drop(self.walk.lock().unwrap());
         assert!(by.uid.is_some() && by.pid.is_some(), "the kernel says who asks");
         let (confirm_secs, flows) = (request.confirm_secs, request.flows);
         self.applied.lock().unwrap().push(request);
