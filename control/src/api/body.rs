@@ -27,6 +27,13 @@ impl Deref for Taken {
     }
 }
 
+/// The body of a request that holds neither rules nor sets: [`SMALL_BODY_BYTES`] at most, so that it takes no place from such
+/// as do.
+pub(super) async fn small_body_of(request: Request, limits: &Limits) -> Result<Taken, Failure> {
+    let body_max_bytes = limits.body_max_bytes.min(SMALL_BODY_BYTES);
+    body_of(request, &Limits { body_max_bytes, ..*limits }).await
+}
+
 /// The body of a request, within its limits of size and time.
 pub(super) async fn body_of(request: Request, limits: &Limits) -> Result<Taken, Failure> {
     let body_max = limits.body_max_bytes;

@@ -3,7 +3,7 @@
 use super::access::{Access, Caller, Route, authorise};
 use super::answers::{call, call_last};
 use super::backend::{ApplyError, Backend};
-use super::body::{body_of, understand};
+use super::body::{body_of, small_body_of, understand};
 use super::failure::Failure;
 use super::ledger::Entry;
 use super::limits::CONFIRM_MAX_SECS;
@@ -259,7 +259,7 @@ async fn edit_recent(
     Extension(entry): Extension<Entry>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = body_of(request, &shared.limits).await?;
+    let body = small_body_of(request, &shared.limits).await?;
     let done = call(move || {
         let request: RecentEdit = understand(&body)?;
         entry.what(json(&request));
@@ -299,7 +299,7 @@ async fn capture(
     Extension(lasting): Extension<Lasting>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = body_of(request, &shared.limits).await?;
+    let body = small_body_of(request, &shared.limits).await?;
     let request: CaptureRequest = understand(&body)?;
     entry.what(json(&request));
     let answer = shared.stream(lasting, "application/x-pcapng", move |backend, lines| {
@@ -318,7 +318,7 @@ async fn trace(
     Extension(lasting): Extension<Lasting>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = body_of(request, &shared.limits).await?;
+    let body = small_body_of(request, &shared.limits).await?;
     let filter: TapFilter = understand(&body)?;
     entry.what(json(&filter));
     shared.listen(lasting, move |backend, each| backend.trace(&filter, each)).await
@@ -385,7 +385,7 @@ async fn update_flows(
     Extension(entry): Extension<Entry>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = body_of(request, &shared.limits).await?;
+    let body = small_body_of(request, &shared.limits).await?;
     let request: UpdateRequest = understand(&body)?;
     entry.what(json(&request));
     if request.is_empty() {
@@ -421,7 +421,7 @@ async fn set_config(
     Extension(entry): Extension<Entry>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = body_of(request, &shared.limits).await?;
+    let body = small_body_of(request, &shared.limits).await?;
     let report = call(move || {
         let ConfigSetRequest { set } = understand(&body)?;
         entry.what(set.join(" "));
@@ -553,7 +553,7 @@ async fn rebalance(
 }
 
 async fn explain(State(shared): App, request: Request) -> Result<Response, Failure> {
-    let body = body_of(request, &shared.limits).await?;
+    let body = small_body_of(request, &shared.limits).await?;
     let answer = call(move || {
         let request: ExplainRequest = understand(&body)?;
         shared.backend.explain(&request).map_err(Failure::from)
@@ -638,7 +638,7 @@ async fn edit(
     Extension(entry): Extension<Entry>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = body_of(request, &shared.limits).await?;
+    let body = small_body_of(request, &shared.limits).await?;
     let report = call(move || {
         let request: EditRequest = understand(&body)?;
         check_confirm(request.confirm_secs)?;
@@ -663,7 +663,7 @@ async fn roll_back(
     Extension(entry): Extension<Entry>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = body_of(request, &shared.limits).await?;
+    let body = small_body_of(request, &shared.limits).await?;
     let report = call(move || {
         let request: RollbackRequest = understand(&body)?;
         check_confirm(request.confirm_secs)?;

@@ -1,6 +1,7 @@
 use super::backend::ApplyError;
 use super::limits::Limits;
 use super::listener::{Place, Serves};
+use super::routes::ROUTES;
 use super::server::{ServeError, Server};
 use super::testing::{Fake, flow, tcp_flow};
 use super::types::*;
@@ -528,6 +529,20 @@ fn large_bodies_wait_for_each_other_and_small_ones_do_not() {
     });
     // It waited until they were given up, or as long as it may.
     assert!(matches!(error_of(third).0, 400 | 408));
+}
+
+#[test]
+fn only_rules_and_sets_may_be_large() {
+    let rig = Rig::new(Fake::default());
+    let large = " ".repeat((1 << 20) + 1);
+    for route in ROUTES.iter().filter(|route| route.method == "post") {
+        let may_be_large = ["/v1/apply", "/v1/diff", "/v1/sets"].contains(&route.path);
+        let takes_none = ["/flush", "/confirm", "/delete", "/sysctl", "/rebalance", "/reload"]
+            .iter()
+            .any(|end| route.path.ends_with(end));
+        let is_refused = rig.post(route.path, &large).0 == 413;
+        assert_eq!(is_refused, !may_be_large && !takes_none, "{route:?}");
+    }
 }
 
 #[test]
