@@ -182,7 +182,7 @@ fn changes_are_written_down_with_who_what_and_what_came_of_it() {
             ("flows delete", "proto=6", Outcome::Done),
         ]
     );
-    assert_eq!(records[0].before["ruleset"], 5);
+    assert_eq!(records[0].before["ruleset"], 3);
     assert_eq!(records[0].after["generation"], 8);
     assert!(records[2].error.as_deref().is_some_and(|why| why.contains("will not do")));
     assert_eq!(records[4].after["count"], 0);

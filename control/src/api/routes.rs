@@ -728,9 +728,8 @@ impl Shared {
         entry: &Entry,
         change: impl FnOnce(&dyn Backend) -> Result<ApplyReport, ApplyError>,
     ) -> Result<ApplyReport, Failure> {
-        let before = self.backend.history().running;
         let report = change(&*self.backend)?;
-        entry.before(json!({ "ruleset": before }));
+        entry.before(json!({ "ruleset": report.before }));
         entry.after(
             json!({ "ruleset": report.number, "generation": report.generation, "rules": report.rules }),
         );

@@ -317,6 +317,7 @@ impl Backend for Fake {
             flows_kept: 1000,
             warnings,
             number: 5,
+            before: 3,
             confirm_secs,
             flows_killed,
             flows_exempt,

@@ -53,6 +53,7 @@ pub(super) fn report(
         flows_kept,
         warnings,
         number,
+        before: _,
         confirm_secs,
         flows_killed,
         flows_exempt,

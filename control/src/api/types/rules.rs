@@ -136,6 +136,9 @@ pub struct ApplyReport {
     /// Number in the history.
     #[serde(default)]
     pub number: u64,
+    /// Number of the rules that were in force before.
+    #[serde(default)]
+    pub before: u64,
     /// Seconds left to confirm the rules in; `None` if they need not be.
     #[serde(default)]
     pub confirm_secs: Option<u32>,

@@ -164,6 +164,7 @@ impl LiveBackend {
             flows_kept: self.flow_stats().count,
             warnings,
             number,
+            before: before_number,
             confirm_secs,
             flows_killed,
             flows_exempt,
