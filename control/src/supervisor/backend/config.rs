@@ -37,6 +37,9 @@ struct Running {
     waiting: Vec<Difference>,
 }
 
+/// A change that is being made, the only one: what it was made from is still what runs when it ends.
+pub(super) struct OneChange<'a>(#[expect(dead_code, reason = "held")] MutexGuard<'a, ()>);
+
 /// A change that is right and possible.
 struct Prepared {
     next: Config,
@@ -56,8 +59,13 @@ impl Live {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The right to change settings, once nobody else does.
+    pub(super) fn change(&self) -> OneChange<'_> {
+        OneChange(self.changing.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Notes that a connection tracking setting was changed by its own command.
-    pub(super) fn note(&self, name: &str, value: u32, by: &str) {
+    pub(super) fn note(&self, _one: &OneChange<'_>, name: &str, value: u32, by: &str) {
         let mut running = self.running();
         let set = format!("conntrack.{name}={value}");
         // What has no place in the file (`max`) is not the configuration's.
@@ -94,7 +102,7 @@ impl LiveBackend {
 
     /// Changes settings, until the daemon ends or its file is read again.
     pub(super) fn set_config(&self, set: &[String], by: &str) -> Result<ConfigReport, ApplyError> {
-        let _one = self.live.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = self.live.change();
         let prepared = {
             let running = self.live.running();
             let Loaded { config, origins } =
@@ -113,7 +121,7 @@ impl LiveBackend {
             Prepared { next: config, origins: next_origins, changed: differences, waiting }
         };
         self.look_through(&prepared)?;
-        Ok(self.commit(prepared, by))
+        Ok(self.commit(&one, prepared, by))
     }
 
     /// Reads the file again. `between` is done once everything is known to be right, with the configuration to come; if it
@@ -123,12 +131,12 @@ impl LiveBackend {
         by: &str,
         between: impl FnOnce(&Config) -> Result<(), E>,
     ) -> Result<ConfigReport, E> {
-        let _one = self.live.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = self.live.change();
         let loaded = Config::load_with_origins(&self.live.args).map_err(|errors| refused(&errors))?;
         let prepared = self.prepare_reload(loaded);
         self.look_through(&prepared)?;
         between(&prepared.next)?;
-        Ok(self.commit(prepared, by))
+        Ok(self.commit(&one, prepared, by))
     }
 
     /// Writes down in the audit log what SIGHUP changed of the settings; of the rules that is done already.
@@ -182,7 +190,7 @@ impl LiveBackend {
     }
 
     /// Puts a change into effect. Nothing here can fail.
-    fn commit(&self, prepared: Prepared, by: &str) -> ConfigReport {
+    fn commit(&self, _one: &OneChange<'_>, prepared: Prepared, by: &str) -> ConfigReport {
         let Prepared { next, origins, changed, waiting } = prepared;
         if changed.iter().any(|one| is_of_workers(&one.name)) {
             self.publisher.reconfigure(settings(&next));

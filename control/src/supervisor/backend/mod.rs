@@ -351,9 +351,10 @@ impl Backend for LiveBackend {
     }
 
     fn set(&self, name: &str, value: &str, by: Peer) -> Result<(), String> {
+        let one = self.live.change();
         self.change_setting(name, value)?;
         if let Some((_, value)) = self.all_settings().into_iter().find(|(known, _)| known == name) {
-            self.live.note(name, value, &by.to_string());
+            self.live.note(&one, name, value, &by.to_string());
         }
         Ok(())
     }
