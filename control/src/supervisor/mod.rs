@@ -282,7 +282,7 @@ fn reload(backend: &LiveBackend, sets: &Store) {
         let (v4, v6) = (read(&config.rules.v4, Family::V4)?, read(&config.rules.v6, Family::V6)?);
         Ok::<_, Fatal>((v4, v6, labels))
     };
-    let done = backend.reload_config("SIGHUP", |config| {
+    let done = backend.reload_config("SIGHUP", true, |config| {
         let (v4, v6, labels) = load(config).map_err(Reload::Rules)?;
         let report = backend.reload(v4, v6, labels)?;
         info!("SIGHUP: rules read again, generation {}", report.generation);

@@ -76,6 +76,37 @@ impl Live {
     }
 }
 
+impl Live {
+    fn prepare_set(&self, set: &[String], by: &str) -> Result<Prepared, ApplyError> {
+        let running = self.running();
+        let Loaded { config, origins } =
+            running.config.with_settings(set).map_err(|errors| refused(&errors))?;
+        let changed = running.config.differences(&config);
+        check_hot(&changed)?;
+        let mut next_origins = running.origins.clone();
+        for name in origins.names() {
+            next_origins.set(name, at_run_time(by));
+        }
+        Ok(Prepared { next: config, origins: next_origins, changed, waiting: running.waiting.clone() })
+    }
+
+    fn prepare_reload(&self, loaded: Loaded, with_rules: bool) -> Prepared {
+        let Loaded { config, mut origins } = loaded;
+        let running = self.running();
+        let differences = running.config.differences(&config);
+        let mut next = running.config.clone();
+        for Difference { name, change, .. } in &differences {
+            match change {
+                Change::Hot => next.take_over(name, &config),
+                Change::Rules if with_rules => next.take_over(name, &config),
+                Change::Rules | Change::Restart => origins.set(name, running.origins.get(name)),
+            }
+        }
+        let (waiting, changed) = differences.into_iter().partition(|one| one.change == Change::Restart);
+        Prepared { next, origins, changed, waiting }
+    }
+}
+
 impl LiveBackend {
     /// Something of the configuration in force.
     pub(in crate::supervisor) fn configured<T>(&self, of: impl FnOnce(&Config) -> T) -> T {
@@ -103,37 +134,22 @@ impl LiveBackend {
     /// Changes settings, until the daemon ends or its file is read again.
     pub(super) fn set_config(&self, set: &[String], by: &str) -> Result<ConfigReport, ApplyError> {
         let one = self.live.change();
-        let prepared = {
-            let running = self.live.running();
-            let Loaded { config, origins } =
-                running.config.with_settings(set).map_err(|errors| refused(&errors))?;
-            let differences = running.config.differences(&config);
-            let stuck: Vec<&Difference> =
-                differences.iter().filter(|one| one.change == Change::Restart).collect();
-            if !stuck.is_empty() {
-                return Err(needs_restart(&stuck));
-            }
-            let mut next_origins = running.origins.clone();
-            for name in origins.names() {
-                next_origins.set(name, at_run_time(by));
-            }
-            let waiting = running.waiting.clone();
-            Prepared { next: config, origins: next_origins, changed: differences, waiting }
-        };
+        let prepared = self.live.prepare_set(set, by)?;
         self.look_through(&prepared)?;
         Ok(self.commit(&one, prepared, by))
     }
 
-    /// Reads the file again. `between` is done once everything is known to be right, with the configuration to come; if it
-    /// fails, nothing has changed.
+    /// Reads the file again; what says where rules come from stays unless they are read again, too. `between` is done once
+    /// everything is known to be right, with the configuration to come; if it fails, nothing has changed.
     pub(in crate::supervisor) fn reload_config<E: From<ApplyError>>(
         &self,
         by: &str,
+        with_rules: bool,
         between: impl FnOnce(&Config) -> Result<(), E>,
     ) -> Result<ConfigReport, E> {
         let one = self.live.change();
         let loaded = Config::load_with_origins(&self.live.args).map_err(|errors| refused(&errors))?;
-        let prepared = self.prepare_reload(loaded);
+        let prepared = self.live.prepare_reload(loaded, with_rules);
         self.look_through(&prepared)?;
         between(&prepared.next)?;
         Ok(self.commit(&one, prepared, by))
@@ -154,22 +170,6 @@ impl LiveBackend {
             after: values(|one| &one.after),
             ..Record::default()
         });
-    }
-
-    fn prepare_reload(&self, loaded: Loaded) -> Prepared {
-        let Loaded { config, mut origins } = loaded;
-        let running = self.live.running();
-        let differences = running.config.differences(&config);
-        let (waiting, changed): (Vec<_>, Vec<_>) =
-            differences.into_iter().partition(|one| one.change == Change::Restart);
-        let mut next = running.config.clone();
-        for difference in &changed {
-            next.take_over(&difference.name, &config);
-        }
-        for difference in &waiting {
-            origins.set(&difference.name, running.origins.get(&difference.name));
-        }
-        Prepared { next, origins, changed, waiting }
     }
 
     /// Tries what may fail.
@@ -234,14 +234,24 @@ fn at_run_time(by: &str) -> Origin {
     Origin::Runtime { by: by.to_owned(), at_us: u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX) }
 }
 
-fn needs_restart(stuck: &[&Difference]) -> ApplyError {
-    let each: Vec<String> =
-        stuck.iter().map(|one| format!("{} ({} here, {} wanted)", one.name, one.before, one.after)).collect();
-    let message = format!(
-        "needs a restart: {}. Nothing was changed: write it into the configuration file and restart fwd",
-        each.join(", ")
-    );
-    ApplyError::new(ErrorKind::Unsupported, message)
+/// Whether all of these can change by themselves, while the daemon runs.
+fn check_hot(changed: &[Difference]) -> Result<(), ApplyError> {
+    for (stuck, needs, instead) in [
+        (Change::Restart, "a restart", "and restart fwd"),
+        // The signal reads the file again first, and puts back what it says.
+        (Change::Rules, "the rules to be read again", "and send SIGHUP, or load rules with `fwctl apply`"),
+    ] {
+        let one = |one: &Difference| format!("{} ({} here, {} wanted)", one.name, one.before, one.after);
+        let each: Vec<String> = changed.iter().filter(|one| one.change == stuck).map(one).collect();
+        if !each.is_empty() {
+            let message = format!(
+                "needs {needs}: {}. Nothing was changed: write it into the configuration file {instead}",
+                each.join(", ")
+            );
+            return Err(ApplyError::new(ErrorKind::Unsupported, message));
+        }
+    }
+    Ok(())
 }
 
 /// Everything that is wrong, as an answer.
@@ -269,4 +279,41 @@ fn try_dir(dir: &Path) -> std::io::Result<()> {
     let probe = dir.join(".palisade-probe");
     fs::write(&probe, b"")?;
     fs::remove_file(&probe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(set: &[&str]) -> Loaded {
+        let set: Vec<String> = set.iter().map(|&one| one.to_owned()).collect();
+        Config::default().with_settings(&set).unwrap()
+    }
+
+    fn live(set: &[&str]) -> Live {
+        Live::new(FwdArgs::default(), &loaded(set), LogSwitch::none())
+    }
+
+    #[test]
+    fn where_rules_come_from_is_not_set_by_itself() {
+        let live = live(&["rules.v4=one"]);
+        for (set, needs) in [("rules.v4=two", "needs the rules"), ("flows.max=5000", "needs a restart")] {
+            let refused = live.prepare_set(&[set.to_owned()], "me").err().unwrap();
+            assert_eq!(refused.kind, ErrorKind::Unsupported);
+            assert!(refused.message.starts_with(needs), "{refused}");
+        }
+        let prepared = live.prepare_set(&["udp_timeout=5".to_owned()], "me").unwrap();
+        assert_eq!(prepared.changed.len(), 1);
+    }
+
+    #[test]
+    fn a_reload_without_rules_leaves_where_they_come_from() {
+        let live = live(&["rules.v4=one", "rules.v6=six"]);
+        let next = |with_rules| live.prepare_reload(loaded(&["rules.v4=two", "udp_timeout=5"]), with_rules);
+        let Prepared { next: config, changed, .. } = next(false);
+        assert_eq!((config.rules.v4, config.rules.v6), (Some("one".into()), Some("six".into())));
+        assert_eq!((config.conntrack.get("udp_timeout"), changed.len()), (Some(5), 3), "told all the same");
+        let config = next(true).next;
+        assert_eq!((config.rules.v4, config.rules.v6), (Some("two".into()), None));
+    }
 }

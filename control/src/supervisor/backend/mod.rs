@@ -368,7 +368,7 @@ impl Backend for LiveBackend {
     }
 
     fn reload_config(&self, by: Peer) -> Result<ConfigReport, ApplyError> {
-        Self::reload_config(self, &by.to_string(), |_| Ok(()))
+        Self::reload_config(self, &by.to_string(), false, |_| Ok(()))
     }
 
     fn explain(&self, request: &ExplainRequest) -> Result<Explanation, ApplyError> {
