@@ -165,16 +165,18 @@ fn settings_change_while_it_runs_all_or_none() {
 fn sighup_reads_configuration_and_rules_or_nothing() {
     require_root!();
     let lab = Lab::new();
-    let file = File::new("[rules]\nv4 = \"one.v4\"\n");
+    let file = File::new("[rules]\nv4 = \"one.v4\"\nv6 = \"six.v6\"\n");
     let rules = |name: &str, text: &str| fs::write(file.0.path().join(name), text).expect("written");
     rules("one.v4", RULES);
     rules("two.v4", "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
+    rules("six.v6", "*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
+    rules("new.sets", "create fresh hash:ip\n");
     rules("bad.v4", "*filter\n-A FORWARD -j NOWHERE\nCOMMIT\n");
     let daemon = Daemon::builder(&lab).arg("--config").arg(&file.path().to_string_lossy()).start();
     assert!(passes(&lab));
     let generation = daemon.stats().generation();
-    // Rules that are wrong: the settings beside them stay as they were.
-    file.write("[rules]\nv4 = \"bad.v4\"\n[conntrack]\nudp_timeout = 7\n");
+    // Rules that are wrong: the settings and sets beside them stay as they were.
+    file.write("[rules]\nv4 = \"bad.v4\"\nsets = \"new.sets\"\n[conntrack]\nudp_timeout = 7\n");
     daemon.signal(Signal::HUP);
     let deadline = Instant::now() + Duration::from_secs(10);
     while !daemon.process().stderr().contains("the old rules stay in force") {
@@ -183,8 +185,12 @@ fn sighup_reads_configuration_and_rules_or_nothing() {
     }
     assert!(daemon.fwctl(&["sysctl", "udp_timeout"]).contains("= 30"));
     assert_eq!(daemon.stats().generation(), generation);
-    // Other rules, and a setting: both.
-    file.write("[rules]\nv4 = \"two.v4\"\n[conntrack]\nudp_timeout = 7\n");
+    assert!(!daemon.fwctl(&["set", "list"]).contains("fresh"));
+    let refused = &records(&daemon, "reload", 1)[0];
+    assert_eq!((&refused["result"], &refused["who"]["user"]), (&"refused".into(), &"fwd (SIGHUP)".into()));
+    // Other rules, a setting and a set: all of them. A family without a file has no rules any more.
+    assert!(daemon.fwctl(&["rules", "-6", "-S"]).contains(":FORWARD DROP"));
+    file.write("[rules]\nv4 = \"two.v4\"\nsets = \"new.sets\"\n[conntrack]\nudp_timeout = 7\n");
     daemon.signal(Signal::HUP);
     daemon.stats_until("new rules", |stats| stats.generation() > generation);
     assert!(!passes(&lab));
@@ -193,7 +199,10 @@ fn sighup_reads_configuration_and_rules_or_nothing() {
         (&changed["after"]["conntrack.udp_timeout"], &changed["who"]["user"]),
         (&7.into(), &"fwd (SIGHUP)".into())
     );
-    assert!(records(&daemon, "reload", 1)[0]["after"]["ruleset"].as_u64() == Some(2));
+    let reread = &records(&daemon, "reload", 2)[1];
+    assert_eq!((&reread["before"]["ruleset"], &reread["after"]["ruleset"]), (&1.into(), &2.into()));
+    assert!(daemon.fwctl(&["set", "list"]).contains("fresh"));
+    assert!(!daemon.fwctl(&["rules", "-6", "-S"]).contains(":FORWARD DROP"));
 }
 
 /// `fwctl` as somebody else. The program is copied to where anybody can run it.

@@ -97,7 +97,7 @@ fn sets() -> (Store, tempfile::TempDir) {
     let path = dir.path().join("sets");
     let text = "create hosts hash:ip counters\nadd hosts 10.0.0.7\ncreate seen hash:ip timeout 60\n";
     std::fs::write(&path, text).unwrap();
-    assert!(control::sets::file::load(&store, &path, false, &mut std::io::stderr()).unwrap());
+    assert!(control::sets::file::load(&store, &path, &mut std::io::stderr()).unwrap());
     (store, dir)
 }
 

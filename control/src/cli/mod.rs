@@ -176,7 +176,7 @@ fn check(args: &args::CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> Re
         None => rules_file::Sets::new(),
         Some(path) => {
             let store = Store::new(&[]);
-            if !sets::file::load(&store, path, false, err)? {
+            if !sets::file::load(&store, path, err)? {
                 return Ok(check::Outcome::Wrong.code());
             }
             store.slots()

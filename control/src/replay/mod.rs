@@ -87,7 +87,7 @@ struct Summary {
 pub fn run(options: &ReplayOptions, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<i32> {
     let store = Store::new(&options.gateway.names);
     if let Some(path) = &options.sets
-        && !sets::file::load(&store, path, false, err)?
+        && !sets::file::load(&store, path, err)?
     {
         return Ok(EXIT_WRONG);
     }

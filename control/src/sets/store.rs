@@ -142,17 +142,6 @@ impl Store {
         self.restore_but(&HashSet::new(), text, exist, services)
     }
 
-    /// The same of a file whose sets may be there already: those stay as they are.
-    ///
-    /// # Errors
-    /// As [`Self::restore`].
-    pub fn restore_new(&self, text: &[u8], services: &dyn Services) -> Result<Answer, Vec<Diagnostic>> {
-        // By itself the file must be right as a whole.
-        Self::new(&self.ports).check(text, services)?;
-        let kept = self.slots().into_keys().collect();
-        self.restore_but(&kept, text, false, services)
-    }
-
     fn restore_but(
         &self,
         kept: &HashSet<String>,
@@ -165,7 +154,8 @@ impl Store {
         for (number, start, line) in lines(text) {
             let read = words(line, number, start).map_err(|error| vec![error])?;
             let name = read.iter().skip(1).find(|word| !word.text.starts_with('-'));
-            if name.is_some_and(|name| kept.contains(&name.text)) {
+            // What names no set is about all of them.
+            if name.map_or(!kept.is_empty(), |name| kept.contains(&name.text)) {
                 continue;
             }
             let said = parse(read, &|name| self.spec(name), services).and_then(|mut asked| {

@@ -30,6 +30,7 @@ use crate::publish::{BothRules, Publisher};
 use crate::reproducer;
 use crate::rules_file::{self, Named, Rules};
 use crate::sets::orders::Orders;
+use crate::sets::store::Staged;
 use crate::sets::{self, Store};
 use crate::system::privileges::{self, Target};
 use crate::system::{capabilities, signals::Signals};
@@ -39,11 +40,13 @@ use captures::Captures;
 use dataplane::clock::Now;
 use dataplane::flow::Policies;
 use dataplane::packet::Family;
+use dataplane::sets::Slot;
 use dataplane::worker::{AnswerRate, L2Policy, Settings};
 use dataplane::xsk::XskError;
 use ipfix::Exporter;
 use notes::NoteLog;
 use plane::Plane;
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -122,11 +125,12 @@ pub fn run(args: FwdArgs, loaded: &Loaded, log: LogSwitch) -> Result<(), Fatal> 
     let become_user = privileges::target(&config.privileges.user).map_err(Fatal::Rights)?;
     let nics: Vec<_> = config.wires.iter().flat_map(|wire| [wire.left.clone(), wire.right.clone()]).collect();
     let sets = Arc::new(Store::new(&nics));
-    load_sets(config, &sets, false)?;
+    load_sets(config, &sets)?;
+    let slots = sets.slots();
     let labels = LabelNames::load(&config.rules.labels)?;
     let rules = BothRules {
-        v4: Arc::new(load_rules(config, Family::V4, &sets, &labels)?),
-        v6: Arc::new(load_rules(config, Family::V6, &sets, &labels)?),
+        v4: Arc::new(load_rules(config, Family::V4, &slots, &labels)?),
+        v6: Arc::new(load_rules(config, Family::V6, &slots, &labels)?),
     };
     let mut plane = Plane::build(config, |ports, workers| {
         let track_always = config.flows.tracking == Tracking::Always;
@@ -272,31 +276,41 @@ fn watch(
 /// are, further ones are made. Anything wrong is logged, and then nothing has changed.
 fn reload(backend: &LiveBackend, sets: &Store) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+    // A family that has lost its file has lost its rules.
+    let had = backend.configured(|config| (config.rules.v4.is_some(), config.rules.v6.is_some()));
     let load = |config: &Config| {
-        load_sets(config, sets, true)?;
+        let staged = config.rules.sets.as_deref().map(|path| stage_sets(path, sets)).transpose()?;
         let labels = LabelNames::load(&config.rules.labels)?;
-        let read = |path: &Option<std::path::PathBuf>, family| match path.as_deref() {
-            None => Ok(None),
-            Some(_) => load_rules(config, family, sets, &labels).map(Some),
+        let slots = staged.as_ref().map_or_else(|| sets.slots(), |staged| sets.slots_with(staged));
+        let read = |is_meant: bool, family| {
+            is_meant.then(|| load_rules(config, family, &slots, &labels)).transpose()
         };
-        let (v4, v6) = (read(&config.rules.v4, Family::V4)?, read(&config.rules.v6, Family::V6)?);
-        Ok::<_, Fatal>((v4, v6, labels))
+        let v4 = read(had.0 || config.rules.v4.is_some(), Family::V4)?;
+        let v6 = read(had.1 || config.rules.v6.is_some(), Family::V6)?;
+        Ok::<_, Fatal>((v4, v6, staged, labels))
     };
     let done = backend.reload_config("SIGHUP", true, |config| {
-        let (v4, v6, labels) = load(config).map_err(Reload::Rules)?;
-        let report = backend.reload(v4, v6, labels)?;
+        let (v4, v6, staged, labels) = load(config).map_err(Reload::Rules)?;
+        let report = backend.reload(v4, v6, staged, labels)?;
         info!("SIGHUP: rules read again, generation {}", report.generation);
         Ok::<_, Reload>(())
     });
-    match done {
-        Err(Reload::Rules(fatal)) => error!("SIGHUP: {fatal}; the old rules stay in force"),
+    let refused = match done {
+        Ok(report) => {
+            backend.note_reload(&report);
+            None
+        }
+        Err(Reload::Rules(fatal)) => Some(fatal.to_string()),
         Err(Reload::Refused(refused)) => {
             for diagnostic in &refused.diagnostics {
                 error!("SIGHUP: {}", diagnostic.rendered);
             }
-            error!("SIGHUP: {refused}; the old rules stay in force");
+            Some(refused.to_string())
         }
-        Ok(report) => backend.note_reload(&report),
+    };
+    if let Some(why) = refused {
+        error!("SIGHUP: {why}; the old rules stay in force");
+        backend.note_refused_reload(why);
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
@@ -316,7 +330,12 @@ impl From<ApplyError> for Reload {
 }
 
 /// Reads rules and prints every finding; without a file, the empty table of a kernel without rules.
-fn load_rules(config: &Config, family: Family, sets: &Store, labels: &LabelNames) -> Result<Rules, Fatal> {
+fn load_rules(
+    config: &Config,
+    family: Family,
+    sets: &BTreeMap<String, Arc<Slot>>,
+    labels: &LabelNames,
+) -> Result<Rules, Fatal> {
     let path = if family == Family::V4 { &config.rules.v4 } else { &config.rules.v6 };
     let Some(path) = path.as_deref() else {
         if family == Family::V6 {
@@ -324,22 +343,29 @@ fn load_rules(config: &Config, family: Family, sets: &Store, labels: &LabelNames
         }
         return Ok(Rules::empty(family));
     };
-    let named = Named { policies: &config.rules.timeout_policies, sets: &sets.slots(), labels };
+    let named = Named { policies: &config.rules.timeout_policies, sets, labels };
     let loaded = rules_file::load_file(path, family, named, &mut io::stderr());
-    match loaded.map_err(|source| Fatal::System { what: "writing to standard error", source })? {
-        Ok(rules) => Ok(rules),
-        Err(_) => Err(Fatal::Rules { file: path.display().to_string() }),
-    }
+    loaded.map_err(unwritten)?.map_err(|_| unusable(path))
 }
 
-/// Makes the sets of the configured file and prints every finding. With `keeps` those that are there stay.
-fn load_sets(config: &Config, sets: &Store, keeps: bool) -> Result<(), Fatal> {
+/// Makes the sets of the configured file and prints every finding.
+fn load_sets(config: &Config, sets: &Store) -> Result<(), Fatal> {
     let Some(path) = config.rules.sets.as_deref() else { return Ok(()) };
-    let loaded = sets::file::load(sets, path, keeps, &mut io::stderr());
-    if loaded.map_err(|source| Fatal::System { what: "writing to standard error", source })? {
-        return Ok(());
-    }
-    Err(Fatal::Rules { file: path.display().to_string() })
+    let loaded = sets::file::load(sets, path, &mut io::stderr()).map_err(unwritten)?;
+    if loaded { Ok(()) } else { Err(unusable(path)) }
+}
+
+/// Makes aside those that are not there yet.
+fn stage_sets(path: &Path, sets: &Store) -> Result<Staged, Fatal> {
+    sets::file::stage_new(sets, path, &mut io::stderr()).map_err(unwritten)?.ok_or_else(|| unusable(path))
+}
+
+fn unwritten(source: io::Error) -> Fatal {
+    Fatal::System { what: "writing to standard error", source }
+}
+
+fn unusable(path: &Path) -> Fatal {
+    Fatal::Rules { file: path.display().to_string() }
 }
 
 /// What workers are to know besides the rules.

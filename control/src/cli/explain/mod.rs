@@ -112,7 +112,7 @@ fn offline(args: &ExplainArgs, err: &mut dyn Write) -> Result<Result<Explanation
     let names = vec![args.left_if.clone(), args.right_if.clone()];
     let store = Store::new(&names);
     if let Some(path) = args.sets.as_ref().or(config.rules.sets.as_ref())
-        && !sets::file::load(&store, path, false, err)?
+        && !sets::file::load(&store, path, err)?
     {
         return Ok(Err(1));
     }

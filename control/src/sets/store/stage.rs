@@ -48,6 +48,26 @@ impl Store {
         Ok(staged)
     }
 
+    /// Makes the sets of a file that are not there yet; those that are stay as they are.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file, by itself.
+    pub fn stage_new(&self, text: &[u8], services: &dyn Services) -> Result<Staged, Vec<Diagnostic>> {
+        Self::new(&self.ports).check(text, services)?;
+        let (sets, last_id) = {
+            let inner = self.inner();
+            let there = |Named { name, slot }: &Named| Named { name: name.clone(), slot: Arc::clone(slot) };
+            (inner.sets.iter().map(there).collect(), Arc::clone(&inner.last_id))
+        };
+        let inner = Mutex::new(Inner { sets, last_id, ..Inner::default() });
+        let aside = Self { inner, ports: Arc::clone(&self.ports), started: self.started.clone() };
+        let kept = aside.slots().into_keys().collect();
+        aside.restore_but(&kept, text, false, services)?;
+        let mut sets = aside.inner.into_inner().unwrap_or_else(PoisonError::into_inner).sets;
+        sets.retain(|named| !kept.contains(&named.name));
+        Ok(Staged(sets))
+    }
+
     /// The sets that rules may name which come with these.
     #[must_use]
     pub fn slots_with(&self, staged: &Staged) -> BTreeMap<String, Arc<Slot>> {
@@ -151,6 +171,23 @@ mod tests {
         assert_eq!(store.slots()["a"].id(), new["a"].id());
         store.put_back(&replaced);
         assert_eq!(list(&store), before);
+    }
+
+    #[test]
+    fn further_sets_are_made_aside_and_those_that_are_there_stay() {
+        let store = store("create a hash:ip\nadd a 10.0.0.1\n");
+        let (before, old) = (list(&store), store.slots());
+        let services = FileServices::default();
+        let text = "flush\ncreate a hash:ip\nadd a 10.0.0.2\ncreate l list:set\nadd l a\n";
+        let staged = store.stage_new(text.as_bytes(), &services).unwrap();
+        assert_eq!(list(&store), before);
+        let _ = store.put(staged);
+        assert_eq!(store.slots()["a"].id(), old["a"].id());
+        let all = list(&store);
+        assert!(all.contains("add a 10.0.0.1") && !all.contains("10.0.0.2"), "{all}");
+        assert!(all.contains("add l a"), "{all}");
+        assert!(store.stage_new(b"create b hash:ip\nadd b x\n", &services).is_err());
+        assert_eq!(list(&store), all);
     }
 
     #[test]

@@ -27,12 +27,16 @@ use dataplane::packet::Family as Fam;
 use dataplane::rules::conn::Effect;
 use dataplane::rules::model::{Rule, Target};
 use dataplane::rules::{CompileError, Compiled, RuleEdit};
+use serde_json::json;
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 /// How long a change waits for others: enough for whoever only looks.
 const BRIEFLY: Duration = Duration::from_millis(100);
+
+/// What SIGHUP does to the rules.
+const REREAD: &str = "rules files read again";
 
 /// What changes of the rules have left behind.
 #[derive(Debug)]
@@ -291,22 +295,21 @@ impl LiveBackend {
         Ok(report)
     }
 
-    /// SIGHUP: the rules files again, and what labels are called.
+    /// SIGHUP: the rules files again, with the sets they were made for, and what labels are called.
     pub(in crate::supervisor) fn reload(
         &self,
         v4: Option<Rules>,
         v6: Option<Rules>,
+        sets: Option<Staged>,
         labels: LabelNames,
     ) -> Result<ApplyReport, ApplyError> {
         let mut changes = self.changing()?;
         changes.refuse_while_pending()?;
+        let note = Note { who: "SIGHUP".to_owned(), what: REREAD.to_owned(), ..Note::default() };
+        let report = self.put_into_force(&mut changes, Wanted { v4, v6, sets, note, ..Wanted::default() })?;
         self.name_labels(labels);
-        let note =
-            Note { who: "SIGHUP".to_owned(), what: "rules files read again".to_owned(), ..Note::default() };
-        let before = changes.history.running();
-        let done = self.put_into_force(&mut changes, Wanted { v4, v6, note, ..Wanted::default() });
-        self.write_down("SIGHUP", "reload", "rules files read again", before, &done);
-        done
+        self.write_down("SIGHUP", "reload", REREAD, Ok(&report));
+        Ok(report)
     }
 
     pub(super) fn edit_rules(&self, request: &EditRequest, by: Peer) -> Result<ApplyReport, ApplyError> {
@@ -432,10 +435,10 @@ impl LiveBackend {
         let what = format!("rollback to {}: {} was not confirmed in time", pending.back_to, pending.number);
         let note = Note { who: "fwd".to_owned(), what, ..Note::default() };
         let wanted = Wanted { note, ..Wanted::default() };
-        let before = changes.history.running();
         let done = self.bring_back(&mut changes, pending.back_to, &pending.rules, wanted);
         let to = format!("ruleset {}", pending.back_to);
-        self.write_down("not confirmed in time", "rollback", &to, before, &done);
+        let told = done.as_ref().map_err(|refused| (audit::Outcome::Failed, refused.to_string()));
+        self.write_down("not confirmed in time", "rollback", &to, told);
         if let Err(refused) = done {
             // They ran before: only memory can be lacking. Asked again, until somebody decides.
             error!("ruleset {} cannot be brought back: {refused}", pending.back_to);
@@ -450,21 +453,23 @@ impl LiveBackend {
         reason: &str,
         action: &str,
         what: &str,
-        before: u64,
-        done: &Result<ApplyReport, ApplyError>,
+        done: Result<&ApplyReport, (audit::Outcome, String)>,
     ) {
         let (action, what) = (action.to_owned(), what.to_owned());
         let mut record = Record { who: Who::daemon(reason), action, what, ..Record::default() };
-        record.before = serde_json::json!({ "ruleset": before });
         match done {
             Ok(report) => {
-                record.after = serde_json::json!({ "ruleset": report.number, "rules": report.rules });
+                record.before = json!({ "ruleset": report.before });
+                record.after = json!({ "ruleset": report.number, "rules": report.rules });
             }
-            Err(refused) => {
-                (record.result, record.error) = (audit::Outcome::Failed, Some(refused.to_string()));
-            }
+            Err((result, why)) => (record.result, record.error) = (result, Some(why)),
         }
         self.audit.write(record);
+    }
+
+    /// Writes down in the audit log that SIGHUP changed nothing.
+    pub(in crate::supervisor) fn note_refused_reload(&self, why: String) {
+        self.write_down("SIGHUP", "reload", REREAD, Err((audit::Outcome::Refused, why)));
     }
 
     pub(super) fn history_report(&self) -> HistoryReport {
