@@ -17,7 +17,7 @@ use dataplane::rules::{CompileError, Compiled, RuleEdit};
 use dataplane::worker::tap::{TAPS_MAX, Tap};
 use dataplane::worker::{FamilyRules, Mailbox, Settings, Snapshot};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -76,6 +76,9 @@ pub struct Publisher {
     track_always: bool,
     /// What `hashlimit` and `recent` rules have seen, by name: kept while rules in force name it.
     tables: Tables,
+    /// Whoever changes rules holds it for as long as they take to compile, and takes it before `state`.
+    changing: Mutex<()>,
+    /// Held for moments: nobody who asks, or changes a setting, waits for rules.
     state: Mutex<State>,
 }
 
@@ -131,14 +134,16 @@ impl Publisher {
         let generation = Generation(1);
         let tables = Tables::default();
         let compile = |rules: &Rules| {
-            compile(rules, &tables, None, generation, &ports, workers, track_always).map(Arc::new)
+            let compiled = Compiled::with_tables(Arc::clone(&rules.ruleset), &ports, &tables, None)?;
+            Ok(Arc::new(FamilyRules::new(compiled, generation, workers, track_always)))
         };
         let (v4, v6) = (compile(&rules.v4)?, compile(&rules.v6)?);
         let first = Snapshot { generation, v4, v6, settings: settings.clone() };
         let mailbox = Arc::new(Mailbox::new(first, workers));
         let (retired, history, behind) = (Vec::new(), HashMap::new(), Behind::default());
         let state = State { rules, settings, generation, retired, history, behind };
-        Ok(Self { mailbox, workers, ports, track_always, tables, state: Mutex::new(state) })
+        let (changing, state) = (Mutex::default(), Mutex::new(state));
+        Ok(Self { mailbox, workers, ports, track_always, tables, changing, state })
     }
 
     /// What workers read.
@@ -170,22 +175,30 @@ impl Publisher {
         v6: Option<Rules>,
         keeps_flows: bool,
     ) -> Result<Generation, CompileError> {
-        let mut state = self.state();
+        let _changing = self.changing();
         let running = self.mailbox.newest();
+        let compile = |new: Option<Rules>, running: &Arc<FamilyRules>| {
+            let compiled = new.map(|new| {
+                let (ruleset, before) = (Arc::clone(&new.ruleset), Some(running.compiled.ruleset()));
+                let compiled = Compiled::with_tables(ruleset, &self.ports, &self.tables, before)?;
+                Ok((Arc::new(new), compiled))
+            });
+            compiled.transpose()
+        };
+        let (v4, v6) = (compile(v4, &running.v4)?, compile(v6, &running.v6)?);
+        let mut state = self.state();
         let generation = state.next_generation();
         // The other family's rules go on as they are, with the verdicts and counts that hang on them.
-        let take_up = |new: Option<Rules>, old: &Arc<Rules>, running: &Arc<FamilyRules>| match new {
-            None => Ok((Arc::clone(old), Arc::clone(running))),
-            Some(new) => {
-                let Self { ports, workers, tables, track_always, .. } = self;
-                let compiled =
-                    compile(&new, tables, Some(running), generation, ports, *workers, *track_always)?;
-                let compiled = if keeps_flows { compiled.keeping_flows_of(running) } else { compiled };
-                Ok((Arc::new(new), Arc::new(compiled)))
-            }
-        };
-        let (rules_v4, v4) = take_up(v4, &state.rules.v4, &running.v4)?;
-        let (rules_v6, v6) = take_up(v6, &state.rules.v6, &running.v6)?;
+        let take_up =
+            |new: Option<(Arc<Rules>, Compiled)>, old: &Arc<Rules>, running: &Arc<FamilyRules>| match new {
+                None => (Arc::clone(old), Arc::clone(running)),
+                Some((new, compiled)) => {
+                    let rules = FamilyRules::new(compiled, generation, self.workers, self.track_always);
+                    (new, Arc::new(if keeps_flows { rules.keeping_flows_of(running) } else { rules }))
+                }
+            };
+        let (rules_v4, v4) = take_up(v4, &state.rules.v4, &running.v4);
+        let (rules_v6, v6) = take_up(v6, &state.rules.v6, &running.v6);
         let settings = state.settings.clone();
         // What is being compiled is of no use where its rules are gone.
         for (family, new) in [(Family::V4, &rules_v4), (Family::V6, &rules_v6)] {
@@ -207,15 +220,16 @@ impl Publisher {
         rules: Rules,
         steps: &[RuleEdit],
     ) -> Result<Generation, CompileError> {
-        let mut state = self.state();
+        let changing = self.changing();
         let family = rules.ruleset.family;
         let running = Arc::clone(self.mailbox.newest().rules(family));
         let Some(compiled) = running.compiled.edited(steps, &self.ports)? else {
-            drop(state);
+            drop(changing);
             let (v4, v6) = if family == Family::V4 { (Some(rules), None) } else { (None, Some(rules)) };
             return self.publish(v4, v6);
         };
         let rules = Arc::new(rules);
+        let mut state = self.state();
         *state.rules.family_mut(family) = Arc::clone(&rules);
         let generation = self.offer_rules(&mut state, family, compiled);
         let behind = state.behind.get_mut(family);
@@ -244,6 +258,7 @@ impl Publisher {
             }
             let (ruleset, before) = (Arc::clone(&rules.ruleset), Some(running.compiled.ruleset()));
             let compiled = Compiled::with_tables(ruleset, &self.ports, &self.tables, before);
+            let _changing = self.changing();
             let mut state = self.state();
             let newest = Arc::clone(state.rules.family(family));
             let Some(compiling) = state.behind.get_mut(family) else { return };
@@ -440,22 +455,23 @@ impl Publisher {
     /// The rules in force and what each of them (and each policy, `rule: None`) has counted since the daemon started.
     #[must_use]
     pub fn rules(&self, family: Family) -> (Arc<Rules>, HashMap<RuleRef, Counts>) {
-        let state = self.state();
-        let totals = self.totals(&state, family);
-        let rules = Arc::clone(state.rules.family(family));
+        let (rules, by_ref, _) = self.rules_and_kept(family);
+        (rules, by_ref)
+    }
+
+    /// The same, and what has met no rules since the daemon started, because its flow went on under earlier ones.
+    #[must_use]
+    pub fn rules_and_kept(&self, family: Family) -> (Arc<Rules>, HashMap<RuleRef, Counts>, Counts) {
+        let (totals, rules) = {
+            let state = self.state();
+            (self.totals(&state, family), Arc::clone(state.rules.family(family)))
+        };
         let by_ref = rules
             .ruleset
             .references()
             .map(|by| (by, totals.get(&key(&rules.ruleset, by)).copied().unwrap_or_default()))
             .collect();
-        (rules, by_ref)
-    }
-
-    /// What of a family has met no rules since the daemon started, because its flow went on under earlier ones.
-    #[must_use]
-    pub fn kept(&self, family: Family) -> Counts {
-        let totals = self.totals(&self.state(), family);
-        totals.get(&CounterKey::Kept(family)).copied().unwrap_or_default()
+        (rules, by_ref, totals.get(&CounterKey::Kept(family)).copied().unwrap_or_default())
     }
 
     /// What a family's rules and policies have counted since the daemon started, whether in force or not; only what has
@@ -490,7 +506,11 @@ impl Publisher {
         (state.rules.clone(), self.mailbox.newest())
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -499,24 +519,6 @@ impl State {
     fn next_generation(&self) -> Generation {
         Generation(self.generation.0.wrapping_add(1).max(1))
     }
-}
-
-fn compile(
-    rules: &Rules,
-    tables: &Tables,
-    before: Option<&FamilyRules>,
-    since: Generation,
-    ports: &[String],
-    workers: usize,
-    track_always: bool,
-) -> Result<FamilyRules, CompileError> {
-    let compiled = Compiled::with_tables(
-        Arc::clone(&rules.ruleset),
-        ports,
-        tables,
-        before.map(|rules| rules.compiled.ruleset()),
-    )?;
-    Ok(FamilyRules::new(compiled, since, workers, track_always))
 }
 
 /// One family's rules in these snapshots, each once however many share them.
@@ -610,6 +612,25 @@ mod tests {
         assert_eq!(publisher.generation(), Generation(2));
     }
 
+    /// As they do while rules compile, which takes seconds where there are very many.
+    #[test]
+    fn nobody_who_asks_or_changes_a_setting_waits_for_rules() {
+        let publisher = Arc::new(publisher());
+        let compiling = publisher.changing();
+        let (asking, (done, answered)) = (Arc::clone(&publisher), std::sync::mpsc::channel());
+        let thread = std::thread::spawn(move || {
+            asking.set("udp_timeout", "7").unwrap();
+            let all = (asking.generation(), asking.track_settings().udp_timeout, asking.is_settled());
+            let counted = (asking.rules_and_kept(Family::V4).2, asking.counted(Family::V6).len());
+            asking.reclaim();
+            done.send((all, counted, asking.rules_since(Family::V4).0)).unwrap();
+        });
+        let answer = answered.recv_timeout(Duration::from_secs(20));
+        assert_eq!(answer.unwrap(), ((Generation(2), 7, false), ((0, 0), 1), Generation(1)));
+        drop(compiling);
+        thread.join().unwrap();
+    }
+
     #[test]
     fn other_settings_leave_rules_clock_and_room_as_they_are() {
         let publisher = publisher();
@@ -656,7 +677,8 @@ mod tests {
         publisher.set("udp_timeout", "7").unwrap();
         publisher.publish(rules(), None).unwrap();
         for _ in 0..2 {
-            assert_eq!((publisher.kept(Family::V4), publisher.kept(Family::V6)), ((1, 100), (0, 0)));
+            let kept = [Family::V4, Family::V6].map(|family| publisher.rules_and_kept(family).2);
+            assert_eq!(kept, [(1, 100), (0, 0)]);
             assert_eq!(packets(&publisher, Family::V4), 0);
             adopt(&publisher);
         }

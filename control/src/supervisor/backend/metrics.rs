@@ -89,9 +89,9 @@ impl LiveBackend {
         let rules_max = usize::try_from(rules_max).unwrap_or(usize::MAX);
         let mut facts = RulesFacts { applied_secs, confirm_secs, ..RulesFacts::default() };
         for (family, name) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
-            let (rules, counts) = self.publisher.rules(family);
+            let (rules, counts, kept) = self.publisher.rules_and_kept(family);
             facts.count.push((name, rules.ruleset.rules().count() as u64));
-            facts.kept.push((name, traffic(self.publisher.kept(family))));
+            facts.kept.push((name, traffic(kept)));
             let mut by_comment: BTreeMap<(&'static str, String, String), Traffic> = BTreeMap::new();
             for by in rules.ruleset.references() {
                 let (chain, count) = (rules.ruleset.chain(by.chain), counted(&counts, by));

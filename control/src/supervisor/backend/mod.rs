@@ -261,8 +261,7 @@ impl Backend for LiveBackend {
             Family::V4 => Fam::V4,
             Family::V6 => Fam::V6,
         };
-        let (rules, counts) = self.publisher.rules(fam);
-        let (packets, bytes) = self.publisher.kept(fam);
+        let (rules, counts, (packets, bytes)) = self.publisher.rules_and_kept(fam);
         let view = rules::rules_view(family, self.publisher.generation(), &rules, &counts);
         Some(RulesView { kept: KeptView { packets, bytes }, ..view })
     }
@@ -272,8 +271,7 @@ impl Backend for LiveBackend {
             Family::V4 => Fam::V4,
             Family::V6 => Fam::V6,
         };
-        let (rules, counts) = self.publisher.rules(fam);
-        let (packets, bytes) = self.publisher.kept(fam);
+        let (rules, counts, (packets, bytes)) = self.publisher.rules_and_kept(fam);
         let counters = rules::rule_counters(family, self.publisher.generation(), &rules, &counts);
         Some(RuleCounters { kept: KeptView { packets, bytes }, ..counters })
     }
