@@ -5,6 +5,7 @@ use super::{BUFFER_MAX_MIB, News, Session, verdict};
 use crate::api::backend::ApplyError;
 use crate::api::types::{CapturePoint, CaptureRequest, ErrorKind};
 use crate::pcapng::{Packet, Section};
+use crate::publish::Publisher;
 use crate::supervisor::backend::LiveBackend;
 use crate::supervisor::wall::WallClock;
 use dataplane::reason::DropReason;
@@ -45,7 +46,14 @@ struct Comments {
 }
 
 impl Comments {
-    fn of(&mut self, sighting: &Sighting, names: &RuleNames, nics: &[&str]) -> &str {
+    /// Rules that a packet is the first to meet are looked up: they may have been put into force a moment ago.
+    fn of(
+        &mut self,
+        sighting: &Sighting,
+        names: &mut RuleNames,
+        publisher: &Publisher,
+        nics: &[&str],
+    ) -> &str {
         let fate = sighting.fate;
         let key = CommentKey {
             point: sighting.point,
@@ -57,7 +65,10 @@ impl Comments {
             if self.kept.len() >= COMMENTS_KEPT {
                 self.kept.clear();
             }
-            let comment = self.kept.entry(key).or_insert_with(|| comment(sighting, names, nics).into());
+            let comment = self.kept.entry(key).or_insert_with(|| {
+                names.look(publisher);
+                comment(sighting, names, nics).into()
+            });
             self.last = Some((key, Arc::clone(comment)));
         }
         self.last.as_ref().map_or("", |(_, comment)| comment)
@@ -145,7 +156,7 @@ impl LiveBackend {
         session.run(&mut |session, news| {
             let done = match news {
                 News::Packet(sighting, _, bytes) => {
-                    let comment = comments.of(sighting, &names, &nics);
+                    let comment = comments.of(sighting, &mut names, &self.publisher, &nics);
                     // Writing to memory does not fail.
                     let _ = section.packet(&Packet {
                         port: sighting.port.0,
@@ -177,5 +188,58 @@ impl LiveBackend {
             let _ = send(&mut section, 1);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::BothRules;
+    use crate::rules_file::{Rules, understand};
+    use dataplane::clock::Now;
+    use dataplane::ids::{Generation, PortId};
+    use dataplane::packet::Family;
+    use dataplane::worker::Settings;
+
+    fn rules(port: u16) -> Rules {
+        let text = format!("*filter\n-A FORWARD -p tcp -m tcp --dport {port} -j DROP\nCOMMIT\n");
+        Rules::from_loaded(understand(text.as_bytes(), "test", Family::V4, &[])).unwrap()
+    }
+
+    #[test]
+    fn a_packet_that_met_new_rules_first_is_said_to_have_met_those() {
+        let both = BothRules { v4: Arc::new(rules(1)), v6: Arc::new(Rules::empty(Family::V6)) };
+        let ports = vec!["left".to_owned(), "right".to_owned()];
+        let publisher = Publisher::new(both, Settings::default(), ports, 1, false).unwrap();
+        let rule = rules(1).ruleset.references().find(|by| by.rule.is_some());
+        let sighting = |since| Sighting {
+            at: Now::default(),
+            point: Point::Verdict,
+            port: PortId(0),
+            fate: Some(Fate {
+                ingress: PortId(0),
+                dropped: Some(DropReason::RuleDrop),
+                ct_state: None,
+                rule,
+            }),
+            family: Some(Family::V4),
+            since: Generation(since),
+            rule: None,
+            findings: None,
+            frame_len: 60,
+            kept: 0,
+            steps: 0,
+        };
+        let (mut names, mut comments) = (RuleNames::default(), Comments::default());
+        for (since, port) in [(1, 1), (2, 2), (1, 1)] {
+            if port == 2 {
+                publisher.publish(Some(rules(port)), None).unwrap();
+            }
+            let comment = comments.of(&sighting(since), &mut names, &publisher, &["left", "right"]);
+            assert!(
+                comment.ends_with(&format!("-A FORWARD -p tcp -m tcp --dport {port} -j DROP")),
+                "{comment}"
+            );
+        }
     }
 }
