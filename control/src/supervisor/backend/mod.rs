@@ -115,6 +115,7 @@ pub(super) struct LiveBackend {
     expecting: Mutex<usize>,
     /// What flows had counted when somebody last asked who has the most.
     top: top::Watch,
+    tap_budget: taps::Budget,
 }
 
 impl LiveBackend {
@@ -193,6 +194,7 @@ impl LiveBackend {
             live: config::Live::new(args, loaded, log),
             expecting: Mutex::new(0),
             top: top::Watch::default(),
+            tap_budget: taps::Budget::default(),
         }
     }
 

@@ -147,6 +147,12 @@ impl Filter {
         }
     }
 
+    /// How many instructions it has: most that are run for a packet, since jumps lead forward only.
+    #[must_use]
+    pub const fn step_count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a frame passes. `bytes` are its first ones, `len` is how many it has; a load beyond `bytes` ends in
     /// "no", as in the kernel.
     #[must_use]

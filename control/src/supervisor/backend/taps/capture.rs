@@ -1,9 +1,9 @@
 //! `POST /v1/capture`: packets as a pcapng file.
 
 use super::names::RuleNames;
-use super::{BUFFER_MAX_MIB, News, Session, verdict};
+use super::{News, Session, verdict};
 use crate::api::backend::ApplyError;
-use crate::api::types::{CapturePoint, CaptureRequest, ErrorKind};
+use crate::api::types::{CapturePoint, CaptureRequest};
 use crate::pcapng::{Packet, Section};
 use crate::publish::Publisher;
 use crate::supervisor::backend::LiveBackend;
@@ -122,10 +122,6 @@ impl LiveBackend {
         });
         let points = if points == 0 { Point::Verdict.bit() } else { points };
         let buffer = if request.buffer_mib == 0 { BUFFER_MIB } else { request.buffer_mib };
-        if buffer > BUFFER_MAX_MIB {
-            let why = format!("{BUFFER_MAX_MIB} MiB at most may wait to be read, not {buffer}");
-            return Err(ApplyError::new(ErrorKind::BadRequest, why));
-        }
         let snap = if request.snap_len == 0 { SNAP_MAX } else { request.snap_len.min(SNAP_MAX) };
         let spec = TapSpec { snap, ..self.tap_spec(&request.filter, points)? };
         let per_worker = ((buffer as usize) << 20) / self.workers.len().max(1);

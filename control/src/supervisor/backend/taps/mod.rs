@@ -1,7 +1,7 @@
 //! Captures, traces and the last drops: what workers have seen of packets, in the words of the API. API threads.
 //!
 //! A [`Session`] hangs a tap into the workers' snapshot and reads its rings until it is dropped. Memory is bounded by what is
-//! asked for, and that by [`BUFFER_MAX_MIB`]; a client that does not read costs packets, which are counted, and nothing else.
+//! asked for, and that, of all sessions together, by [`Budget`]; a client that does not read costs packets, which are counted, and nothing else.
 
 mod capture;
 mod drops;
@@ -16,11 +16,15 @@ use dataplane::reason::DropReason;
 use dataplane::rules::model::RuleId;
 use dataplane::rules::trace::Step;
 use dataplane::worker::tap::{Filter, Instruction, Point, Sighting, Tap, TapReader, TapSpec};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most memory for packets that wait to be read, in MiB.
-pub(super) const BUFFER_MAX_MIB: u32 = 1024;
+/// Most memory for packets that wait to be read, of all captures and traces.
+const BYTES_MAX: usize = 1 << 30;
+
+/// Most instructions of all filters: each packet may have to run them at every point, and a worker runs about one in a
+/// nanosecond. `host` 200 times over is 1000.
+const STEPS_MAX: usize = 1024;
 
 /// How long the rings are left alone when they were found empty. Short beside the time in which the smallest of them fills
 /// up: at ten million packets a second that is a hundred times as long.
@@ -35,6 +39,59 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Packets read in a row before the clock is looked at.
 const BATCH: usize = 256;
 
+/// What all sessions have together.
+#[derive(Debug, Default)]
+pub(super) struct Budget(Mutex<Share>);
+
+/// What one session has of it, or all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Share {
+    /// Bytes of rings.
+    bytes: usize,
+    /// Instructions of filters.
+    steps: usize,
+}
+
+/// A [`Share`] that goes back when dropped.
+#[derive(Debug)]
+struct Spent<'a> {
+    budget: &'a Budget,
+    share: Share,
+}
+
+impl Budget {
+    fn spend(&self, share: Share) -> Result<Spent<'_>, ApplyError> {
+        let mut spent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (bytes, steps) = (spent.bytes.saturating_add(share.bytes), spent.steps + share.steps);
+        let why = if bytes > BYTES_MAX {
+            let [all, own, others] =
+                [BYTES_MAX, share.bytes, spent.bytes].map(|bytes| bytes.div_ceil(1 << 20));
+            format!(
+                "packets that wait to be read, of all captures and traces, have {all} MiB; this one wants {own}, others have {others}"
+            )
+        } else if steps > STEPS_MAX {
+            format!(
+                "the filters of all captures and traces have {STEPS_MAX} instructions at most; this one has {}, others have {}",
+                share.steps, spent.steps
+            )
+        } else {
+            *spent = Share { bytes, steps };
+            return Ok(Spent { budget: self, share });
+        };
+        // What would not do if it were alone will not later.
+        let never = share.bytes > BYTES_MAX || share.steps > STEPS_MAX;
+        Err(ApplyError::new(if never { ErrorKind::BadRequest } else { ErrorKind::Busy }, why))
+    }
+}
+
+impl Drop for Spent<'_> {
+    fn drop(&mut self) {
+        let mut spent = self.budget.0.lock().unwrap_or_else(PoisonError::into_inner);
+        spent.bytes -= self.share.bytes;
+        spent.steps -= self.share.steps;
+    }
+}
+
 /// A tap being read.
 struct Session<'a> {
     backend: &'a LiveBackend,
@@ -44,6 +101,8 @@ struct Session<'a> {
     /// What was seen later is not told any more.
     until: Option<Now>,
     left: u64,
+    /// Goes back last: the rings are freed before.
+    _spent: Spent<'a>,
 }
 
 /// What a session has counted.
@@ -70,7 +129,12 @@ impl<'a> Session<'a> {
         spec: TapSpec,
         room: (usize, usize),
     ) -> Result<Self, ApplyError> {
-        let (tap, readers) = Tap::new(spec, backend.workers.len(), room.0, room.1);
+        let workers = backend.workers.len();
+        let spent = backend.tap_budget.spend(Share {
+            bytes: workers * (room.0 * size_of::<Sighting>() + room.1),
+            steps: spec.filter.as_ref().map_or(0, Filter::step_count),
+        })?;
+        let (tap, readers) = Tap::new(spec, workers, room.0, room.1);
         let tap = Arc::new(tap);
         backend.publisher.add_tap(&tap).map_err(|why| ApplyError::new(ErrorKind::Busy, why.to_string()))?;
         for worker in &backend.ownership.wakers {
@@ -80,7 +144,7 @@ impl<'a> Session<'a> {
         let until =
             (filter.secs > 0).then(|| backend.now().plus_nanos(filter.secs.saturating_mul(1_000_000_000)));
         let left = if filter.count > 0 { filter.count } else { u64::MAX };
-        Ok(Self { backend, tap, readers, began, until, left })
+        Ok(Self { backend, tap, readers, began, until, left, _spent: spent })
     }
 
     fn tally(&self) -> Tally {
@@ -225,5 +289,29 @@ impl LiveBackend {
 
     fn nics(&self) -> String {
         self.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_have_no_more_than_there_is_however_many_there_are() {
+        let budget = Budget::default();
+        let refused = |share| budget.spend(share).map(drop).unwrap_err();
+        let half = Share { bytes: BYTES_MAX / 2, steps: STEPS_MAX / 2 };
+        let (first, second) = (budget.spend(half).unwrap(), budget.spend(half).unwrap());
+        let error = refused(Share { bytes: 1, steps: 0 });
+        assert_eq!(error.kind, ErrorKind::Busy);
+        assert!(error.message.contains("1024 MiB; this one wants 1, others have 1024"), "{}", error.message);
+        drop(first);
+        let error = refused(Share { bytes: 0, steps: STEPS_MAX / 2 + 1 });
+        assert_eq!(error.kind, ErrorKind::Busy);
+        assert!(error.message.contains("1024 instructions at most; this one has 513, others have 512"));
+        assert_eq!(refused(Share { bytes: usize::MAX, steps: 0 }).kind, ErrorKind::BadRequest);
+        drop(second);
+        drop(budget.spend(Share { bytes: BYTES_MAX, steps: STEPS_MAX }).unwrap());
+        assert_eq!(*budget.0.lock().unwrap(), Share::default());
     }
 }
