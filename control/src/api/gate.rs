@@ -8,7 +8,7 @@
 //! Invariant: at most `connections_max` connections are known, at most twice `requests_max` are served, and beyond
 //! `requests_max` only such as are their client's only one.
 
-use super::limits::Limits;
+use super::limits::{Limits, WATCHES_PER_CLIENT};
 use super::metrics::ClientFacts;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -54,6 +54,8 @@ enum Stage {
 struct Entry {
     client: Client,
     stage: Stage,
+    /// Whether it looks at packets, or at all flows for a while: the daemon takes few that do.
+    watches: bool,
     close: Arc<Notify>,
 }
 
@@ -124,7 +126,8 @@ impl Gate {
         let number = entries.next;
         entries.next += 1;
         let close = Arc::new(Notify::new());
-        entries.all.insert(number, Entry { client, stage: Stage::Waiting, close: Arc::clone(&close) });
+        let entry = Entry { client, stage: Stage::Waiting, watches: false, close: Arc::clone(&close) };
+        entries.all.insert(number, entry);
         Some(Guest { gate: Arc::clone(self), number, close })
     }
 
@@ -192,6 +195,19 @@ impl Guest {
             entry.stage = Stage::Lasting;
         }
         self.gate.freed.notify_waiters();
+    }
+
+    /// It is about to look at packets, or at all flows for a while. Whether its client may: no one takes all the places there
+    /// are for that.
+    pub(super) fn watch(&self) -> bool {
+        let mut entries = self.gate.entries();
+        let Some(client) = entries.all.get(&self.number).map(|entry| entry.client) else { return false };
+        let own = entries.all.values().filter(|entry| entry.client == client && entry.watches).count();
+        let may = own < WATCHES_PER_CLIENT;
+        if let Some(entry) = entries.all.get_mut(&self.number) {
+            entry.watches = may;
+        }
+        may
     }
 
     /// Whether it may last.
@@ -285,6 +301,18 @@ mod tests {
         assert_eq!(turns(&honest), 1, "one is always free for whoever has none");
         greedy.clear();
         assert_eq!(turns(&honest[1..]), 1);
+    }
+
+    #[test]
+    fn nobody_watches_in_all_places() {
+        let gate = gate(100, 4, 3);
+        let mut greedy: Vec<Guest> = (0..9).map(|_| gate.enter(GREEDY).unwrap()).collect();
+        assert_eq!(greedy.iter().filter(|guest| guest.watch()).count(), WATCHES_PER_CLIENT);
+        // They need no place among requests any more, and count all the same.
+        greedy[0].last();
+        assert!(!greedy[8].watch() && gate.enter(HONEST).unwrap().watch());
+        drop(greedy.remove(0));
+        assert!(greedy[7].watch());
     }
 
     #[test]

@@ -53,6 +53,9 @@ pub const CHUNKS_IN_FLIGHT: usize = 4;
 /// threads.
 pub const LASTING_MAX: usize = 128;
 
+/// Most captures, traces and lists of the top flows at once for one client: half of those that the daemon takes.
+pub const WATCHES_PER_CLIENT: usize = 4;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

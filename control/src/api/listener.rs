@@ -5,8 +5,9 @@
 
 use super::access::{Caller, Groups};
 use super::backend::Peer;
+use super::failure::Failure;
 use super::gate::{Client, Gate, Guest, Tally};
-use super::limits::Limits;
+use super::limits::{Limits, WATCHES_PER_CLIENT};
 use super::routes;
 use super::server::{ServeError, Shared};
 use super::stall::Stalling;
@@ -74,6 +75,18 @@ impl Lasting {
     /// Somebody listens to events on this connection: it may last longer than others.
     pub(super) fn begin(&self) {
         self.0.last();
+    }
+
+    /// It is about to look at packets, or at all flows for a while.
+    ///
+    /// # Errors
+    /// If its client does so as often as one may.
+    pub(super) fn watch(&self) -> Result<(), Failure> {
+        let why = || {
+            let most = "captures, traces and lists of the top flows at once for one client, and no more";
+            Failure::new(ErrorKind::Busy, format!("{WATCHES_PER_CLIENT} {most}"))
+        };
+        self.0.watch().then_some(()).ok_or_else(why)
     }
 }
 

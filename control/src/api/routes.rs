@@ -302,6 +302,7 @@ async fn capture(
     let body = small_body_of(request, &shared.limits).await?;
     let request: CaptureRequest = understand(&body)?;
     entry.what(json(&request));
+    lasting.watch()?;
     let answer = shared.stream(lasting, "application/x-pcapng", move |backend, lines| {
         backend.capture(&request, &mut |piece| {
             lines.begin();
@@ -321,6 +322,7 @@ async fn trace(
     let body = small_body_of(request, &shared.limits).await?;
     let filter: TapFilter = understand(&body)?;
     entry.what(json(&filter));
+    lasting.watch()?;
     shared.listen(lasting, move |backend, each| backend.trace(&filter, each)).await
 }
 
@@ -510,7 +512,11 @@ async fn workers(
 }
 
 /// Who has the most. Parameters are those of [`TopRequest`] and of [`FlowFilter`] together.
-async fn top(State(shared): App, uri: Uri) -> Result<Response, Failure> {
+async fn top(
+    State(shared): App,
+    Extension(lasting): Extension<Lasting>,
+    uri: Uri,
+) -> Result<Response, Failure> {
     // Each by its own type, so that numbers are numbers; serde can only flatten what says its type by itself.
     let (own, filter): (Vec<&str>, Vec<&str>) = uri
         .query()
@@ -521,6 +527,7 @@ async fn top(State(shared): App, uri: Uri) -> Result<Response, Failure> {
     let request: TopRequest = query_of(&own)?;
     request.check().map_err(|why| Failure::new(ErrorKind::BadRequest, why))?;
     let filter = shared.filter(query_of(&filter)?)?;
+    lasting.watch()?;
     let report = call_last(move || shared.backend.top(&request, &filter).map_err(Failure::from));
     Ok(Json(report.await??).into_response())
 }
