@@ -8,8 +8,11 @@ use dataplane::testing::packets::{self, Builder};
 use dataplane::wire::checksum;
 use std::net::IpAddr;
 
+/// Most VLAN tags of a packet that is built: more than are read, so that it can be asked what becomes of too many.
+const VLANS_MAX: usize = 8;
+
 /// Longest frame that is taken: no wire has longer ones.
-pub const FRAME_MAX: usize = 65_535 + 14 + 4 * 4;
+pub const FRAME_MAX: usize = 65_535 + 14 + 4 * VLANS_MAX;
 
 /// Source port of a packet that does not say.
 const SPORT: u16 = 40_000;
@@ -53,6 +56,9 @@ pub fn frame(spec: &PacketSpec, known: Option<Known>) -> Result<Vec<u8>, String>
     let macs =
         (mac(spec.mac_src.as_deref(), packets::SRC_MAC)?, mac(spec.mac_dst.as_deref(), packets::DST_MAC)?);
     builder = builder.macs(macs.0, macs.1);
+    if spec.vlan.len() > VLANS_MAX {
+        return Err(format!("{} VLAN tags: a packet has {VLANS_MAX} at most", spec.vlan.len()));
+    }
     for tag in &spec.vlan {
         if *tag > 4094 {
             return Err(format!("VLAN {tag}: a VLAN has a number from 0 to 4094"));
@@ -232,14 +238,16 @@ fn mac(text: Option<&str>, unsaid: [u8; 6]) -> Result<[u8; 6], String> {
 }
 
 /// Reads a frame from hexadecimal digits. Spaces, colons and dashes may stand between bytes; `0x` may stand before them, and
-/// at the beginning of a line the offset that tcpdump and xxd write, behind the digits what they show as text.
+/// at the beginning of a line the offset that tcpdump and xxd write, behind the digits what they show as text. Where there are
+/// offsets, lines without one say something else: tcpdump begins with what the packet is.
 ///
 /// # Errors
 /// Says what is no digit, and where.
 pub fn hex(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
+    let has_offsets = text.lines().any(|line| behind_offset(line).is_some());
     for (number, line) in (1_usize..).zip(text.lines()) {
-        let line = without_offset(line);
+        let line = behind_offset(line).unwrap_or(if has_offsets { "" } else { line });
         // Text that tcpdump and xxd add stands behind two spaces.
         let digits = line.trim_start();
         let digits = digits.find("  ").map_or(digits, |end| &digits[..end]);
@@ -269,14 +277,14 @@ pub fn hex(text: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// A line behind the offset it begins with: `0x0010:` or `00000010:`.
-fn without_offset(line: &str) -> &str {
-    let Some((head, rest)) = line.split_once(':') else { return line };
+/// A line behind the offset it begins with, if it does: `0x0010:` or `00000010:`.
+fn behind_offset(line: &str) -> Option<&str> {
+    let (head, rest) = line.split_once(':')?;
     let head = head.trim();
     let digits = head.strip_prefix("0x").unwrap_or(head);
     // Two digits and a colon are a byte.
     let is_offset = digits.len() > 2 && digits.chars().all(|c| c.is_ascii_hexdigit());
-    if is_offset { rest } else { line }
+    is_offset.then_some(rest)
 }
 
 #[cfg(test)]
@@ -366,6 +374,7 @@ mod tests {
             (PacketSpec { len: Some(39), ..tcp(1) }, "the headers alone have 40 bytes"),
             (PacketSpec { mac_src: Some("02:00".into()), ..tcp(1) }, "six bytes"),
             (PacketSpec { vlan: vec![4095], ..tcp(1) }, "from 0 to 4094"),
+            (PacketSpec { vlan: vec![1; 9], ..tcp(1) }, "9 VLAN tags: a packet has 8 at most"),
             (PacketSpec { proto: "icmpv6".into(), dport: None, ..tcp(1) }, "IPv4 has icmp"),
             (
                 PacketSpec { proto: "icmp".into(), dport: None, icmp_type: Some("png".into()), ..tcp(1) },
@@ -388,6 +397,7 @@ mod tests {
             "02:00:00:00:00:02:02:00:00:00:00:01:08:00:45:00",
             "\t0x0000:  0200 0000 0002 0200 0000 0001 0800 4500  ..............E.",
             "00000000: 0200 0000 0002 0200\n00000008: 0000 0001 0800 4500  ......E.",
+            "12:34:56.789012 IP 10.0.0.1.53 > 10.0.0.2.53: UDP, length 0\n\t0x0000:  0200 0000 0002 0200\n\t0x0008:  0000 0001 0800 4500\n",
             "0x02 0x00 00-00-00 02 02,00,00,00,00,01\n08004500\n",
         ] {
             assert_eq!(hex(text).unwrap(), wanted, "{text}");
