@@ -1,12 +1,15 @@
 //! The command line of `fwctl explain`.
 
 use crate::api::types::PacketSpec;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `fwctl explain`.
 #[derive(Clone, Debug, Default, Args)]
+// What would do nothing is an error.
+#[command(group = ArgGroup::new("frame").args(["hex", "pcap"]))]
+#[command(group = ArgGroup::new("offline").args(["rules", "rules6"]).multiple(true))]
 #[command(after_help = "\
 Examples:
   fwctl explain --in eth1 tcp 10.0.0.1:40000 192.0.2.7:443
@@ -26,60 +29,60 @@ pub struct ExplainArgs {
 
     /// tcp, udp, icmp, icmpv6, sctp, udplite, gre, esp, ah, or a number; then where it comes from and where it goes, with
     /// ports where the protocol has them. Source port 40000 unless given.
-    #[arg(value_name = "PROTOCOL SOURCE DESTINATION", num_args = 0..=3)]
+    #[arg(value_name = "PROTOCOL SOURCE DESTINATION", num_args = 0..=3, conflicts_with = "frame")]
     pub packet: Vec<String>,
 
     /// TCP flags: syn, ack, fin, rst, psh, urg, ece, cwr, comma-separated, or none. Unless given: syn, or ack if the
     /// connection is there.
-    #[arg(long, value_name = "FLAGS")]
+    #[arg(long, value_name = "FLAGS", conflicts_with = "frame")]
     pub flags: Option<String>,
 
     /// TCP sequence number. Unless given: the one that the connection has come to.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "frame")]
     pub seq: Option<u32>,
 
     /// TCP acknowledgement number, likewise.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "frame")]
     pub ack: Option<u32>,
 
     /// ICMP type, by name or as 3/1; an echo request unless given.
-    #[arg(long, value_name = "TYPE", alias = "icmpv6-type")]
+    #[arg(long, value_name = "TYPE", alias = "icmpv6-type", conflicts_with = "frame")]
     pub icmp_type: Option<String>,
 
     /// ICMP identifier; 1 unless given.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "frame")]
     pub icmp_id: Option<u16>,
 
     /// TTL or hop limit; 64 unless given.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "frame")]
     pub ttl: Option<u8>,
 
     /// TOS byte or traffic class; 0 unless given. 0x10 is 16.
-    #[arg(long, value_name = "NUMBER", value_parser = parse_byte)]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_byte, conflicts_with = "frame")]
     pub tos: Option<u8>,
 
     /// Bytes of the IP packet; as few as there can be unless given.
-    #[arg(long = "len", value_name = "BYTES")]
+    #[arg(long = "len", value_name = "BYTES", conflicts_with = "frame")]
     pub len: Option<u16>,
 
     /// Source MAC address.
-    #[arg(long, value_name = "MAC")]
+    #[arg(long, value_name = "MAC", conflicts_with = "frame")]
     pub mac: Option<String>,
 
     /// Destination MAC address.
-    #[arg(long, value_name = "MAC")]
+    #[arg(long, value_name = "MAC", conflicts_with = "frame")]
     pub dst_mac: Option<String>,
 
     /// VLAN tag; again for one inside.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", conflicts_with = "frame")]
     pub vlan: Vec<u16>,
 
     /// The packet as a frame in hexadecimal digits, Ethernet header first, as `tcpdump -xx` prints it; `-` is standard input.
-    #[arg(long, value_name = "DIGITS", conflicts_with_all = ["packet", "pcap"])]
+    #[arg(long, value_name = "DIGITS")]
     pub hex: Option<String>,
 
     /// A packet of this pcap or pcapng file: its first one, or FILE:N.
-    #[arg(long, value_name = "FILE[:N]", conflicts_with = "packet")]
+    #[arg(long, value_name = "FILE[:N]")]
     pub pcap: Option<PathBuf>,
 
     /// Which packet of the file, from 1.
@@ -95,19 +98,19 @@ pub struct ExplainArgs {
     pub rules6: Option<PathBuf>,
 
     /// Offline: sets that the rules name, as `ipset save` prints them.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "offline")]
     pub sets: Option<PathBuf>,
 
     /// Offline: any setting of the daemon's configuration, as with `fwd --set`.
-    #[arg(long = "set", value_name = "NAME=VALUE")]
+    #[arg(long = "set", value_name = "NAME=VALUE", requires = "offline")]
     pub set: Vec<String>,
 
     /// Offline: what the rules call the left NIC.
-    #[arg(long, value_name = "NAME", default_value = "left")]
+    #[arg(long, value_name = "NAME", default_value = "left", requires = "offline")]
     pub left_if: String,
 
     /// Offline: what the rules call the right NIC.
-    #[arg(long, value_name = "NAME", default_value = "right")]
+    #[arg(long, value_name = "NAME", default_value = "right", requires = "offline")]
     pub right_if: String,
 
     /// One JSON object.
@@ -223,6 +226,42 @@ mod tests {
         assert_eq!(of(&args, "lost.pcap:0"), ("lost.pcap:0".into(), 1));
         let seventh = ExplainArgs { number: Some(7), ..ExplainArgs::default() };
         assert_eq!(of(&seventh, "lost.pcap:12"), ("lost.pcap:12".into(), 7));
+    }
+
+    #[test]
+    fn options_that_would_do_nothing_are_refused() {
+        use crate::cli::args::Cli;
+        use clap::Parser as _;
+        let parse = |options: &str| {
+            let words = ["fwctl", "explain"].into_iter().chain(options.split(' '));
+            Cli::try_parse_from(words).map(drop).map_err(|error| error.kind())
+        };
+        let conflict = Err(clap::error::ErrorKind::ArgumentConflict);
+        let missing = Err(clap::error::ErrorKind::MissingRequiredArgument);
+        for option in [
+            "--flags syn",
+            "--seq 1",
+            "--ack 1",
+            "--ttl 1",
+            "--tos 1",
+            "--len 100",
+            "--vlan 1",
+            "--mac 02:00:00:00:00:01",
+            "--dst-mac 02:00:00:00:00:01",
+            "--icmp-type 8",
+            "--icmp-id 1",
+        ] {
+            assert_eq!(parse(&format!("--hex 00 {option}")), conflict, "{option}");
+            assert_eq!(parse(&format!("--pcap x {option}")), conflict, "{option}");
+            assert_eq!(parse(&format!("tcp 10.0.0.1 10.0.0.2:1 {option}")), Ok(()), "{option}");
+        }
+        assert_eq!(parse("--hex 00 --pcap x"), conflict);
+        assert_eq!(parse("--hex 00 tcp 10.0.0.1 10.0.0.2:1"), conflict);
+        for option in ["--set tracking=always", "--sets x", "--left-if a", "--right-if b"] {
+            assert_eq!(parse(&format!("--hex 00 {option}")), missing, "{option}");
+            assert_eq!(parse(&format!("--hex 00 --rules6 x {option}")), Ok(()), "{option}");
+        }
+        assert_eq!(parse("--hex 00 --rules x --rules6 y"), Ok(()));
     }
 
     #[test]
