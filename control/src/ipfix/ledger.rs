@@ -71,14 +71,18 @@ impl Ledger {
 
     /// A flow as it is now, one after the other in a pass over all: what is due.
     pub fn look(&mut self, view: &FlowView, now: Tick, settings: &TrackSettings) -> Option<Account> {
-        let since = match self.known.get_mut(&key(view)) {
-            Some(known) if known.created == view.created => {
-                known.pass = self.pass;
-                known.until
-            }
-            _ => view.created,
-        };
-        let age = now.0.wrapping_sub(since.0);
+        let pass = self.pass;
+        let known = self.known.get_mut(&key(view)).filter(|known| known.created == view.created);
+        let since = known.map_or(view.created, |known| {
+            known.pass = pass;
+            known.until
+        });
+        // One that is over is about to be removed, and that will be told.
+        if view.is_expired(now) {
+            return None;
+        }
+        // It may have begun a moment after `now` was read.
+        let age = if since.is_past(now) { now.0.wrapping_sub(since.0) } else { 0 };
         let seen = last_seen(view, now, settings);
         let reason = if now.0.wrapping_sub(seen.0) >= self.idle_ticks {
             EndReason::Idle
@@ -280,6 +284,26 @@ mod tests {
             assert_eq!(look(&mut ledger), None, "known");
         }
         assert_eq!(ledger.len(), 1);
+    }
+
+    /// Its owner may take a while to remove it.
+    #[test]
+    fn a_flow_that_is_over_stays_in_the_book_until_its_end_is_told() {
+        let (mut ledger, settings) = (Ledger::new(60, 20), SETTINGS());
+        ledger.look(&udp(10, 69, 10), secs(70), &settings).unwrap();
+        for _ in 0..5 {
+            assert_eq!(ledger.look(&udp(10, 69, 12), secs(120), &settings), None, "over");
+            ledger.end_pass();
+        }
+        let last = ledger.ended(&udp(10, 69, 12), secs(121), false, &settings).unwrap();
+        assert_eq!((last.packets, last.reason), ([2, 1], EndReason::Idle));
+    }
+
+    /// The clock is read before all tables are looked at.
+    #[test]
+    fn a_flow_that_began_a_moment_ago_is_new() {
+        let mut ledger = Ledger::new(60, 20);
+        assert_eq!(ledger.look(&udp(71, 71, 1), secs(70), &SETTINGS()), None);
     }
 
     #[test]

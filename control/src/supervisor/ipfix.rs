@@ -196,11 +196,8 @@ impl Work {
     }
 
     fn look(&mut self, view: &FlowView, now: Tick) {
-        // One that is over is about to be removed, and that will be told.
-        if !view.is_expired(now) {
-            let account = self.ledger.look(view, now, &self.settings);
-            self.report(view, account);
-        }
+        let account = self.ledger.look(view, now, &self.settings);
+        self.report(view, account);
     }
 
     /// The daemon ends: flows that go on are reported a last time, as far as the time allows.
