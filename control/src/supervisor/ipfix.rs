@@ -334,6 +334,8 @@ impl Line {
                     self.socket = Some(connected);
                     self.counts.is_up.store(self.refused.is_none(), Relaxed);
                 }
+                // Of a collector with a socket, what is sent says more.
+                Err(_) if self.socket.is_some() => {}
                 Err(error) => self.fail(&error),
             }
         }
@@ -344,6 +346,7 @@ impl Line {
             let thread = std::thread::Builder::new().name("ipfix-lookup".to_owned());
             match thread.spawn(move || connect(&collector)) {
                 Ok(looking) => self.looking = Some(looking),
+                Err(_) if self.socket.is_some() => {}
                 Err(error) => self.fail(&error),
             }
         }
@@ -425,4 +428,28 @@ fn connect(collector: &str) -> io::Result<(UdpSocket, SocketAddr)> {
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_not_found_keeps_no_collector_down() {
+        let collector = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let counts = Arc::new(Tally::default());
+        // Nothing to be found by this name, now.
+        let mut line = Line::new("no name".to_owned(), Arc::clone(&counts));
+        line.socket = Some(connect(&collector.local_addr().unwrap().to_string()).unwrap());
+        let refused = Instant::now().checked_sub(GOOD_AFTER);
+        line.refused = refused;
+        line.look_up();
+        while line.looking.as_ref().is_some_and(|looking| !looking.is_finished()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        line.look_up();
+        assert_eq!(line.refused, refused);
+        line.send(&Message { bytes: vec![0], records: 0 });
+        assert!(line.refused.is_none() && counts.is_up.load(Relaxed));
+    }
 }
