@@ -16,6 +16,8 @@ pub(crate) struct Marks {
     pub(crate) at: Instant,
     /// The same by the workers' clock.
     tick: Tick,
+    /// Whether flows have been looked at since.
+    is_known: bool,
     /// By worker and family.
     records: Vec<[Vec<Mark>; 2]>,
 }
@@ -58,7 +60,7 @@ const fn index(family: Family) -> usize {
 impl Marks {
     /// Of no flow, at that moment.
     pub(crate) fn new(workers: usize, at: Instant, tick: Tick) -> Self {
-        Self { at, tick, records: vec![[Vec::new(), Vec::new()]; workers] }
+        Self { at, tick, is_known: false, records: vec![[Vec::new(), Vec::new()]; workers] }
     }
 
     /// Goes over all flows once: tells of those that counted anything since the last time, if there was one, and becomes what
@@ -71,7 +73,7 @@ impl Marks {
         mut each: impl FnMut(&Region, &Growth),
     ) -> u64 {
         let before = self.tick;
-        let is_first = self.records.iter().flatten().all(Vec::is_empty);
+        let is_first = !std::mem::replace(&mut self.is_known, true);
         (self.at, self.tick) = (at, tick);
         let mut count = 0;
         for (region, records) in regions.iter().zip(&mut self.records) {
@@ -198,6 +200,16 @@ mod tests {
     }
 
     #[test]
+    fn the_first_flow_of_all_grows() {
+        let [a, b] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last));
+        let mut gateway = gateway();
+        let mut marks = Marks::new(gateway.workers.len(), Instant::now(), gateway.now().tick());
+        assert_eq!(advance(&mut marks, &mut gateway), (0, vec![]));
+        gateway.send(LEFT, &udp(a, b).ports(1, 53).build());
+        assert_eq!(advance(&mut marks, &mut gateway), (1, vec![(1, [1, 0], [28, 0], true)]));
+    }
+
+    #[test]
     fn a_flow_that_came_from_another_worker_is_not_new_and_has_no_rate_yet() {
         let [a, b] = [1, 2].map(|last| Ipv4Addr::new(10, 0, 0, last));
         let mut gateway = gateway();
@@ -205,7 +217,7 @@ mod tests {
         gateway.advance_millis(10_000);
         // As if its worker had just been given it: marks that are younger than the flow and know nothing of it.
         let mut marks = Marks::new(gateway.workers.len(), Instant::now(), gateway.now().tick());
-        marks.records[0][0].push([0; 6]);
+        marks.is_known = true;
         assert_eq!(advance(&mut marks, &mut gateway), (1, vec![]));
         gateway.send(LEFT, &udp(a, b).ports(1, 53).build());
         assert_eq!(advance(&mut marks, &mut gateway), (1, vec![(1, [1, 0], [28, 0], false)]));
