@@ -86,6 +86,16 @@ impl Loader {
         }
     }
 
+    /// Everybody who listens has an address of their own.
+    pub(super) fn check_listeners(&mut self) {
+        let (metrics, web) = (self.config.metrics.listen.0, self.config.web.listen.0);
+        if let Some(addr) = metrics.filter(|addr| Some(*addr) == web && addr.port() != 0) {
+            let problem = Problem::new(format!("metrics.listen and web.listen are both {addr}"))
+                .hint("each needs an address of its own: choose another port for one of them");
+            self.report_pair(problem, "web.listen", "metrics.listen");
+        }
+    }
+
     /// Reports a problem at the place of one setting, pointing at another one it clashes with.
     fn report_pair(&mut self, mut problem: Problem, name: &str, other: &str) {
         // Of a pair one may be as it was before.

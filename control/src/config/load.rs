@@ -371,6 +371,7 @@ impl Loader {
         self.name_wires();
         self.check_wires();
         self.check_sizes();
+        self.check_listeners();
     }
 
     /// The problems, in order.

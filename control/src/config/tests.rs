@@ -465,6 +465,12 @@ fn contradictions_are_found() {
             "fwd.toml:2:21: 1000 frames per worker cannot fill rings of 2048 descriptors (at least 4096 are needed; \"auto\" chooses enough)"
         ]
     );
+    assert_eq!(
+        refused("[web]\nlisten = \"127.0.0.1:9\"\n[metrics]\nlisten = \"127.0.0.1:9\""),
+        [
+            "fwd.toml:2:10: metrics.listen and web.listen are both 127.0.0.1:9 (each needs an address of its own: choose another port for one of them)"
+        ]
+    );
 }
 
 #[test]
