@@ -67,16 +67,27 @@ impl Config {
         items
     }
 
-    /// What another configuration has different. A wire that only one of them has differs in every setting.
+    /// What another configuration has different. A wire that only one of them has differs in every setting; where another wire
+    /// has its place nothing changes before a restart.
     #[must_use]
     pub fn differences(&self, after: &Self) -> Vec<Difference> {
         let (before, mut later) = (self.items(), by_name(after));
+        let is_moved = |item: &str| {
+            let Some((index, _)) = item.strip_prefix("wire.").and_then(|rest| rest.split_once('.')) else {
+                return false;
+            };
+            let wire = |config: &Self| {
+                let WireConfig { name, left, right, .. } = config.wires.get(index.parse::<usize>().ok()?)?;
+                Some((name.clone(), left.clone(), right.clone()))
+            };
+            after.wires.len() != self.wires.len() || wire(self) != wire(after)
+        };
         let mut differences = Vec::new();
         for item in before {
             let value = later.remove(&item.name).map_or(Value::Null, |later| later.value);
             if value != item.value {
                 let Item { name, mut change, value: before, .. } = item;
-                if after.wires.len() != self.wires.len() && name.starts_with("wire.") {
+                if is_moved(&name) {
                     change = Change::Restart;
                 }
                 differences.push(Difference { name, change, before, after: value });

@@ -576,6 +576,14 @@ fn what_differs_is_named_and_can_be_taken_over() {
             .all(|d| d.change == Change::Restart && d.name.starts_with("wire.1."))
     );
     assert!(more.differences(&before).iter().all(|d| d.change == Change::Restart && d.after.is_null()));
+    // The same wires the other way round: `full` belongs to the wire, not to its place.
+    let two = "[[wire]]\nleft = \"a\"\nright = \"b\"\nfull = \"pass-untracked\"\n[[wire]]\nleft = \"c\"\nright = \"d\"\n";
+    let (first, second) = two.split_at(two.rfind("[[").unwrap());
+    let args = ["--rules", "r"];
+    let swapped = load(Some(&format!("{second}{first}")), &args).unwrap();
+    let differences = load(Some(two), &args).unwrap().differences(&swapped);
+    assert!(differences.iter().any(|d| d.name == "wire.0.full"));
+    assert!(differences.iter().all(|d| d.change == Change::Restart), "{differences:?}");
 
     let errors = before.with_settings(&["tcp_losse=0".to_owned(), "left=b0".to_owned()]).unwrap_err();
     assert_eq!(
