@@ -7,7 +7,9 @@ use super::access::{Group, GroupNames, Groups};
 use super::server::ServeError;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -71,8 +73,9 @@ fn take_lock(path: &Path) -> Result<File, ServeError> {
     lock_path.push(".lock");
     let failed = |source| ServeError::Socket { path: PathBuf::from(&lock_path), action: "lock", source };
     let mut options = File::options();
-    let mut lock =
-        options.read(true).write(true).create(true).truncate(false).open(&lock_path).map_err(failed)?;
+    // The directory may be the daemon's user's, and we are root: a link there could lead to any file.
+    options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
+    let mut lock = options.open(&lock_path).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(std::fs::TryLockError::WouldBlock) => {

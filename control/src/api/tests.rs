@@ -606,6 +606,17 @@ fn the_socket_is_for_root_and_the_group_and_goes_away_at_the_end() {
 }
 
 #[test]
+fn a_lock_is_not_taken_through_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("s"), dir.path().join("shadow"));
+    std::fs::write(&other, "secret").unwrap();
+    std::os::unix::fs::symlink(&other, dir.path().join("s.lock")).unwrap();
+    let refused = Server::start(&path, None, Arc::new(Fake::default())).err().unwrap();
+    assert!(matches!(refused, ServeError::Socket { action: "lock", .. }), "{refused}");
+    assert_eq!(std::fs::read_to_string(&other).unwrap(), "secret");
+}
+
+#[test]
 fn a_socket_of_the_configured_group_belongs_to_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");

@@ -72,7 +72,9 @@ pub(super) fn write(dir: &Path, entry: &Entry) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let path = path(dir, &entry.name, entry.ifindex);
     let unfinished = path.with_extension("new");
-    let mut file = File::create(&unfinished)?;
+    // The directory is the daemon's user's, and we are root: what stands there could lead to any file.
+    let _ = fs::remove_file(&unfinished);
+    let mut file = File::create_new(&unfinished)?;
     file.write_all(&serde_json::to_vec_pretty(entry)?)?;
     file.sync_all()?;
     fs::rename(&unfinished, &path)?;
@@ -109,6 +111,20 @@ mod tests {
         assert_eq!(all(dir.path()), std::slice::from_ref(&entry));
         remove(dir.path(), &entry);
         assert_eq!(left_behind(dir.path(), "eth9", 7), None);
+    }
+
+    #[test]
+    fn an_entry_is_not_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, other) = (dir.path().join("state"), dir.path().join("shadow"));
+        fs::create_dir(&state).unwrap();
+        fs::write(&other, "secret").unwrap();
+        let text = r#"{"name": "eth9", "ifindex": 7, "up": false, "offloads": {}}"#;
+        let entry: Entry = serde_json::from_str(text).unwrap();
+        std::os::unix::fs::symlink(&other, path(&state, "eth9", 7).with_extension("new")).unwrap();
+        write(&state, &entry).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "secret");
+        assert_eq!(left_behind(&state, "eth9", 7), Some(entry));
     }
 
     #[test]

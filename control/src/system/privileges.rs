@@ -16,10 +16,13 @@
 use super::seccomp;
 use crate::config::{Config, Seccomp};
 use nix::unistd::{Gid, Group, Uid, User};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, Metadata};
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
@@ -227,21 +230,35 @@ fn hand_over_dir(dir: &Path, mode: u32, identity: &Identity) -> Result<(), Strin
              directory of its own"
         ));
     }
-    for path in entries.into_iter().filter(|path| is_ours(path)) {
-        let meta = fs::symlink_metadata(&path).map_err(trouble)?;
-        // A link may lead anywhere.
-        if meta.is_symlink() || meta.uid() == identity.uid {
+    let open = rustix::fs::open(dir, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let open = open.map_err(|error| trouble(error.into()))?;
+    hand_over_entries(open, identity, false).map_err(trouble)
+}
+
+/// Hands over what is ours in a directory, by the directory itself: whoever may write there could put a link in the place of
+/// what was just looked at.
+fn hand_over_entries(dir: OwnedFd, identity: &Identity, is_inner: bool) -> io::Result<()> {
+    for entry in rustix::fs::Dir::read_from(&dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let meta = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(meta.st_mode);
+        let is_meant = if is_inner { kind.is_file() } else { !kind.is_symlink() };
+        if !is_meant || !is_ours(Path::new(OsStr::from_bytes(name.to_bytes()))) || meta.st_uid == identity.uid
+        {
             continue;
         }
         // Groups stay: the socket's says who may connect.
-        chown(&path, uid, None).map_err(trouble)?;
-        if meta.is_dir() {
-            for inner in fs::read_dir(&path).map_err(trouble)?.flatten() {
-                let is_file = inner.file_type().is_ok_and(|kind| kind.is_file());
-                if is_file && is_ours(&inner.path()) {
-                    chown(inner.path(), uid, None).map_err(trouble)?;
-                }
-            }
+        rustix::fs::chownat(
+            &dir,
+            name,
+            Some(rustix::fs::Uid::from_raw(identity.uid)),
+            None,
+            AtFlags::SYMLINK_NOFOLLOW,
+        )?;
+        if kind.is_dir() {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            hand_over_entries(rustix::fs::openat(&dir, name, flags, Mode::empty())?, identity, true)?;
         }
     }
     Ok(())
