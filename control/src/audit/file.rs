@@ -28,6 +28,8 @@ struct Open {
     /// Device and inode.
     id: (u64, u64),
     bytes: u64,
+    /// Whether it may be put aside: a device stays where it is.
+    is_plain: bool,
     /// Whether its last line is not whole: the next record begins a line of its own.
     is_torn: bool,
 }
@@ -61,18 +63,18 @@ impl Log {
             file.read_exact(&mut last)?;
         }
         let is_torn = last != [b'\n'];
-        self.open = Some(Open { file, id: (meta.dev(), meta.ino()), bytes: meta.len(), is_torn });
+        let (id, is_plain) = ((meta.dev(), meta.ino()), meta.is_file());
+        self.open = Some(Open { file, id, bytes: meta.len(), is_plain, is_torn });
         Ok(())
     }
 
     /// Appends a line.
     pub(super) fn append(&mut self, line: &str) -> io::Result<()> {
         self.make_ready()?;
-        if self
-            .open
-            .as_ref()
-            .is_some_and(|open| open.bytes > 0 && open.bytes + line.len() as u64 > self.bytes_max)
-        {
+        let bytes_max = self.bytes_max;
+        let is_full =
+            |open: &Open| open.is_plain && open.bytes > 0 && open.bytes + line.len() as u64 > bytes_max;
+        if self.open.as_ref().is_some_and(is_full) {
             self.open = None;
             self.put_aside()?;
             self.make_ready()?;

@@ -93,6 +93,12 @@ fn what_cannot_be_written_is_counted_remembered_and_told() {
     let full = AuditLog::in_file(Path::new("/dev/full"), 1 << 20, 3);
     full.write(record("three"));
     assert_eq!((full.last(1).lost, whats(&full.last(1))), (1, vec!["three"]));
+    // One that takes everything has no size to be put aside for.
+    let null = dir.path().join("null");
+    std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+    let log = AuditLog::in_file(&null, 10, 3);
+    (0..3).for_each(|_| log.write(record("four")));
+    assert!(null.is_symlink() && !dir.path().join("null.1").is_symlink());
 }
 
 #[test]
