@@ -235,6 +235,8 @@ fn the_unit_starts_the_daemon_with_options_it_has() {
         let words = ["fwctl"].into_iter().chain(line.split_whitespace());
         <Cli as clap::Parser>::try_parse_from(words).expect("a command that there is");
     }
+    // The wire is closed without it, whatever ended it.
+    assert!(unit.contains("\nRestart=always\n"));
     let defaults = control::config::Config::default();
     for (dir, of) in
         [("RuntimeDirectory", &defaults.net.journal_dir), ("StateDirectory", &defaults.state.dir)]
