@@ -1,6 +1,7 @@
 //! What the daemon runs as, by `/proc`.
 
 use super::{Finding, Machine, RunsAs, Severity};
+use crate::system::seccomp::FILTERS;
 use rustix::thread::CapabilitySet;
 use std::fmt;
 use std::fs;
@@ -21,8 +22,8 @@ pub fn runs_as(pid: u32) -> Option<RunsAs> {
     for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
         let is_worker =
             fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("worker-"));
-        if is_worker && let Ok(status) = fs::read_to_string(task.path().join("status")) {
-            workers.push(line(&status, "Seccomp:") == Some("2"));
+        if is_worker && let Ok(worker) = fs::read_to_string(task.path().join("status")) {
+            workers.push(is_filtered(&worker, &status));
         }
     }
     Some(RunsAs {
@@ -31,6 +32,17 @@ pub fn runs_as(pid: u32) -> Option<RunsAs> {
         capabilities: names(capabilities(&status)?),
         workers_filtered: !workers.is_empty() && workers.iter().all(|is_filtered| *is_filtered),
     })
+}
+
+/// Whether a worker has what it puts on itself, by its status and that of the first thread: whoever started the daemon may have
+/// put filters on all of it.
+fn is_filtered(worker: &str, first: &str) -> bool {
+    let filters = |status| line(status, "Seccomp_filters:")?.parse::<usize>().ok();
+    match (filters(worker), filters(first)) {
+        (Some(worker), Some(first)) => worker >= first + FILTERS,
+        // The kernel counts them from 5.10 on.
+        _ => line(worker, "Seccomp:") == Some("2"),
+    }
 }
 
 fn line<'a>(status: &'a str, name: &str) -> Option<&'a str> {
@@ -115,6 +127,15 @@ mod tests {
         assert!(!own.workers_filtered, "it has none");
         assert!(own.to_string().starts_with(&format!("{} with ", own.user)), "{own}");
         assert_eq!(runs_as(u32::MAX), None);
+    }
+
+    #[test]
+    fn filters_of_the_whole_service_are_none_of_the_workers() {
+        let status = |filters: u32| format!("Seccomp:\t2\nSeccomp_filters:\t{filters}\n");
+        assert!(is_filtered(&status(11), &status(9)));
+        assert!(!is_filtered(&status(9), &status(9)), "off");
+        assert!(!is_filtered(&status(10), &status(9)), "log");
+        assert!(is_filtered("Seccomp:\t2\n", "Seccomp:\t0\n"));
     }
 
     #[test]

@@ -17,6 +17,9 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
+/// How many filters a worker has by [`Seccomp::On`], and by nothing else.
+pub const FILTERS: usize = 2;
+
 /// What a worker calls.
 const ALLOWED: &[libc::c_long] = &[
     // Rings: kicks, statistics, wake-ups, sleep.
@@ -108,16 +111,16 @@ const DEADLY: &[libc::c_long] = &[
 /// If the kernel has no seccomp or we run on a processor that the filter knows nothing of.
 pub fn apply(filter: Seccomp) -> Result<(), String> {
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let (refuse, kill) = match filter {
-        Seccomp::Off => return Ok(()),
-        Seccomp::On => (refuse, SeccompAction::KillProcess),
-        Seccomp::Log => (SeccompAction::Log, SeccompAction::Log),
+    let programs = match filter {
+        Seccomp::Off => Vec::new(),
+        // Once the list of what is let through holds, no further filter can be put on.
+        Seccomp::On => vec![deny_list(SeccompAction::KillProcess)?, allow_list(refuse)?],
+        // What would end the process is not let through either.
+        Seccomp::Log => vec![allow_list(SeccompAction::Log)?],
     };
-    // Once the list of what is let through holds, no further filter can be put on.
-    for program in [deny_list(kill)?, allow_list(refuse)?] {
-        seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
-    }
-    Ok(())
+    programs
+        .iter()
+        .try_for_each(|program| seccompiler::apply_filter(program).map_err(|error| error.to_string()))
 }
 
 fn arch() -> Result<TargetArch, String> {
