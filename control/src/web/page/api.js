@@ -14,9 +14,12 @@ export class Refused extends Error {
 
 const ANSWER_TIMEOUT_MS = 15000;
 
+/** Very many rules take a while to compile. */
+const CHANGE_TIMEOUT_MS = 300000;
+
 async function ask(target, options = {}) {
-  const { signal, ...rest } = options;
-  const timeout = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+  const { signal, wait = ANSWER_TIMEOUT_MS, ...rest } = options;
+  const timeout = AbortSignal.timeout(wait);
   let answer;
   try {
     answer = await fetch(target, {
@@ -40,13 +43,24 @@ export async function get(target, signal) {
 }
 
 /** The answer to a question that needs a body. */
-export async function post(target, body, headers = {}) {
+export async function post(target, body, options = {}) {
   const answer = await ask(target, {
     method: 'POST',
-    headers: { 'content-type': 'application/json', ...headers },
+    headers: { 'content-type': 'application/json' },
     body: JSON.stringify(body),
+    ...options,
   });
   return answer.json();
+}
+
+/** Changes something. Without an answer it may be done all the same. */
+export async function change(target, body) {
+  try {
+    return await post(target, body, { wait: CHANGE_TIMEOUT_MS });
+  } catch (error) {
+    if (!error.isLost) throw error;
+    throw new Refused(0, { message: 'no answer in time; look at the history' });
+  }
 }
 
 /**

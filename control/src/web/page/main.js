@@ -1,6 +1,6 @@
 // The frame: which view is shown, when the daemon is asked, what is said about how it answers.
 
-import { get, post } from './api.js';
+import { change, get } from './api.js';
 import { attr, el, keyed, text } from './dom.js';
 import { count, many, span } from './format.js';
 import { Model } from './model.js';
@@ -29,7 +29,7 @@ const app = {
   /** Changes something, says how it went, and looks at the history anew. */
   async change(target, body) {
     try {
-      await post(target, body);
+      await change(target, body);
       refused = null;
     } catch (error) {
       refused = error.message;

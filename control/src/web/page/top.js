@@ -100,7 +100,8 @@ function draw() {
   const entries = report[name].slice(0, ENTRIES);
   const most = Math.max(1, ...entries.map(size));
   const items = entries.map((entry) => ({
-    key: `${name} ${kind.name(entry)}`, name: kind.name(entry), rates: kind.rates(entry).map((rate) => format(value(rate))),
+    // Flows may look alike: of ICMP what tells them apart is not shown.
+    key: `${name} ${kind.name(entry)} ${entry.id ?? ''} ${entry.worker ?? ''}`, name: kind.name(entry), rates: kind.rates(entry).map((rate) => format(value(rate))),
     share: size(entry) / most, rest: kind.rest(entry),
   }));
   keyed(parts.body, items, ({ key }) => key, () => {
