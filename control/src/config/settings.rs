@@ -392,7 +392,7 @@ pub const SETTINGS: &[Setting<Config>] = &[
         "How much the daemon says on standard error."
     ),
     setting!("log.nflog_dir", Hot, optional Kind::AbsoluteFile, |c| c.log.nflog_dir, "/var/log/palisade",
-        "Directory for the packets of -j NFLOG rules: nflog-GROUP.pcapng, older ones with .1, .2, ... behind the          group. Without it they are counted as not logged."),
+        "Directory for the packets of -j NFLOG rules: nflog-GROUP.pcapng, older ones with .1, .2, ... behind the group. Without it they are counted as not logged."),
     setting!(
         "log.nflog_file_kib",
         Hot,

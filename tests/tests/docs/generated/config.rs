@@ -12,7 +12,8 @@ pub(super) fn page() -> String {
          `fwd --print-defaults` prints all of them. On the command line `--set NAME=VALUE` takes the full name \
          (`workers.idle=spin`) or, where that is unique, its last part, and wins over the file.\n\n\
          *At once*: by `fwctl config set`, or `fwctl config reload` (SIGHUP) when the file has changed. *With the rules*: when the rules \
-         files are read again (SIGHUP). *By a restart*: the answer of a change says so. Settings of a `[[wire]]` need a restart.\n\n\
+         files are read again (SIGHUP). *By a restart*: the answer of a change says so. Of a `[[wire]]` `full` changes at once, \
+         everything else by a restart.\n\n\
          What is wrong is reported whole and at once, with file, line and a hint, and the daemon does not start.\n\n\
          ## [[wire]]\n\n\
          The wires: what comes in on one NIC leaves on the other. One `[[wire]]` each.\n\n\
