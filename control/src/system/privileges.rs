@@ -232,16 +232,17 @@ fn hand_over_dir(dir: &Path, mode: u32, identity: &Identity) -> Result<(), Strin
     }
     let open = rustix::fs::open(dir, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let open = open.map_err(|error| trouble(error.into()))?;
-    hand_over_entries(open, identity, false).map_err(trouble)
+    hand_over_entries(&open, identity, false).map_err(trouble)
 }
 
 /// Hands over what is ours in a directory, by the directory itself: whoever may write there could put a link in the place of
 /// what was just looked at.
-fn hand_over_entries(dir: OwnedFd, identity: &Identity, is_inner: bool) -> io::Result<()> {
-    for entry in rustix::fs::Dir::read_from(&dir)? {
+fn hand_over_entries(dir: &OwnedFd, identity: &Identity, is_inner: bool) -> io::Result<()> {
+    let uid = Some(rustix::fs::Uid::from_raw(identity.uid));
+    for entry in rustix::fs::Dir::read_from(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        let meta = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let meta = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(meta.st_mode);
         let is_meant = if is_inner { kind.is_file() } else { !kind.is_symlink() };
         if !is_meant || !is_ours(Path::new(OsStr::from_bytes(name.to_bytes()))) || meta.st_uid == identity.uid
@@ -249,16 +250,10 @@ fn hand_over_entries(dir: OwnedFd, identity: &Identity, is_inner: bool) -> io::R
             continue;
         }
         // Groups stay: the socket's says who may connect.
-        rustix::fs::chownat(
-            &dir,
-            name,
-            Some(rustix::fs::Uid::from_raw(identity.uid)),
-            None,
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?;
+        rustix::fs::chownat(dir, name, uid, None, AtFlags::SYMLINK_NOFOLLOW)?;
         if kind.is_dir() {
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            hand_over_entries(rustix::fs::openat(&dir, name, flags, Mode::empty())?, identity, true)?;
+            hand_over_entries(&rustix::fs::openat(dir, name, flags, Mode::empty())?, identity, true)?;
         }
     }
     Ok(())
