@@ -177,6 +177,7 @@ fn errors_say_what_is_wrong() {
         ),
         ("-A FORWARD -p tcp -m multiport --dports 1:2,3:4,5:6,7:8,9:10,11:12,13:14,15:16", "too many ports"),
         ("-A FORWARD -m nosuch", "unknown match `nosuch`"),
+        ("-A FORWARD -p icmpv6 -m icmp6", "there is no match `icmp6` in IPv4 rules"),
         ("-A INPUT -o eth0", "`-o` in INPUT: no such interface is known there"),
         ("-N FOO", "chain `FOO` already exists"),
         ("-P FOO DROP", "`FOO` is not a built-in chain and has no policy"),

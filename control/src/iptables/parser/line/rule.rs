@@ -105,6 +105,17 @@ impl Reader<'_> {
         let value = self.argument(word)?;
         let name = value.text.as_str();
         let Some(extension) = options::find(Kind::Match, name, self.family) else {
+            let (own, other, number) = match self.family {
+                Family::V4 => ("IPv4", Family::V6, 6),
+                Family::V6 => ("IPv6", Family::V4, 4),
+            };
+            if options::find(Kind::Match, name, other).is_some() {
+                let error =
+                    Diagnostic::error(value.span, format!("there is no match `{name}` in {own} rules"));
+                return Err(error.hint(format!(
+                    "it is IPv{number}'s: `fwctl check --family {number}` checks rules as such that do not say so in their first line"
+                )));
+            }
             return Err(unknown_extension("match", value, known::is_match(name), || {
                 let ours =
                     EXTENSIONS.iter().filter(|e| e.kind == Kind::Match).flat_map(|e| e.names.iter().copied());
