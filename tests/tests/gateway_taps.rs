@@ -259,8 +259,19 @@ fn the_last_drops_are_remembered_and_their_rules_keep_their_names() {
     assert!(text.contains("by services 2: -A services -p udp -m udp --dport 7002 -j DROP"), "{text}");
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("drops.pcapng");
-    daemon.fwctl(&["drops", "--reason", "rule_drop", "--pcap", &path.display().to_string()]);
+    daemon.fwctl(&["drops", "--reason", "rule_drop,rule_reject", "--pcap", &path.display().to_string()]);
     assert_eq!(tcpdump(&path).iter().filter(|line| line.contains(".7002: ")).count(), 2);
+    // As a capture says it.
+    let comments = comments(&path);
+    let has = |verdict: &str, rule: &str| {
+        comments.iter().filter(|line| line.starts_with(verdict) && line.contains(rule)).count()
+    };
+    assert_eq!(
+        has("verdict=drop reason=rule_drop ct=NEW in=", " rule=filter/services:2 -A"),
+        2,
+        "{comments:#?}"
+    );
+    assert_eq!(has("verdict=reject reason=rule_reject ct=NEW in=", " rule=filter/services:3 -A"), 1);
 }
 
 #[test]

@@ -99,6 +99,8 @@ pub struct DropRow {
     /// What it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule_text: Option<String>,
+    /// All of that as a capture file has it beside the packet: `verdict=drop reason=rule_drop ...`.
+    pub comment: String,
     /// Bytes of the whole frame, Ethernet header on.
     pub frame_len: u32,
     /// Its first bytes, in hexadecimal digits.

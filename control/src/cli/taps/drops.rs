@@ -78,20 +78,13 @@ fn write_capture(
         let (mut section, _) = Section::begin(&mut file, nics.iter().copied())?;
         for row in rows {
             let port = nics.iter().position(|nic| *nic == row.ingress).unwrap_or(0);
-            let state = row.ct.as_ref().map(|state| format!(" ct={state}")).unwrap_or_default();
-            let rule = match (&row.rule, &row.rule_text) {
-                (Some(rule), Some(text)) => format!(" rule={rule}: {text}"),
-                (Some(rule), None) => format!(" rule={rule}"),
-                _ => String::new(),
-            };
-            let comment = format!("verdict=drop reason={}{state}{rule}", row.reason.name);
             section.packet(&Packet {
                 port: u8::try_from(port).unwrap_or(0),
                 at: Duration::from_micros(row.at_micros),
                 frame_len: row.frame_len,
                 bytes: &hex(&row.frame).unwrap_or_default(),
                 is_outbound: Some(false),
-                comment: &comment,
+                comment: &row.comment,
             })?;
         }
         section.out().flush()

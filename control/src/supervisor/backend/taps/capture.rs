@@ -8,7 +8,10 @@ use crate::pcapng::{Packet, Section};
 use crate::publish::Publisher;
 use crate::supervisor::backend::LiveBackend;
 use crate::supervisor::wall::WallClock;
+use dataplane::ids::Generation;
+use dataplane::packet::Family;
 use dataplane::reason::DropReason;
+use dataplane::rules::model::RuleId;
 use dataplane::worker::Fate;
 use dataplane::worker::tap::{Point, SNAP_MAX, Sighting, TapSpec};
 use std::collections::HashMap;
@@ -65,9 +68,11 @@ impl Comments {
             if self.kept.len() >= COMMENTS_KEPT {
                 self.kept.clear();
             }
+            let Sighting { point, fate, family, since, rule, .. } = *sighting;
             let comment = self.kept.entry(key).or_insert_with(|| {
                 names.look(publisher);
-                comment(sighting, names, nics).into()
+                let said = fate.map(|fate| comment(&fate, family, since, rule, names, nics));
+                said.unwrap_or_else(|| format!("point={}", point.name())).into()
             });
             self.last = Some((key, Arc::clone(comment)));
         }
@@ -75,12 +80,17 @@ impl Comments {
     }
 }
 
-/// What stands beside a packet: `verdict=drop reason=rule_drop ct=NEW in=eth0 out=eth1 rule=filter/FORWARD:2
+/// What stands beside a packet in a capture file: `verdict=drop reason=rule_drop ct=NEW in=eth0 out=eth1 rule=filter/FORWARD:2
 /// id=0123456789abcdef -A FORWARD -p tcp -j DROP`.
-fn comment(sighting: &Sighting, names: &RuleNames, nics: &[&str]) -> String {
-    let Some(Fate { ingress, dropped, ct_state, rule }) = sighting.fate else {
-        return format!("point={}", sighting.point.name());
-    };
+pub(super) fn comment(
+    fate: &Fate,
+    family: Option<Family>,
+    since: Generation,
+    id: Option<RuleId>,
+    names: &RuleNames,
+    nics: &[&str],
+) -> String {
+    let Fate { ingress, dropped, ct_state, rule } = *fate;
     let mut line = format!("verdict={}", verdict(dropped).word());
     if let Some(reason) = dropped {
         let _ = write!(line, " reason={}", reason.name());
@@ -90,17 +100,17 @@ fn comment(sighting: &Sighting, names: &RuleNames, nics: &[&str]) -> String {
     }
     let nic = |port: dataplane::ids::PortId| nics.get(port.index()).copied().unwrap_or_default();
     let _ = write!(line, " in={} out={}", nic(ingress), nic(ingress.peer()));
-    let (Some(by), Some(family)) = (rule, sighting.family) else { return line };
-    if let Some(id) = sighting.rule {
+    let (Some(by), Some(family)) = (rule, family) else { return line };
+    if let Some(id) = id {
         let _ = write!(line, " id={:016x}", id.0);
     }
-    match names.place(family, sighting.since, by, sighting.rule) {
+    match names.place(family, since, by, id) {
         Some(place) => {
             let number = place.number.map_or("policy".to_owned(), |number| number.to_string());
             let _ = write!(line, " rule={}/{}:{number} {}", place.table, place.chain, place.text);
         }
         None => {
-            let _ = write!(line, " rule=? of generation {}, replaced since", sighting.since.0);
+            let _ = write!(line, " rule=? of generation {}, replaced since", since.0);
         }
     }
     line
@@ -193,8 +203,7 @@ mod tests {
     use crate::publish::BothRules;
     use crate::rules_file::{Rules, understand};
     use dataplane::clock::Now;
-    use dataplane::ids::{Generation, PortId};
-    use dataplane::packet::Family;
+    use dataplane::ids::PortId;
     use dataplane::worker::Settings;
 
     fn rules(port: u16) -> Rules {
