@@ -10,6 +10,7 @@ mod tell;
 mod words;
 
 pub use offline::Offline;
+pub(crate) use tell::named_invalid;
 pub use tell::{Scenery, named_reason, rule_place, summary, tell, what_it_is};
 
 use crate::api::types::{ExplainRequest, Explanation, Fate};

@@ -8,7 +8,7 @@ use crate::api::types::{
 use crate::api::{Shown, address, flow_row};
 use crate::rules_file::Rules;
 use dataplane::explain::{Doubt, Explained, Fate as Became, KnownFlow, OwnedBy, Untracked, Verdict};
-use dataplane::flow::{Direction, FlowView, Room};
+use dataplane::flow::{Direction, FlowView, InvalidReason, Room};
 use dataplane::ids::PortId;
 use dataplane::packet::{Family, Fragment, Kind, L4Fault, Packet, proto};
 use dataplane::reason::DropReason;
@@ -78,6 +78,11 @@ pub fn tell(scenery: &Scenery<'_>, explained: &Explained, frame: &[u8], ingress:
 /// A drop reason as the API names it.
 #[must_use]
 pub fn named_reason(reason: DropReason) -> Named {
+    Named { name: reason.name().to_owned(), text: reason.text().trim().to_owned() }
+}
+
+/// Why a packet is INVALID, likewise.
+pub(crate) fn named_invalid(reason: InvalidReason) -> Named {
     Named { name: reason.name().to_owned(), text: reason.text().trim().to_owned() }
 }
 
@@ -260,8 +265,9 @@ fn state(
     flow: Option<&KnownFlow>,
     after: Option<&FlowView>,
 ) -> ExplainedState {
+    let reason = said.invalid.map(named_invalid);
     let why = match said.state {
-        CtState::Invalid => said.invalid.map_or("", |reason| reason.text()).trim().to_owned(),
+        CtState::Invalid => reason.as_ref().map_or(String::new(), |reason| reason.text.clone()),
         CtState::Untracked => untracked_why(scenery, packet, said.untracked),
         CtState::New | CtState::Related if flow.is_none() => {
             let begins = after.map_or_else(
@@ -296,9 +302,6 @@ fn state(
             _ => "its flow has been answered".to_owned(),
         },
     };
-    let reason = said
-        .invalid
-        .map(|reason| Named { name: reason.name().to_owned(), text: reason.text().trim().to_owned() });
     ExplainedState { state: said.state.name().to_owned(), reason, why }
 }
 

@@ -5,10 +5,9 @@ use super::names::RuleNames;
 use super::{News, Session, Tally, verdict};
 use crate::api::backend::ApplyError;
 use crate::api::types::{
-    self, ExplainedOwner, ExplainedState, ExplainedStep, ExplainedVerdict, Explanation, Named, TapFilter,
-    TraceRow,
+    self, ExplainedOwner, ExplainedState, ExplainedStep, ExplainedVerdict, Explanation, TapFilter, TraceRow,
 };
-use crate::explain::{named_reason, what_it_is};
+use crate::explain::{named_invalid, named_reason, what_it_is};
 use crate::supervisor::backend::LiveBackend;
 use dataplane::flow::Direction;
 use dataplane::ids::{PortId, WorkerId};
@@ -161,16 +160,16 @@ impl Depth {
 
 /// Why a packet has its state, as far as its worker has told.
 fn explain_state(state: CtState, findings: Option<&Findings>) -> ExplainedState {
-    let reason = findings
-        .and_then(|findings| findings.invalid)
-        .map(|reason| Named { name: reason.name().to_owned(), text: reason.name().replace('_', " ") });
+    let reason = findings.and_then(|findings| findings.invalid).map(named_invalid);
     let flow = findings.map_or(FlowPart::None, |findings| findings.flow);
     let way = match findings.map(|findings| findings.direction) {
         Some(Direction::Reply) => "goes the other way than its first packet",
         _ => "goes the way of its first packet",
     };
     let why = match (state, flow) {
-        (CtState::Invalid, _) => "it fits no flow, and cannot start one".to_owned(),
+        (CtState::Invalid, _) => reason
+            .as_ref()
+            .map_or_else(|| "it fits no flow, and cannot start one".to_owned(), |reason| reason.text.clone()),
         (CtState::Untracked, _) => "it is not tracked".to_owned(),
         (_, FlowPart::Starts) => "it belongs to no flow, and would start one".to_owned(),
         (_, FlowPart::Belongs) => format!("it belongs to a flow, and {way}"),
@@ -179,4 +178,27 @@ fn explain_state(state: CtState, findings: Option<&Findings>) -> ExplainedState 
         (_, FlowPart::None) => "its worker did not tell more".to_owned(),
     };
     ExplainedState { state: state.name().to_owned(), reason, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataplane::flow::InvalidReason;
+
+    #[test]
+    fn an_invalid_packet_has_the_reason_that_an_explanation_gives() {
+        for reason in InvalidReason::ALL {
+            let findings = Findings {
+                flow: FlowPart::None,
+                direction: Direction::Orig,
+                invalid: Some(*reason),
+                mark: 0,
+                bucket: 0,
+                has_more_steps: false,
+            };
+            let state = explain_state(CtState::Invalid, Some(&findings));
+            assert_eq!(state.why, reason.text().trim());
+            assert_eq!(state.reason, Some(named_invalid(*reason)));
+        }
+    }
 }
