@@ -9,6 +9,7 @@ use super::rss::{self, KernelRss, Programmed, RssState, RssTable};
 use crate::config::names::nearest;
 use crate::placement::irqs::Affinities;
 use dataplane::rss::{BUCKETS, Fields};
+use dataplane::wire::LINK_OVERHEAD;
 use rustix::fd::OwnedFd;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,9 +80,6 @@ pub struct Nic {
 /// How often, and after what time each, queue counts are tried again at exit.
 const RELEASE_LOOKS: u32 = 20;
 const RELEASE_WAIT: Duration = Duration::from_millis(10);
-
-/// Bytes of Ethernet header and one VLAN tag on top of the MTU.
-const LINK_OVERHEAD: u32 = 14 + 4;
 
 impl Nic {
     /// Finds an interface.

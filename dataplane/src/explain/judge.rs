@@ -14,14 +14,11 @@ use crate::rules::model::{CtState, Hook, RejectWith, RuleRef, Target, Verdict};
 use crate::rules::rate::{Rates, Scratch};
 use crate::rules::trace;
 use crate::rules::{Decision, Facts};
-use crate::wire::{self, checksum};
+use crate::wire::{self, LINK_OVERHEAD, checksum};
 use crate::worker::{FamilyRules, LINE_BYTES};
 use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Bytes of a frame around its IP packet, one VLAN tag included.
-const LINK_OVERHEAD: u32 = 18;
 
 /// Room behind a frame for an answer that quotes it.
 const ANSWER_ROOM: usize = 128;
@@ -183,7 +180,7 @@ impl Way<'_> {
             walker.marks.reset(0, None);
             let said = walker.raw(&self.facts(&packet, bytes));
             if said.verdict != Verdict::Accept {
-                explained.fate = dropped(drop_reason(said.by), Some(said.by));
+                explained.fate = dropped(said.by.drop_reason(), Some(said.by));
                 return Ok(said.verdict);
             }
             let given = walker.marks.orders;
@@ -203,7 +200,7 @@ impl Way<'_> {
             None => (packet, bytes),
         };
         explained.fate = match said.verdict {
-            Verdict::Drop => dropped(drop_reason(said.by), Some(said.by)),
+            Verdict::Drop => dropped(said.by.drop_reason(), Some(said.by)),
             Verdict::Reject(with) => reject(&packet, bytes, with, said.by, &mut explained.doubts),
             Verdict::Accept => match self.accept(&packet, bytes, &mut rehearsal, said, explained) {
                 Err(reason) => dropped(reason, Some(said.by)),
@@ -380,11 +377,6 @@ impl Way<'_> {
 
 fn said(tracked: &Tracked, untracked: Option<Untracked>, expected: Option<flow::Expectation>) -> Said {
     Said { state: tracked.state, invalid: tracked.invalid, untracked, expected }
-}
-
-/// Whether a rule dropped the packet, or its chain's policy.
-const fn drop_reason(by: RuleRef) -> DropReason {
-    if by.rule.is_none() { DropReason::PolicyDrop } else { DropReason::RuleDrop }
 }
 
 const fn dropped(reason: DropReason, by: Option<RuleRef>) -> Fate {

@@ -5,6 +5,7 @@ use super::conn::{ConnLimit, ConnMatch, Effect};
 use super::header::HeaderMatch;
 use super::rate::RateMatch;
 use crate::packet::Family;
+use crate::reason::DropReason;
 use crate::sets::SetMatch;
 use std::sync::Arc;
 
@@ -264,6 +265,14 @@ pub struct RuleRef {
     pub chain: ChainId,
     /// Its position there, from zero; `None` is the chain's policy.
     pub rule: Option<u32>,
+}
+
+impl RuleRef {
+    /// What a packet is dropped for by it: a rule, or a chain's policy.
+    #[must_use]
+    pub const fn drop_reason(self) -> DropReason {
+        if self.rule.is_none() { DropReason::PolicyDrop } else { DropReason::RuleDrop }
+    }
 }
 
 impl CtState {

@@ -26,6 +26,8 @@ use crate::reason::DropReason;
 pub const ETHERNET_LEN: usize = 14;
 /// Bytes of one VLAN tag.
 pub const VLAN_LEN: usize = 4;
+/// Bytes of a frame around an IP packet as long as the MTU allows: one VLAN tag included.
+pub const LINK_OVERHEAD: u32 = 14 + 4;
 /// Most VLAN tags followed: QinQ has two, nobody has more than four.
 pub const VLAN_TAGS_MAX: u8 = 4;
 

@@ -32,7 +32,7 @@ use crate::reason::DropReason;
 use crate::rss::BUCKETS;
 use crate::rules::Matched;
 use crate::rules::conn::{Flows, Marks, Orders};
-use crate::rules::model::{RejectWith, RuleRef, Verdict};
+use crate::rules::model::{RejectWith, Verdict};
 use crate::wire::{self, checksum};
 use crate::xsk::{Frame, FramePool, Umem};
 use rtrb::Consumer;
@@ -87,11 +87,6 @@ pub(super) struct Path<D, O> {
 }
 
 const NO_LANE: u8 = u8::MAX;
-
-/// Whether a rule dropped the packet, or its chain's policy.
-const fn drop_reason(by: RuleRef) -> DropReason {
-    if by.rule.is_none() { DropReason::PolicyDrop } else { DropReason::RuleDrop }
-}
 
 /// What is to become of a packet. With `reject` it is dropped and answered, and `fate` does not say so yet.
 struct Sentence {
@@ -405,7 +400,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                 Ok(ordered) => orders = ordered,
                 Err(by) => {
                     let fate =
-                        Fate { ingress, dropped: Some(drop_reason(by)), ct_state: None, rule: Some(by) };
+                        Fate { ingress, dropped: Some(by.drop_reason()), ct_state: None, rule: Some(by) };
                     return Sentence { fate, tracked: Tracked::untracked(), reject: None };
                 }
             }
@@ -432,7 +427,7 @@ impl<D: Device, O: Observer> Path<D, O> {
                     self.tracker.remember(&tracked, since, Said { path: None, ingress, accepted: true });
                 }
             }
-            Verdict::Drop => fate.dropped = Some(drop_reason(decided.by)),
+            Verdict::Drop => fate.dropped = Some(decided.by.drop_reason()),
             Verdict::Reject(with) => {
                 let is_sound = checksum::l4_ok(source.bytes(&self.umem), packet);
                 reject = Some(Rejection { with, is_sound });

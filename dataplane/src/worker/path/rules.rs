@@ -10,12 +10,10 @@ use crate::rules::conn::Orders;
 use crate::rules::model::{CtState, RuleRef, Verdict};
 use crate::rules::rate::Rates;
 use crate::rules::{Decision, Facts, PathId};
+use crate::wire::LINK_OVERHEAD;
 use crate::worker::Observer;
 use crate::worker::notes::RuleNotes;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Bytes of a frame around its IP packet, one VLAN tag included.
-const LINK_OVERHEAD: u32 = 18;
 
 /// What rules said, which one, and whether it is marked as management.
 #[derive(Clone, Copy)]
