@@ -16,7 +16,7 @@ use crate::sink::Storage;
 use crate::{Error, affinity};
 use beside::{Beside, Outcome};
 use clients::{Collector, Dump};
-use palisade_tests::daemon::{Daemon, binary};
+use palisade_tests::daemon::{Daemon, DaemonBuilder, binary};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs;
 use std::path::Path;
@@ -69,13 +69,7 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
     let mut storage = Storage::default();
     let rig = Rig::new(&mut storage, plan.cores, 0, Napi::Plain)?;
-    let builder = palisade::builder(&rig)
-        .rules(RULES)
-        .set("max", &(FLOWS + FLOWS / 10).to_string())
-        // The load never answers, and the table stays as it is from the first figure to the last.
-        .set("half_open_percent", "100")
-        .set("udp_timeout", "7200");
-    let daemon = palisade::launch(&rig, builder)?;
+    let daemon = palisade::launch(&rig, builder(&rig).set("max", &(FLOWS + FLOWS / 10).to_string()))?;
     fill(&rig, &daemon)?;
     affinity::apart(|| {
         // The worker sleeps: who asks has its core, and the daemon answers on the other one.
@@ -93,16 +87,16 @@ pub fn measure(plan: &Plan, report: &mut Report) -> Result<(), Error> {
     Ok(())
 }
 
+/// A daemon for loads that never answer; its table stays as it is from the first figure to the last.
+fn builder<'lab>(rig: &'lab Rig<'_>) -> DaemonBuilder<'lab> {
+    palisade::builder(rig).rules(RULES).set("half_open_percent", "100").set("udp_timeout", "7200")
+}
+
 /// What packets notice of a collector that is gone, against one that is there: each second every flow has a record.
 fn collector_gone(rig: &Rig<'_>, plan: &Plan) -> Result<Outcome, Error> {
     let collector = Collector::new(&rig.lab.gateway)?;
-    let builder = palisade::builder(rig)
-        .rules(RULES)
-        .set("half_open_percent", "100")
-        .set("udp_timeout", "7200")
-        .set("ipfix.collector", clients::COLLECTOR)
-        .set("ipfix.active_secs", "1");
-    let daemon = palisade::launch(rig, builder)?;
+    let exporting = builder(rig).set("ipfix.collector", clients::COLLECTOR).set("ipfix.active_secs", "1");
+    let daemon = palisade::launch(rig, exporting)?;
     let load = rig.load(EXPORTED_FLOWS, None);
     let outcome = Beside { rig, load: &load, plan }.measure(&|stop| collector.gone(stop));
     palisade::stop(daemon)?;

@@ -4,11 +4,12 @@
 //! gateway without packets, and what is measured is then how the two shared the core. Here the thread comes before everybody
 //! for its share of each millisecond, and behind everybody for the rest of it.
 
+use crate::pace::now_ns;
 use crate::policy::Policy;
 use crate::{Error, affinity};
 use rustix::process::Pid;
 use rustix::thread::gettid;
-use rustix::time::{ClockId, Timespec, clock_gettime};
+use rustix::time::{ClockId, Timespec};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -68,20 +69,15 @@ impl Drop for Slices {
 fn deal(core: usize, thread: Pid, slice: Duration, must_end: &AtomicBool) -> Result<(), Error> {
     affinity::pin_to(core)?;
     DEALER.give_to(gettid())?;
-    let mut next = now();
+    let mut next = Duration::from_nanos(now_ns());
     while !must_end.load(Ordering::Relaxed) {
         SHARER.give_to(thread)?;
         sleep_until(next + slice)?;
         Policy::Idle.give_to(thread)?;
-        next = (next + PERIOD).max(now());
+        next = (next + PERIOD).max(Duration::from_nanos(now_ns()));
         sleep_until(next)?;
     }
     Ok(())
-}
-
-fn now() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or_default())
 }
 
 fn sleep_until(time: Duration) -> Result<(), Error> {

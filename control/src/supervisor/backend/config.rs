@@ -74,9 +74,7 @@ impl Live {
             running.origins.set(&format!("conntrack.{name}"), at_run_time(by));
         }
     }
-}
 
-impl Live {
     fn prepare_set(&self, set: &[String], by: &str) -> Result<Prepared, ApplyError> {
         let running = self.running();
         let Loaded { config, origins } =
